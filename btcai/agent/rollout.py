@@ -1,0 +1,234 @@
+"""Accounts walking stretches of market with the head alone: one compiled call for every env step of an update."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from btcai.agent.task import Task
+from btcai.market.account import (
+    CASH,
+    DAY,
+    DAY_START_EQUITY,
+    EQUITY,
+    LOT_BTC,
+    LOT_COST_USDT,
+    LOT_ENTRY_BAR,
+    LOT_ENTRY_PRICE,
+    N_LOTS,
+    PEAK_EQUITY,
+    START_EQUITY,
+    new_accounts,
+)
+from btcai.market.compiled import compiled, compiled_parallel
+from btcai.market.kernel import BarArrays, Rules, decision_step, observe
+from btcai.market.reward import TERMS
+from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray
+
+N_ACTIONS = len(Action)
+CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadWeights:
+    """The actor-critic head's account half as plain arrays, for the compiled walk."""
+
+    account: Float32Array  # (A, hidden)
+    policy: Float32Array  # (hidden, 4)
+    policy_bias: Float32Array  # (4,)
+    value: Float32Array  # (hidden,)
+    value_bias: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rollout:
+    """What S x G accounts saw and did over M - 1 transitions; the last observation only bootstraps.
+
+    observation (S, G, M, A) float32; value (S, G, M); action, logp, reward, terminated (S, G, M - 1);
+    terms (S, G, M - 1, 5): the reward's named terms.
+    """
+
+    observation: Float32Array
+    value: Float32Array
+    action: NDArray[np.int64]
+    logp: Float32Array
+    reward: FloatArray
+    terminated: BoolArray
+    terms: FloatArray
+
+
+def walk(
+    task: Task,
+    decision_bars: IntArray,
+    projected: Float32Array,
+    head: HeadWeights,
+    size_frac: FloatArray,
+    entry_allowed: BoolArray,
+    agents: int,
+    rng: np.random.Generator | None,
+) -> Rollout:
+    """Walk `agents` accounts along each stretch; rng None is greedy from a flat account, else sampled from mixed ones.
+
+    decision_bars, size_frac, entry_allowed (S, M); projected (S, M, hidden) the head's market half per decision time.
+    """
+    s, m = decision_bars.shape
+    account, lots = new_accounts(s * agents, task.rules.max_lots, task.equity_usdt)
+    if rng is None:
+        uniform = np.zeros((s * agents, m - 1))
+    else:
+        uniform = rng.random((s * agents, m - 1))
+        open_random_lots(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
+    shape = (s * agents, m - 1)
+    observation = np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32)
+    value, logp = np.zeros((s * agents, m), np.float32), np.zeros(shape, np.float32)
+    action, reward = np.zeros(shape, np.int64), np.zeros(shape)
+    terminated, terms = np.zeros(shape, np.bool_), np.zeros((*shape, len(TERMS)))
+    _walk(
+        task.bars, task.rules, agents, decision_bars, projected, head.account, head.policy, head.policy_bias, head.value,
+        np.float32(head.value_bias), size_frac, entry_allowed, rng is None, uniform, task.equity_usdt, account, lots,
+        observation, value, action, logp, reward, terminated, terms,
+    )  # fmt: skip
+    fold = (s, agents)
+    return Rollout(
+        observation=observation.reshape(*fold, m, -1),
+        value=value.reshape(*fold, m),
+        action=action.reshape(*fold, m - 1),
+        logp=logp.reshape(*fold, m - 1),
+        reward=reward.reshape(*fold, m - 1),
+        terminated=terminated.reshape(*fold, m - 1),
+        terms=terms.reshape(*fold, m - 1, len(TERMS)),
+    )
+
+
+def open_random_lots(
+    account: FloatArray, lots: FloatArray, task: Task, bar: IntArray, size_frac: FloatArray, rng: np.random.Generator
+) -> None:
+    """Give half of the fresh accounts 1 .. max_lots open lots, so that selling is met from the first step on.
+
+    Entry prices lie around the mark as if bought up to ten patches ago; equity at the mark stays the start's.
+    """
+    n, max_lots = len(account), task.rules.max_lots
+    mark, sigma = task.bars.mark[bar], task.bars.sigma[bar]
+    n_lots = np.where(rng.random(n) < 0.5, rng.integers(1, max_lots + 1, n), 0)
+    moved = rng.standard_normal((n, max_lots)) * (sigma * (10 * task.rules.patch_bars) ** 0.5)[:, None]
+    is_open = np.arange(max_lots) < n_lots[:, None]
+    share = np.minimum(size_frac, task.rules.max_exposure_frac / max_lots)
+    lots[..., LOT_BTC] = np.where(is_open, (share * account[:, EQUITY] / mark)[:, None], 0.0)
+    lots[..., LOT_ENTRY_PRICE] = np.where(is_open, mark[:, None] * np.exp(moved), 0.0)
+    lots[..., LOT_COST_USDT] = lots[..., LOT_BTC] * lots[..., LOT_ENTRY_PRICE]
+    lots[..., LOT_ENTRY_BAR] = bar[:, None]
+    account[:, N_LOTS] = n_lots
+    account[:, CASH] -= lots[..., LOT_BTC].sum(1) * mark
+
+
+@compiled
+def _restart(account: FloatArray, equity_usdt: float) -> None:
+    """A ruined account begins again in cash."""
+    day = account[DAY]
+    account[:] = 0.0
+    account[CASH] = equity_usdt
+    account[START_EQUITY] = equity_usdt
+    account[EQUITY] = equity_usdt
+    account[PEAK_EQUITY] = equity_usdt
+    account[DAY_START_EQUITY] = equity_usdt
+    account[DAY] = day
+
+
+@compiled
+def _head(
+    projected: Float32Array,
+    observation: Float32Array,
+    w_account: Float32Array,
+    w_policy: Float32Array,
+    b_policy: Float32Array,
+    w_value: Float32Array,
+    b_value: float,
+    logits: Float32Array,
+) -> float:
+    """Masked logits into `logits` (4,); returns the value. The same sums as ActorCriticHead.act."""
+    value = b_value
+    logits[:] = b_policy
+    for j in range(projected.shape[0]):
+        hidden = projected[j]
+        for k in range(observation.shape[0]):
+            hidden += observation[k] * w_account[k, j]
+        if hidden > 0:
+            value += hidden * w_value[j]
+            for a in range(N_ACTIONS):
+                logits[a] += hidden * w_policy[j, a]
+    if observation[CAN_BUY] == 0:
+        logits[1] = -np.inf
+    if observation[CAN_SELL] == 0:
+        logits[2] = -np.inf
+        logits[3] = -np.inf
+    return value
+
+
+@compiled
+def _choose(logits: Float32Array, uniform: float, greedy: bool) -> tuple[int, float]:
+    """The action (argmax, or the inverse CDF at `uniform`) and its log probability."""
+    top = logits.max()
+    total = 0.0
+    for a in range(N_ACTIONS):
+        total += np.exp(logits[a] - top)
+    chosen = 0
+    if greedy:
+        chosen = int(np.argmax(logits))
+    else:
+        left = uniform * total
+        for a in range(N_ACTIONS):
+            weight = np.exp(logits[a] - top)
+            if weight > 0:
+                chosen = a
+                if left < weight:
+                    break
+            left -= weight
+    return chosen, logits[chosen] - top - np.log(total)
+
+
+@compiled_parallel
+def _walk(
+    bars: BarArrays,
+    rules: Rules,
+    agents: int,
+    decision_bars: IntArray,
+    projected: Float32Array,
+    w_account: Float32Array,
+    w_policy: Float32Array,
+    b_policy: Float32Array,
+    w_value: Float32Array,
+    b_value: float,
+    size_frac: FloatArray,
+    entry_allowed: BoolArray,
+    greedy: bool,
+    uniform: FloatArray,
+    equity_usdt: float,
+    account: FloatArray,
+    lots: FloatArray,
+    observation: Float32Array,
+    value: Float32Array,
+    action: NDArray[np.int64],
+    logp: Float32Array,
+    reward: FloatArray,
+    terminated: BoolArray,
+    terms: FloatArray,
+) -> None:
+    m = decision_bars.shape[1]
+    for i in prange(account.shape[0]):
+        s = i // agents
+        logits = np.empty(N_ACTIONS, np.float32)
+        for k in range(m):
+            t = decision_bars[s, k]
+            observe(account[i], lots[i], bars, t, rules, observation[i, k])
+            value[i, k] = _head(
+                projected[s, k], observation[i, k], w_account, w_policy, b_policy, w_value, b_value, logits
+            )
+            if k == m - 1:
+                break
+            action[i, k], logp[i, k] = _choose(logits, uniform[i, k], greedy)
+            reward[i, k], terminated[i, k] = decision_step(
+                account[i], lots[i], bars, t, action[i, k], size_frac[s, k], entry_allowed[s, k], rules, terms[i, k]
+            )
+            if terminated[i, k]:
+                _restart(account[i], equity_usdt)

@@ -1,0 +1,91 @@
+"""What a learner learns on: one bucket's view of one market, and the stretches of it that training samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from btcai.config import BucketConfig
+from btcai.errors import DataError
+from btcai.market.kernel import BarArrays, Rules
+from btcai.schema import TOKENS, BoolArray, Float32Array, FloatArray, IntArray, Span
+
+Sizes = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, BoolArray]]
+"""Predicted mean (D,), std (D,) of the shortest horizon's log return and sigma (D,) -> size_frac, entry_allowed (D,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A bucket on a market: features (T, F) in memory, the compiled market's arrays and rules, and two spans."""
+
+    features: Float32Array
+    bars: BarArrays
+    rules: Rules
+    bucket: BucketConfig
+    train: Span
+    valid: Span
+    sizes: Sizes
+    equity_usdt: float
+
+    @property
+    def patch_bars(self) -> int:
+        return self.bucket.patch_bars
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stretches:
+    """S pieces of market of M consecutive decision times each.
+
+    bars (S, M) index of each decision's bar; tokens (S, M + 143, P, F) raw features; target, known (S, M, H): log
+    returns over each horizon in units of sigma * sqrt(horizon), and whether they end inside the span.
+    """
+
+    bars: IntArray
+    tokens: Float32Array
+    target: Float32Array
+    known: BoolArray
+
+
+def sample_stretches(task: Task, span: Span, n: int, decisions: int, rng: np.random.Generator) -> Stretches:
+    """n stretches with uniform starts at every phase of the patch; everything they read or earn lies inside `span`.
+
+    DataError when the span is shorter than one lookback and one stretch.
+    """
+    patch = task.patch_bars
+    first = span.first + TOKENS * patch - 1
+    last = span.stop - 1 - decisions * patch
+    if last < first:
+        raise DataError(
+            f"a stretch of {decisions} decisions needs {(TOKENS + decisions) * patch} bars, the span has {len(span)}; "
+            "import more history or lower ppo.decisions in params.yaml"
+        )
+    starts = rng.integers(first, last + 1, n)
+    return stretches_at(task, span, starts[:, None] + patch * np.arange(decisions))
+
+
+def stretches_at(task: Task, span: Span, bars: IntArray) -> Stretches:
+    """The stretches whose decision times are the given bars (S, M), `patch_bars` apart."""
+    patch, m = task.patch_bars, bars.shape[1]
+    rows = bars[:, :1] + np.arange(-TOKENS * patch + 1, (m - 1) * patch + 1)
+    tokens = task.features[rows].reshape(len(bars), m + TOKENS - 1, patch, -1)
+    target, known = forecast_targets(task, span, bars)
+    return Stretches(bars=bars, tokens=tokens, target=target, known=known)
+
+
+def forecast_targets(task: Task, span: Span, bars: IntArray) -> tuple[Float32Array, BoolArray]:
+    """Normalised log returns after each bar, (..., H), known only where the horizon ends inside the span."""
+    horizons = np.asarray(task.bucket.horizons_bars)
+    ends = bars[..., None] + horizons
+    known = (ends < span.stop) & task.bars.present[bars][..., None]
+    ends = np.minimum(ends, span.stop - 1)
+    known &= task.bars.present[ends]
+    price_return = np.log(task.bars.mark[ends] / task.bars.mark[bars][..., None])
+    target = price_return / (task.bars.sigma[bars][..., None] * np.sqrt(horizons))
+    return target.astype(np.float32), known
+
+
+def clock_decisions(task: Task, span: Span, phase: int) -> IntArray:
+    """Every decision bar of the span at one phase of the patch, (D,): past a full lookback, with a patch left to fill."""
+    first = span.first + TOKENS * task.patch_bars - 1
+    first += (phase - first) % task.patch_bars
+    return np.arange(first, span.stop - task.patch_bars, task.patch_bars)

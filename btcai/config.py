@@ -1,0 +1,263 @@
+"""params.yaml as frozen, validated sections; functions take the section they need, never the whole."""
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from btcai.errors import ConfigError
+from btcai.schema import BUCKETS, TOKENS
+
+Severity = Literal["optimistic", "base", "pessimistic"]
+SizingStrategy = Literal["confidence_adjusted", "uncertainty_adjusted", "full_probabilistic"]
+ProfileName = Literal["quick", "standard", "full"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Which market is in use: a folder of monthly parquet files under data/."""
+
+    market: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+
+
+class SplitConfig(_Section):
+    """Shares of the history by time, train first; the remainder at the end is sealed."""
+
+    train_frac: float = Field(gt=0, lt=1)
+    valid_frac: float = Field(gt=0, lt=1)
+    test_frac: float = Field(gt=0, lt=1)
+    test_folds: int = Field(ge=2, le=24)
+    embargo_bars: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _leaves_a_sealed_span(self) -> Self:
+        total = self.train_frac + self.valid_frac + self.test_frac
+        if total >= 1:
+            raise ValueError(f"train_frac + valid_frac + test_frac must be < 1 to leave a sealed span, was {total}")
+        return self
+
+
+class CostConfig(_Section):
+    """What a fill costs: price worse by half spread + impact_coef * sigma * sqrt(quantity / volume), then the fee."""
+
+    fee_bps: float = Field(ge=0, le=200)
+    half_spread_bps: float = Field(ge=0, le=200)
+    impact_coef: float = Field(ge=0, le=10)
+    max_volume_share: float = Field(gt=0, le=1)
+    """Largest share of a bar's volume one order may take; the rest of the order is dropped."""
+
+
+class MarketConfig(_Section):
+    """The account's start and the three cost severities; `severity` names the one used to train and to judge."""
+
+    equity_usdt: float = Field(gt=0)
+    severity: Severity
+    severities: dict[Severity, CostConfig]
+
+    @property
+    def costs(self) -> CostConfig:
+        return self.severities[self.severity]
+
+    @model_validator(mode="after")
+    def _has_all_severities(self) -> Self:
+        if missing := {"optimistic", "base", "pessimistic"} - set(self.severities):
+            raise ValueError(f"severities must hold optimistic, base and pessimistic; missing {sorted(missing)}")
+        return self
+
+
+class RiskConfig(_Section):
+    """Limits, the same in training, backtest and live."""
+
+    max_exposure_frac: float = Field(gt=0, le=1)
+    daily_loss_halt_frac: float = Field(gt=0, le=1)
+    """A UTC day's loss that stops new lots until cool_down_bars have passed."""
+    drawdown_halt_frac: float = Field(gt=0, le=1)
+    """A drawdown that closes everything and stops new lots until cool_down_bars have passed; the peak restarts then."""
+    cool_down_bars: int = Field(ge=0)
+
+
+class SizingConfig(_Section):
+    strategy: SizingStrategy
+    target_volatility: float = Field(gt=0, le=5)
+    max_uncertainty: float = Field(gt=0)
+
+
+class RewardConfig(_Section):
+    """Weights of the named reward terms (market/reward.py); the reward is their weighted sum."""
+
+    net_profit: float = Field(ge=0)
+    cost: float = Field(ge=0)
+    drawdown: float = Field(ge=0)
+    win: float = Field(ge=0)
+    goal: float = Field(ge=0)
+
+
+class BucketConfig(_Section):
+    """One trading timeframe."""
+
+    patch_bars: int = Field(ge=1)
+    max_lots: int = Field(ge=1, le=25)
+    horizons_bars: tuple[int, ...] = Field(min_length=1)
+    goal_frac: float = Field(gt=0)
+    stop_loss_frac: float = Field(ge=0, lt=1)
+    """A lot is closed when price falls this far below its entry; 0 turns stops off."""
+    discount: float = Field(gt=0, lt=1)
+    """Per decision (one patch)."""
+    reward: RewardConfig
+
+    @property
+    def lookback_bars(self) -> int:
+        return TOKENS * self.patch_bars
+
+    @model_validator(mode="after")
+    def _horizons_increase(self) -> Self:
+        if list(self.horizons_bars) != sorted(set(self.horizons_bars)) or self.horizons_bars[0] < 1:
+            raise ValueError(f"horizons_bars must be positive and increasing, was {self.horizons_bars}")
+        return self
+
+
+class ModelConfig(_Section):
+    """One network configuration for every bucket; only the patch stem differs."""
+
+    width: int = Field(ge=8)
+    attention_heads: int = Field(ge=1)
+    conv_tokens: int = Field(ge=1, le=16)
+    hidden: int = Field(ge=8)
+    latent: int = Field(ge=8)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.width % self.attention_heads:
+            raise ValueError(f"width must be a multiple of attention_heads, was {self.width} / {self.attention_heads}")
+        return self
+
+
+class PretrainConfig(_Section):
+    learning_rate: float = Field(gt=0)
+    stretches: int = Field(ge=1)
+    decisions: int = Field(ge=1)
+
+
+class PpoConfig(_Section):
+    stretches: int = Field(ge=1)
+    decisions: int = Field(ge=2)
+    agents: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    minibatches: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    gae_lambda: float = Field(ge=0, le=1)
+    clip: float = Field(gt=0, lt=1)
+    value_coef: float = Field(ge=0)
+    entropy_coef: float = Field(ge=0)
+    prediction_coef: float = Field(ge=0)
+    target_kl: float = Field(gt=0)
+    grad_clip: float = Field(gt=0)
+    average_decay: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _minibatches_hold_whole_stretches(self) -> Self:
+        if self.stretches % self.minibatches:
+            raise ValueError(f"stretches must be a multiple of minibatches, was {self.stretches} / {self.minibatches}")
+        return self
+
+
+class TransferConfig(_Section):
+    alpha: float = Field(ge=0, le=1)
+
+
+class ConsolidateConfig(_Section):
+    rounds: int = Field(ge=0)
+    alpha: float = Field(ge=0, le=1)
+
+
+class ProfileConfig(_Section):
+    """How much each bucket trains."""
+
+    pretrain_updates: int = Field(ge=0)
+    ppo_updates: int = Field(ge=1)
+    consolidate_updates: int = Field(ge=0)
+
+
+class Config(_Section):
+    """The whole of params.yaml."""
+
+    data: DataConfig
+    profile: ProfileName
+    seed: int = Field(ge=0)
+    threads: int = Field(ge=1)
+    splits: SplitConfig
+    market: MarketConfig
+    risk: RiskConfig
+    sizing: SizingConfig
+    buckets: dict[str, BucketConfig]
+    model: ModelConfig
+    pretrain: PretrainConfig
+    ppo: PpoConfig
+    transfer: TransferConfig
+    consolidate: ConsolidateConfig
+    profiles: dict[ProfileName, ProfileConfig]
+
+    @model_validator(mode="after")
+    def _names_match(self) -> Self:
+        if tuple(self.buckets) != BUCKETS:
+            raise ValueError(f"buckets must be {', '.join(BUCKETS)} in this order, was {', '.join(self.buckets)}")
+        if self.profile not in self.profiles:
+            raise ValueError(f"profile must be one of {sorted(self.profiles)}, was {self.profile}")
+        return self
+
+    @property
+    def budget(self) -> ProfileConfig:
+        return self.profiles[self.profile]
+
+    @property
+    def purge_bars(self) -> int:
+        """The longest prediction horizon of any bucket: labels of one span never reach into the next."""
+        return max(max(bucket.horizons_bars) for bucket in self.buckets.values())
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate params.yaml; ConfigError in one line names every broken key."""
+    if not path.is_file():
+        raise ConfigError(f"{path} not found; run btcai from the project's folder, or restore it with: git checkout {path}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend the line named") from error
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        broken = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}, was {item['input']!r:.60}"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path}: {broken}; mend it, or compare with: git diff {path}") from error
+
+
+def set_param(path: Path, key: str, value: str) -> tuple[str, str]:
+    """Set one scalar of params.yaml in place, keeping comments; returns (old, new).
+
+    `key` is "name" or "section.name". The result is validated before the file is replaced.
+    """
+    section, _, name = key.rpartition(".")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    inside = not section
+    for number, line in enumerate(lines):
+        if section and re.match(r"\S", line):
+            inside = line.startswith(f"{section}:")
+        match = re.match(rf"(\s*{re.escape(name)}:\s*)(\S+)(.*)$", line, re.DOTALL)
+        if match and inside and line[:1].isspace() == bool(section):
+            lines[number] = f"{match[1]}{value}{match[3]}"
+            draft = path.with_suffix(".yaml.draft")
+            draft.write_text("".join(lines), encoding="utf-8")
+            try:
+                load_config(draft)
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+            return match[2], value
+    raise ConfigError(f"{path} has no {key}; restore it with: git checkout {path}")

@@ -1,0 +1,228 @@
+"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only. A market changes as a whole or not at all.
+
+One writer at a time. A market is written beside the old one and swapped in; a write that was killed between the two
+renames leaves the old one as .MARKET.old, which readers find and the next write puts back.
+"""
+
+import logging
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from btcai.data.frame import BAR_MS, content_sha256, find_gaps, iso, make_frame, parts, sort_unique
+from btcai.data.sources import read_source
+from btcai.errors import DataError
+from btcai.schema import BAR_NS, RAW_COLUMNS, Bars, FloatArray, IntArray
+
+__all__ = [
+    "ImportReport",
+    "content_sha256",
+    "import_file",
+    "list_markets",
+    "market_status",
+    "read_market",
+    "to_grid",
+    "write_market",
+]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [(RAW_COLUMNS[0], pa.timestamp("ms", tz="UTC")), *((name, pa.float64()) for name in RAW_COLUMNS[1:])]
+)
+MONTH_FILES = "[0-9][0-9][0-9][0-9]-[0-9][0-9].parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """What one import did, and the market after it."""
+
+    market: str
+    rows_read: int
+    duplicates_dropped: int  # within what was read
+    rows_added: int  # what the market did not hold yet
+    rows: int
+    first: str
+    last: str
+    gaps: int
+    missing_bars: int
+    content_sha256: str
+
+
+def import_file(data_root: Path, market: str, path: Path, timeframe: str = "5m") -> ImportReport:
+    """Merge a file's bars into a market."""
+    source = read_source(path, timeframe)
+    report = write_market(data_root, market, source.bars)
+    return replace(report, rows_read=source.rows_read, duplicates_dropped=source.duplicates_dropped)
+
+
+def write_market(data_root: Path, market: str, frame: pd.DataFrame) -> ImportReport:
+    """Merge raw bars into a market, making it if it is new; bars it already holds change nothing.
+
+    DataError, and nothing written, where a new bar disagrees with one on disk.
+    """
+    folder = _folder(data_root, market)
+    bars, dropped = sort_unique(frame, "keep one of the two")
+    if bars.empty:
+        raise DataError(f"an import into {market} must hold at least one bar, was empty; give a file with rows")
+    _recover(folder)
+    held = _read_months(folder) if _months(folder) else bars.iloc[:0]
+    remedy = f"the first is on disk: give the other bars a market of their own, or remove {folder} and import again"
+    merged, known = sort_unique(pd.concat([held, bars], ignore_index=True), remedy)
+    added = len(bars) - known
+    if added:
+        _replace(folder, merged)
+        logger.info("%s: %d bars added, %d in all", folder, added, len(merged))
+    status = _describe(market, merged)
+    kept = {key: status[key] for key in ("market", "rows", "first", "last", "gaps", "missing_bars", "content_sha256")}
+    return ImportReport(rows_read=len(frame), duplicates_dropped=dropped, rows_added=added, **kept)
+
+
+def read_market(data_root: Path, market: str) -> pd.DataFrame:
+    """A market's raw bars with RAW_COLUMNS, oldest first; DataError names the commands that make one."""
+    folder = _folder(data_root, market)
+    for place in (folder, _backup(folder)):
+        if _months(place):
+            return _read_months(place)
+    raise DataError(
+        f"{folder} holds no bars; make a market with: btcai data simulate, or import your own: btcai data import PATH"
+    )
+
+
+def list_markets(data_root: Path) -> list[str]:
+    """Names of the markets that hold bars, sorted."""
+    if not data_root.is_dir():
+        return []
+    return sorted(place.name for place in data_root.iterdir() if not place.name.startswith(".") and _months(place))
+
+
+def market_status(data_root: Path, market: str) -> dict[str, Any]:
+    """market, rows, first, last, gaps, missing_bars, zero_volume_bars, content_sha256; plain JSON values."""
+    return _describe(market, read_market(data_root, market))
+
+
+def to_grid(frame: pd.DataFrame) -> Bars:
+    """Raw bars -> every 5-minute bar from the first to the last; a missing one has present False and nan prices."""
+    open_ms, values = parts(frame)
+    if not len(open_ms):
+        raise DataError("a grid needs at least one bar, was empty; make a market with: btcai data simulate")
+    ordered = np.r_[True, np.diff(open_ms) > 0]
+    for wrong, rule in (
+        (open_ms % BAR_MS != 0, "stamps must lie on the 5-minute grid"),
+        (~ordered, "stamps must increase"),
+        (~np.isfinite(values).all(axis=1), "values must be finite numbers"),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(f"{rule}, row {row} at {iso(open_ms[row])} does not; see: btcai stage validate")
+    slot = (open_ms - open_ms[0]) // BAR_MS
+    n_bars = int(slot[-1]) + 1
+    present = np.zeros(n_bars, dtype=np.bool_)
+    present[slot] = True
+    grid = np.full((n_bars, values.shape[1]), np.nan)
+    grid[slot] = values
+    grid[~present, 4] = 0.0
+    columns: list[FloatArray] = [np.ascontiguousarray(column) for column in grid.T]
+    close_ts_ns: IntArray = (np.int64(open_ms[0]) * 1_000_000 + BAR_NS) + np.arange(n_bars, dtype=np.int64) * BAR_NS
+    return Bars(
+        close_ts_ns=close_ts_ns,
+        open=columns[0],
+        high=columns[1],
+        low=columns[2],
+        close=columns[3],
+        volume=columns[4],
+        present=present,
+    )
+
+
+def _describe(market: str, frame: pd.DataFrame) -> dict[str, Any]:
+    open_ms, values = parts(frame)
+    gaps = find_gaps(open_ms)
+    return {
+        "market": market,
+        "rows": len(open_ms),
+        "first": iso(open_ms[0]),
+        "last": iso(open_ms[-1]),
+        "gaps": len(gaps),
+        "missing_bars": sum(gap.bars for gap in gaps),
+        "zero_volume_bars": int((values[:, 4] == 0).sum()),
+        "content_sha256": content_sha256(frame),
+    }
+
+
+def _folder(data_root: Path, market: str) -> Path:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", market):
+        raise DataError(f"a market's name must be lower-case letters, digits, - and _, was {market!r}; choose another")
+    return data_root / market
+
+
+def _backup(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _months(folder: Path) -> list[Path]:
+    return sorted(folder.glob(MONTH_FILES))
+
+
+def _read_months(folder: Path) -> pd.DataFrame:
+    tables = []
+    for path in _months(folder):
+        try:
+            tables.append(pq.ParquetFile(path).read().cast(SCHEMA))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise DataError(
+                f"{path} must be a month of bars: {reason}; restore it (dvc checkout) or import again"
+            ) from error
+    table = pa.concat_tables(tables)
+    open_ms = table[RAW_COLUMNS[0]].cast(pa.int64()).to_numpy()
+    return make_frame(open_ms, np.column_stack([table[name].to_numpy() for name in RAW_COLUMNS[1:]]))
+
+
+def _replace(folder: Path, frame: pd.DataFrame) -> None:
+    """Write the whole market beside the old one, then swap; on any failure the old one stays as it was."""
+    draft, backup = folder.with_name(f".{folder.name}.new"), _backup(folder)
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        _write_months(draft, frame)
+        if folder.exists():
+            folder.rename(backup)
+        draft.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder} could not be written: {error}; it is as it was, free the disk and try again"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        _recover(folder)
+
+
+def _recover(folder: Path) -> None:
+    """Finish or undo a swap that was cut off."""
+    backup = _backup(folder)
+    if backup.exists() and not folder.exists():
+        backup.rename(folder)
+    shutil.rmtree(backup, ignore_errors=True)
+
+
+def _write_months(folder: Path, frame: pd.DataFrame) -> None:
+    """One file a UTC month, the same bytes for the same bars and the same pyarrow."""
+    open_ms, values = parts(frame)
+    months = open_ms.astype("datetime64[ms]").astype("datetime64[M]")
+    names, starts = np.unique(months, return_index=True)
+    for name, first, stop in zip(names, starts, [*starts[1:], len(months)], strict=True):
+        times = pa.array(open_ms[first:stop], type=pa.int64()).cast(SCHEMA.field(0).type)
+        table = pa.table([times, *(pa.array(column) for column in values[first:stop].T)], schema=SCHEMA)
+        path = folder / f"{name}.parquet"
+        pq.write_table(table, path, compression="zstd", compression_level=3, version="2.6", use_dictionary=False)
+        with path.open("rb+") as stream:  # on the disk before the swap, or a power cut could leave empty files
+            os.fsync(stream.fileno())

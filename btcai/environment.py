@@ -1,0 +1,31 @@
+"""Environment of the tools btcai starts: nothing phones home, and the environment's own commands come first on PATH."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+TELEMETRY_OFF: Mapping[str, str] = {
+    "DO_NOT_TRACK": "true",  # MLflow accepts only this spelling, Prefect accepts it too
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # read as onnxruntime is imported; else it writes a device id to disk and uploads
+}
+
+
+def bin_first(path: str) -> str:
+    """PATH with this environment's bin folder first: a DVC stage calls `btcai` by name, activated or not."""
+    own = str(Path(sys.executable).parent)
+    return os.pathsep.join([own, *(part for part in path.split(os.pathsep) if part and part != own)])
+
+
+def child_environment() -> dict[str, str]:
+    """A copy of the environment for a child process, telemetry off."""
+    return {**os.environ, **TELEMETRY_OFF, "PATH": bin_first(os.environ.get("PATH", os.defpath))}
+
+
+def telemetry_off() -> None:
+    """Turn every dependency's telemetry off in this process; call before any of them is imported."""
+    os.environ.update(TELEMETRY_OFF)

@@ -1,0 +1,131 @@
+"""Walk a policy over a span through the market's own rules: encode each decision time once, then head and kernel.
+
+Leak-free by construction: a decision at t reads feature rows up to t and an account stepped to t. Several accounts
+(cost severities) take the walk together, one small batch for the head at each decision.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btcai.config import BucketConfig, CostConfig, RiskConfig, SizingConfig
+from btcai.errors import DataError
+from btcai.evaluation.result import BacktestResult, trades_table
+from btcai.evaluation.walk import NO_DECISION, Record, new_record, walk
+from btcai.inference import Encoded, Policy, sizes
+from btcai.market.account import CLOSED_LOTS, COSTS_PAID, START_EQUITY, TRADED_USDT, new_accounts
+from btcai.market.kernel import Rules, bar_arrays, make_rules
+from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, FloatArray, IntArray, MarketData, Span
+
+CHUNK_DECISIONS = 2048
+"""Decisions encoded at a time: bounds memory; neighbours share TOKENS - 1 tokens."""
+
+
+def decision_bars(close_ts_ns: IntArray, span: Span, patch_bars: int) -> IntArray:
+    """Bar indices (D,) in the span at which a bucket decides, on the absolute clock: close time in bars % patch == 0.
+
+    The last one leaves patch_bars bars inside the span for its order to fill and be held.
+    """
+    clock = close_ts_ns[span.first : max(span.first, span.stop - patch_bars)] // BAR_NS
+    return np.flatnonzero(clock % patch_bars == 0).astype(np.int64) + span.first
+
+
+def encode_decisions(
+    policy: Policy, data: MarketData, decisions: IntArray, chunk_decisions: int = CHUNK_DECISIONS
+) -> Encoded:
+    """Encode decisions (D,), patch_bars apart; rows before the span are read as features where they reach back."""
+    parts = [policy.encode(rows) for rows in _stretches(policy, data, decisions, chunk_decisions)]
+    names = Encoded.__dataclass_fields__
+    return Encoded(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def _stretches(
+    policy: Policy, data: MarketData, decisions: IntArray, chunk_decisions: int
+) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(decisions), chunk_decisions):
+        chunk = decisions[start : start + chunk_decisions]
+        rows = slice(int(chunk[0]) - TOKENS * policy.patch_bars + 1, int(chunk[-1]) + 1)
+        yield np.ascontiguousarray(data.features[rows], dtype=np.float32)
+
+
+def decisions_with_history(policy: Policy, data: MarketData, span: Span) -> IntArray:
+    """The span's decision bars (D,) whose lookback lies after the features' warm-up; DataError when none does."""
+    decisions = decision_bars(data.bars.close_ts_ns, span, policy.patch_bars)
+    needed = data.warmup_bars + policy.lookback_bars
+    decisions = decisions[decisions >= needed - 1]
+    if len(decisions) == 0:
+        raise DataError(
+            f"{policy.bucket} needs {needed} bars up to a decision (warm-up {data.warmup_bars} + lookback "
+            f"{policy.lookback_bars}) and {policy.patch_bars} after it; span {span.first} .. {span.stop} holds none; "
+            "test on a longer history"
+        )
+    return decisions
+
+
+def backtest(
+    policy: Policy,
+    data: MarketData,
+    span: Span,
+    bucket: BucketConfig,
+    costs: Sequence[CostConfig],
+    risk: RiskConfig,
+    sizing: SizingConfig,
+    equity_usdt: float,
+) -> list[BacktestResult]:
+    """Greedy walk of one bucket over the span, one result per cost severity, in the order of `costs`."""
+    rules = tuple(make_rules(bucket, cost, risk) for cost in costs)
+    return backtest_rules(policy, data, span, bucket, rules, sizing, equity_usdt)
+
+
+def backtest_rules(
+    policy: Policy,
+    data: MarketData,
+    span: Span,
+    bucket: BucketConfig,
+    rules: Sequence[Rules],
+    sizing: SizingConfig,
+    equity_usdt: float,
+) -> list[BacktestResult]:
+    """The same for rules already made; all rules share the bucket's lots and patch."""
+    decisions = decisions_with_history(policy, data, span)
+    encoded = encode_decisions(policy, data, decisions)
+    size_frac, entry_allowed = sizes(policy, bucket, sizing, encoded, np.asarray(data.sigma)[decisions])
+    accounts, lots = new_accounts(len(rules), bucket.max_lots, equity_usdt)
+    record = new_record(len(rules), len(span), len(decisions))
+    record.equity_usdt[:, 0] = equity_usdt
+    actions = np.zeros((len(rules), len(decisions)), np.int64)
+    observed = np.zeros((len(rules), len(ACCOUNT_FEATURES)), np.float32)
+    latents = np.repeat(encoded.latent[:, None], len(rules), axis=1)  # (D, R, Z): the accounts share each latent
+    bars, all_rules = bar_arrays(data), tuple(rules)
+
+    def advance(t: int, until: int, taken: IntArray, size: float, allowed: bool) -> None:
+        walk(accounts, lots, bars, all_rules, t, until, taken, size, allowed, record, span.first, observed)
+
+    waiting = np.full(len(rules), NO_DECISION, np.int64)
+    advance(span.first, int(decisions[0]), waiting, 0.0, False)
+    for d, t in enumerate(decisions.tolist()):
+        actions[:, d] = policy.probabilities(latents[d], observed).argmax(axis=1)
+        until = t + policy.patch_bars if d + 1 < len(decisions) else span.stop - 1
+        advance(t, until, actions[:, d].copy(), float(size_frac[d]), bool(entry_allowed[d]))
+    return [_result(data, span, decisions, actions[r], accounts[r], record, r) for r in range(len(rules))]
+
+
+def _result(
+    data: MarketData, span: Span, decisions: IntArray, actions: IntArray, account: FloatArray, record: Record, r: int
+) -> BacktestResult:
+    """Account r's part of the record."""
+    closed = record.closed[r, : int(account[CLOSED_LOTS])]
+    return BacktestResult(
+        span=span,
+        start_equity_usdt=float(account[START_EQUITY]),
+        close_ts_ns=np.asarray(data.bars.close_ts_ns[span.first : span.stop]),
+        equity_usdt=record.equity_usdt[r],
+        position_frac=record.position_frac[r],
+        n_lots=record.n_lots[r],
+        decisions=decisions,
+        actions=actions,
+        trades=trades_table(closed, data.bars.close_ts_ns),
+        costs_usdt=float(account[COSTS_PAID]),
+        traded_usdt=float(account[TRADED_USDT]),
+    )

@@ -1,0 +1,132 @@
+"""The report's pictures as PNG bytes that depend on nothing but the numbers: no pyplot state, no stamps inside."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from btcai.evaluation.formats import percent
+from btcai.evaluation.judge import Row
+from btcai.evaluation.metrics import drawdown_path
+from btcai.evaluation.result import label
+from btcai.schema import BUCKETS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by colour-blind readers; baselines also differ in their dashes.
+STYLES: Mapping[str, tuple[str, str, float]] = {
+    "scalping": ("#D55E00", "-", 1.8),
+    "short": ("#E69F00", "-", 1.8),
+    "medium": ("#009E73", "-", 1.8),
+    "long": ("#0072B2", "-", 1.8),
+    "cash": ("#777777", ":", 1.2),
+    "buy_and_hold": ("#222222", "--", 1.2),
+    "volatility_targeted": ("#777777", "--", 1.2),
+    "momentum_90d": ("#777777", "-.", 1.2),
+}
+_OTHER = ("#CC79A7", "-", 1.4)
+_GRID = "#DDDDDD"
+_INK = "#333333"
+
+
+def equity_png(daily: pd.DataFrame, title: str) -> bytes:
+    """Growth of 1 USDT, logarithmic; `daily` (m, strategies) of equity / start, indexed by UTC date."""
+    figure, axes = _canvas(title, height=5.0)
+    _paths(axes, daily, [f"{label(name)} {percent(daily[name].iloc[-1] - 1)}" for name in daily.columns])
+    axes.set_yscale("log")
+    axes.set_ylabel("growth of 1 USDT after costs (log scale)")
+    _plain_ticks(axes, daily)
+    return _png(figure)
+
+
+def drawdown_png(daily: pd.DataFrame, title: str) -> bytes:
+    """Percent below the highest equity so far, per strategy."""
+    figure, axes = _canvas(title, height=3.6)
+    start = pd.DataFrame(1.0, index=daily.index[:1], columns=daily.columns)
+    below = pd.concat([start, daily]).apply(lambda path: -100.0 * drawdown_path(path.to_numpy()))
+    _paths(axes, below.iloc[1:], [f"{label(name)} {below[name].min():.1f} %" for name in daily.columns])
+    axes.set_ylabel("below the peak, %")
+    axes.set_ylim(top=0.0)
+    return _png(figure)
+
+
+def sharpe_png(rows: Sequence[Row], title: str) -> bytes:
+    """Every strategy's annual Sharpe ratio with its 95 % interval: what can be told apart from luck."""
+    shown = [row for row in rows if np.isfinite(row.sharpe)]
+    figure, axes = _canvas(title, height=1.4 + 0.38 * max(1, len(shown)))
+    axes.axvline(0.0, color=_INK, linewidth=0.8)
+    for place, row in enumerate(reversed(shown)):
+        colour, _, _ = STYLES.get(row.strategy, _OTHER)
+        axes.plot([row.sharpe_low, row.sharpe_high], [place, place], color=colour, linewidth=2.2)
+        axes.plot([row.sharpe], [place], "o" if row.is_bucket else "D", color=colour, markersize=6)
+    axes.set_yticks(range(len(shown)), [label(row.strategy) for row in reversed(shown)])
+    axes.set_ylim(-0.7, max(1, len(shown)) - 0.3)
+    axes.set_xlabel("annual Sharpe ratio of daily returns, bar = 95 % interval")
+    return _png(figure)
+
+
+def _canvas(title: str, height: float) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, height), dpi=110, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
+    axes.grid(True, color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _paths(axes: "Axes", daily: pd.DataFrame, labels: Sequence[str]) -> None:
+    """One line per strategy, buckets on top of the baselines; the legend in the table's order."""
+    dates = daily.index.to_numpy()
+    for name, text in zip(daily.columns, labels, strict=True):
+        colour, dashes, width = STYLES.get(name, _OTHER)
+        order = 3 if name in BUCKETS else 2
+        values = daily[name].to_numpy()
+        axes.plot(dates, values, color=colour, linestyle=dashes, linewidth=width, label=text, zorder=order)
+    axes.margins(x=0.01)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False, labelcolor=_INK, handlelength=2.6
+    )
+    _dates(axes)
+
+
+def _dates(axes: "Axes") -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def _plain_ticks(axes: "Axes", daily: pd.DataFrame) -> None:
+    """Round levels such as 0.9, 1, 1.1 in place of powers of ten, which hide all that matters here."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    low, high = min(1.0, float(daily.min().min())), max(1.0, float(daily.max().max()))
+    if high / low < 3.0:
+        levels = np.asarray(MaxNLocator(nbins=8, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    else:
+        levels = np.concatenate([np.array([1.0, 2.0, 5.0]) * 10.0**power for power in range(-9, 10)])
+    axes.yaxis.set_major_locator(FixedLocator([float(level) for level in levels if level > 0]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    margin = (high / low) ** 0.05
+    axes.set_ylim(low / margin, high * margin)
+    axes.axhline(1.0, color=_INK, linewidth=0.6)
+
+
+def _png(figure: "Figure") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # its default names the library's version
+    return buffer.getvalue()

@@ -1,0 +1,80 @@
+"""How figures read, in the terminal and on the page alike: one set of columns, one way to print each number."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+from btcai.evaluation.judge import Row
+from btcai.evaluation.result import label
+
+UNDEFINED = "-"
+DID_NOT_TRADE = "did not trade"
+
+
+def percent(frac: float, digits: int = 1) -> str:
+    """0.1234 -> "12.3 %"; undefined is a dash."""
+    return f"{_no_minus_zero(100 * frac, digits)} %" if isfinite(frac) else UNDEFINED
+
+
+def ratio(value: float, digits: int = 2) -> str:
+    """1.234 -> "1.23"; undefined is a dash."""
+    return _no_minus_zero(value, digits) if isfinite(value) else UNDEFINED
+
+
+def between(low: float, high: float, digits: int = 2) -> str:
+    """An interval: "-0.50 .. 1.20"; undefined is a dash."""
+    return f"{ratio(low, digits)} .. {ratio(high, digits)}" if isfinite(low) and isfinite(high) else UNDEFINED
+
+
+def usdt(amount: float) -> str:
+    """12345.6 -> "12,346"."""
+    return f"{amount:,.0f}" if isfinite(amount) else UNDEFINED
+
+
+def _no_minus_zero(value: float, digits: int) -> str:
+    text = f"{value:,.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the table of strategies; `head` breaks where a narrow column's heading should."""
+
+    head: str
+    text: Callable[[Row], str]
+    sign: Callable[[Row], float] = lambda _: 0.0
+    """Coloured by its sign where not 0."""
+    essential: bool = True
+    """Shown in a narrow terminal too."""
+
+
+COLUMNS = (
+    Column(head="strategy", text=lambda row: label(row.strategy)),
+    Column(head="net\nreturn", text=lambda row: percent(row.net_return), sign=lambda row: row.net_return),
+    Column(head="Sharpe", text=lambda row: ratio(row.sharpe), sign=lambda row: row.sharpe),
+    Column(head="95 %\ninterval", text=lambda row: between(row.sharpe_low, row.sharpe_high)),
+    Column(head="max\ndrawdown", text=lambda row: percent(row.max_drawdown_frac)),
+    Column(head="win\nrate", text=lambda row: percent(row.win_rate, 0)),
+    Column(head="trades", text=lambda row: f"{row.trades:,}"),
+    Column(head="exposure", text=lambda row: percent(row.exposure_frac, 0), essential=False),
+    Column(head="turnover\na year", text=lambda row: f"{ratio(row.turnover_per_year, 1)} x", essential=False),
+    Column(head="costs", text=lambda row: percent(row.cost_frac), essential=False),
+    Column(head="folds\nup", text=lambda row: folds_up(row), essential=False),
+    Column(
+        head="walk-\nforward",
+        text=lambda row: ratio(row.walk_forward_score),
+        sign=lambda row: row.walk_forward_score,
+        essential=False,
+    ),
+)
+
+
+def folds_up(row: Row) -> str:
+    """Folds with a gain, of all: "3 of 4"."""
+    return f"{sum(gain > 0 for gain in row.fold_returns)} of {len(row.fold_returns)}"
+
+
+def flag(row: Row) -> str:
+    """What a reader must know before reading the row's numbers; empty when nothing."""
+    marks = [DID_NOT_TRADE] if row.did_not_trade and row.is_bucket else []
+    return "; ".join(marks + ([row.note] if row.note else []))

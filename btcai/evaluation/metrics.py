@@ -1,0 +1,132 @@
+"""Figures of merit of one equity path and its closed trades: pure functions; undefined is nan, never a sentinel.
+
+Letters: n bars, m days. `equity_usdt` (n,) is marked at every bar's close; returns are simple. A ratio needs
+MIN_PERIODS returns and some variance, otherwise it is nan: "insufficient data".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from btcai.schema import BARS_PER_YEAR, FloatArray, IntArray
+
+DAY_NS = 86_400 * 1_000_000_000
+DAYS_PER_YEAR = 365
+"""periods_per_year of daily returns on a market that never closes."""
+MIN_PERIODS = 20
+"""Fewer returns than this give no ratio: a Sharpe of a fortnight is noise."""
+NO_SPREAD = 1e-12
+"""A standard deviation of returns up to this is rounding, not variance."""
+
+
+class Drawdown(NamedTuple):
+    """The deepest fall below an earlier peak: its depth 0 .. 1 and the bars from that peak to recovery or the end."""
+
+    frac: float
+    bars: int
+
+
+def utc_days(close_ts_ns: IntArray) -> IntArray:
+    """UTC day number (n,) of each bar; the bar that closes at midnight belongs to the day it ends."""
+    days: IntArray = (close_ts_ns - 1) // DAY_NS
+    return days
+
+
+def daily_returns(equity_usdt: FloatArray, close_ts_ns: IntArray, start_equity_usdt: float) -> FloatArray:
+    """Simple returns (m,) from one UTC day's last bar to the next's; the first day counts from start_equity_usdt.
+
+    A part of a day at either end counts as a day, so that the days compound to the whole path's net return.
+    """
+    if len(equity_usdt) == 0:
+        return np.empty(0)
+    days = utc_days(close_ts_ns)
+    last_of_day = np.append(np.flatnonzero(np.diff(days)), len(days) - 1)
+    levels = np.concatenate(([start_equity_usdt], equity_usdt[last_of_day]))
+    return levels[1:] / levels[:-1] - 1.0
+
+
+def net_return(equity_usdt: FloatArray, start_equity_usdt: float) -> float:
+    """Gain over the whole path as a share of the start; nan without bars."""
+    return float(equity_usdt[-1] / start_equity_usdt - 1.0) if len(equity_usdt) else float("nan")
+
+
+def years(n_bars: int) -> float:
+    """Length of n_bars 5-minute bars in years of 365 days."""
+    return n_bars / BARS_PER_YEAR
+
+
+def cagr(equity_usdt: FloatArray, start_equity_usdt: float, span_years: float) -> float:
+    """Compound growth a year; nan for less than MIN_PERIODS days, where annualising only magnifies noise."""
+    if len(equity_usdt) == 0 or span_years * DAYS_PER_YEAR < MIN_PERIODS:
+        return float("nan")
+    ratio = float(equity_usdt[-1]) / start_equity_usdt
+    return float(ratio ** (1.0 / span_years) - 1.0) if ratio > 0 else -1.0
+
+
+def sharpe(returns: FloatArray, periods_per_year: float) -> float:
+    """mean / std (ddof 1) * sqrt(periods_per_year), no risk-free rate; nan below MIN_PERIODS or without variance."""
+    if len(returns) < MIN_PERIODS:
+        return float("nan")
+    spread = float(np.std(returns, ddof=1))
+    return float(np.mean(returns)) / spread * periods_per_year**0.5 if spread > NO_SPREAD else float("nan")
+
+
+def sortino(returns: FloatArray, periods_per_year: float) -> float:
+    """mean / root mean square of the losses * sqrt(periods_per_year); nan below MIN_PERIODS or without a loss."""
+    if len(returns) < MIN_PERIODS:
+        return float("nan")
+    downside = float(np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2)))
+    return float(np.mean(returns)) / downside * periods_per_year**0.5 if downside > NO_SPREAD else float("nan")
+
+
+def max_drawdown(equity_usdt: FloatArray) -> Drawdown:
+    """The deepest drawdown of (n,) positive equity; Drawdown(0, 0) when it never falls, frac nan without bars."""
+    if len(equity_usdt) == 0:
+        return Drawdown(float("nan"), 0)
+    depth = drawdown_path(equity_usdt)
+    trough = int(np.argmax(depth))
+    if depth[trough] <= 0.0:
+        return Drawdown(0.0, 0)
+    peak = trough - int(np.argmax(depth[trough::-1] <= 0.0))  # the last bar at its peak before the trough
+    recovered = np.flatnonzero(depth[trough:] <= 0.0)
+    end = trough + int(recovered[0]) if len(recovered) else len(depth) - 1
+    return Drawdown(float(depth[trough]), end - peak)
+
+
+def drawdown_path(equity_usdt: FloatArray) -> FloatArray:
+    """Share (n,) below the highest equity so far, 0 .. 1."""
+    path: FloatArray = 1.0 - equity_usdt / np.maximum.accumulate(equity_usdt)
+    return path
+
+
+def calmar(cagr_frac: float, drawdown_frac: float) -> float:
+    """Growth a year / deepest drawdown; nan when either is unknown or nothing was ever lost."""
+    return cagr_frac / drawdown_frac if drawdown_frac > 0.0 else float("nan")
+
+
+def win_rate(trade_returns: FloatArray) -> float:
+    """Share of closed trades that made money after all costs; nan without trades."""
+    return float(np.mean(trade_returns > 0.0)) if len(trade_returns) else float("nan")
+
+
+def profit_factor(trade_profits_usdt: FloatArray) -> float:
+    """Money won / money lost over closed trades; nan without trades or without a losing one."""
+    lost = -float(np.sum(np.minimum(trade_profits_usdt, 0.0)))
+    return float(np.sum(np.maximum(trade_profits_usdt, 0.0))) / lost if lost > 0.0 else float("nan")
+
+
+def turnover_per_year(traded_usdt: float, equity_usdt: FloatArray) -> float:
+    """Notional bought plus sold a year / mean equity: 2 is one full round trip a year; nan without bars."""
+    if len(equity_usdt) == 0:
+        return float("nan")
+    return traded_usdt / float(np.mean(equity_usdt)) / years(len(equity_usdt))
+
+
+def exposure_frac(position_frac: FloatArray) -> float:
+    """Mean share of equity held in bitcoin; nan without bars."""
+    return float(np.mean(position_frac)) if len(position_frac) else float("nan")
+
+
+def cost_frac(costs_usdt: float, start_equity_usdt: float) -> float:
+    """All costs paid (fees, spread, impact) as a share of the starting equity."""
+    return costs_usdt / start_equity_usdt

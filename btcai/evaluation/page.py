@@ -1,0 +1,180 @@
+"""The report's page: one self-contained HTML file (styles and pictures inside) that opens without a network."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Protocol
+
+from btcai.config import CostConfig
+from btcai.evaluation.formats import COLUMNS, UNDEFINED, between, flag, percent, ratio
+from btcai.evaluation.judge import POSITIVE_FOLDS, RECOMMENDED, Judgement, Row, Verdict
+from btcai.evaluation.result import label
+
+_STYLE = """
+:root { color-scheme: light; --ink: #222; --soft: #666; --line: #ddd; --good: #00694c; --bad: #b3400a; --tint: #f6f6f3 }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 1120px; padding: 28px 22px 60px; background: #fff; color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+h1 { font-size: 25px; margin: 0 0 2px } h2 { font-size: 18px; margin: 36px 0 8px }
+p { max-width: 78ch; margin: 6px 0 } .soft { color: var(--soft) }
+.answer { margin: 18px 0 4px; padding: 13px 18px; background: var(--tint); border-left: 5px solid var(--bad) }
+.answer.proven { border-left-color: var(--good) } .answer strong { font-size: 17px }
+.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: 13.5px }
+th, td { padding: 5px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line);
+  font-variant-numeric: tabular-nums }
+th { font-weight: 600; color: var(--soft); vertical-align: bottom; white-space: normal }
+th:first-child, td:first-child { text-align: left }
+tr.first-baseline td { border-top: 2px solid var(--soft) }
+.up { color: var(--good) } .down { color: var(--bad) }
+.flag { color: var(--bad); font-size: 12px; display: block; white-space: normal; max-width: 30ch }
+img { width: 100%; height: auto; display: block; margin: 10px 0 }
+dt { font-weight: 600; margin-top: 10px } dd { margin: 0; max-width: 84ch }
+pre { background: var(--tint); padding: 12px 16px; overflow-x: auto; font-size: 12.5px; line-height: 1.45 }
+@media print { body { padding: 0 } .scroll { overflow: visible } table { font-size: 10px } }
+"""
+_ALT = {
+    "equity.png": "Equity of every strategy over the test span",
+    "drawdown.png": "Drawdown of every strategy over the test span",
+    "sharpe.png": "Sharpe ratio of every strategy with its 95 % interval",
+}
+
+
+class Info(Protocol):
+    """What the page prints beside the numbers (report.ReportInfo)."""
+
+    @property
+    def market(self) -> str: ...
+    @property
+    def data_version(self) -> str: ...
+    @property
+    def severities(self) -> Mapping[str, CostConfig]: ...
+    @property
+    def splits_text(self) -> str: ...
+    @property
+    def sealed_text(self) -> str: ...
+
+
+def render_page(judgement: Judgement, info: Info, days: str, pictures: Mapping[str, bytes]) -> str:
+    """The whole page; `days` is the tested span in words, `pictures` PNG bytes by file name."""
+    rows = judgement.judged_rows()
+    body = [
+        f"<h1>btcai: evaluation on {escape(info.market)}</h1>",
+        f'<p class="soft">Test span {days}, not used to train. {escape(judgement.severity.capitalize())} costs unless '
+        f"said otherwise. Data version {escape(info.data_version)}.</p>",
+        _answer(judgement.verdicts),
+        "<h2>Every bucket beside every baseline</h2>",
+        _strategies(rows),
+        *(_picture(name, content) for name, content in pictures.items()),
+        "<h2>Verdicts</h2>",
+        _verdicts(judgement.verdicts),
+        "<h2>Sharpe ratio minus each baseline's, 95 % interval</h2>",
+        _differences(judgement.verdicts),
+        "<h2>Walk-forward folds</h2>",
+        _folds(rows),
+        "<h2>The same under other costs</h2>",
+        _severities(judgement.rows, info.severities),
+        "<h2>Spans</h2>",
+        f"<pre>{escape(info.splits_text)}</pre>",
+        f"<p><strong>Sealed span, untouched:</strong> {escape(info.sealed_text)}. No figure here has read it.</p>",
+        "<h2>How this was measured</h2>",
+        _METHOD,
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+    title = f"<title>btcai evaluation: {escape(info.market)}</title>"
+    content = "\n".join(body)
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}{title}</head>\n<body>\n{content}\n</body></html>\n'
+
+
+_METHOD = f"""<p>A decision taken when a bar closes fills at the next bar's open, worse by half the spread and by market
+impact, less the fee; nothing fills on a missing bar. Baselines trade through the same fills and costs. Lots still open
+at the end are valued at the last close.</p>
+<p>Sharpe ratios are annual (365 days), from daily UTC returns without a risk-free rate. Intervals come from the
+stationary bootstrap, which keeps runs of similar days together; differences to a baseline resample the same days of
+both. A dash is a figure that is not defined: too few days, no trade, or no variance. The walk-forward score is the mean
+of the folds' Sharpe ratios; a fold without one counts as 0.</p>
+<p>An edge is called proven only if the Sharpe ratio lies surely above every baseline's (the whole 95 % interval of the
+difference above 0), at least {POSITIVE_FOLDS:.0%} of the folds gained, and the net return is positive under every cost
+severity.</p>"""
+
+
+def _answer(verdicts: Sequence[Verdict]) -> str:
+    proven = [verdict.bucket for verdict in verdicts if verdict.edge == "proven"]
+    if proven:
+        text = f"<strong>Edge shown: {escape(', '.join(proven))}.</strong> Every other bucket stays on paper."
+        return f'<div class="answer proven">{text}</div>'
+    remedy = RECOMMENDED.removeprefix("recommended: ")
+    return f'<div class="answer"><strong>No edge shown in any bucket.</strong> Recommended: {remedy}.</div>'
+
+
+def _strategies(rows: Sequence[Row]) -> str:
+    body = []
+    for number, row in enumerate(rows):
+        cells = [_cell(column.text(row), column.sign(row)) for column in COLUMNS]
+        note = f'<span class="flag">{escape(flag(row))}</span>' if flag(row) else ""
+        cells[0] = f"<td>{escape(label(row.strategy))}{note}</td>"
+        first = number > 0 and rows[number - 1].is_bucket and not row.is_bucket
+        opening = '<tr class="first-baseline">' if first else "<tr>"
+        body.append(f"{opening}{''.join(cells)}</tr>")
+    return _table([column.head.replace("-\n", "-").replace("\n", " ") for column in COLUMNS], body)
+
+
+def _picture(name: str, content: bytes) -> str:
+    data = base64.b64encode(content).decode("ascii")
+    return f'<img alt="{_ALT.get(name, name)}" src="data:image/png;base64,{data}">'
+
+
+def _verdicts(verdicts: Iterable[Verdict]) -> str:
+    items = (f"<dt>{escape(verdict.bucket)}</dt><dd>{escape(verdict.text)}.</dd>" for verdict in verdicts)
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def _differences(verdicts: Sequence[Verdict]) -> str:
+    names = [name for name, _, _ in verdicts[0].differences] if verdicts else []
+    body = []
+    for verdict in verdicts:
+        cells = "".join(_cell(between(low, high), _sure_sign(low, high)) for _, low, high in verdict.differences)
+        body.append(f"<tr><td>{escape(verdict.bucket)}</td>{cells}</tr>")
+    return _table(["bucket", *(f"vs {label(name)}" for name in names)], body)
+
+
+def _sure_sign(low: float, high: float) -> float:
+    """1 when the whole interval lies above 0, -1 when below, else 0."""
+    return float(low > 0) - float(high < 0)
+
+
+def _folds(rows: Sequence[Row]) -> str:
+    heads = [f"fold {number}" for number in range(1, 1 + max((len(row.fold_returns) for row in rows), default=0))]
+    body = []
+    for row in rows:
+        pairs = zip(row.fold_returns, row.fold_sharpes, strict=True)
+        cells = (_cell(f"{percent(gain)} ({ratio(sharpe)})", gain) for gain, sharpe in pairs)
+        body.append(f"<tr><td>{escape(label(row.strategy))}</td>{''.join(cells)}</tr>")
+    return '<p class="soft">Net return (Sharpe ratio).</p>' + _table(["strategy", *heads], body)
+
+
+def _severities(rows: Sequence[Row], severities: Mapping[str, CostConfig]) -> str:
+    """Net return and Sharpe ratio of every strategy under each cost severity."""
+    found = {(row.strategy, row.severity): row for row in rows}
+    heads = [
+        f"{name}: fee {cost.fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
+        for name, cost in severities.items()
+    ]
+    body = []
+    for strategy in dict.fromkeys(row.strategy for row in rows):
+        cells = []
+        for name in severities:
+            row = found.get((strategy, name))
+            text = f"{percent(row.net_return)} ({ratio(row.sharpe)})" if row else UNDEFINED
+            cells.append(_cell(text, row.net_return if row else 0.0))
+        body.append(f"<tr><td>{escape(label(strategy))}</td>{''.join(cells)}</tr>")
+    return '<p class="soft">Net return (Sharpe ratio).</p>' + _table(["strategy", *heads], body)
+
+
+def _table(heads: Iterable[str], body: Iterable[str]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _cell(text: str, sign: float = 0.0) -> str:
+    tone = ' class="up"' if sign > 0 else ' class="down"' if sign < 0 else ""
+    return f"<td{tone}>{escape(text)}</td>"

@@ -1,0 +1,91 @@
+"""One bucket's network: stem, trunk, forecasts and actor-critic, put together."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from btcai.config import ModelConfig
+from btcai.models.heads import ActorCriticHead, ForecastHead
+from btcai.models.stem import PatchStem
+from btcai.models.trunk import Trunk
+from btcai.schema import QUANTILE_LEVELS, TOKENS
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoding:
+    """Everything the market half says at M decision times; forecasts in units of sigma * sqrt(horizon).
+
+    trunk (B, M, Z0): the trunk's latent; gates (B, M, 3); location, log_scale, degrees (B, M, H);
+    quantiles (B, M, H, Q).
+    """
+
+    trunk: Tensor
+    gates: Tensor
+    location: Tensor
+    log_scale: Tensor
+    degrees: Tensor
+    quantiles: Tensor
+
+
+class ActorCritic(nn.Module):
+    """tokens (B, N, P, F) -> Encoding at the N - 143 decision times; (latent, account) -> logits and value."""
+
+    forecast_mean: Tensor
+    forecast_std: Tensor
+    quantile_offset: Tensor
+    std_factor: Tensor
+    reward_scale: Tensor
+
+    def __init__(self, config: ModelConfig, patch_bars: int, n_features: int, n_horizons: int) -> None:
+        super().__init__()
+        self.stem = PatchStem(patch_bars, n_features, config.width)
+        self.trunk = Trunk(config, n_features)
+        self.forecast = ForecastHead(config.latent, n_horizons)
+        self.head = ActorCriticHead(config.latent + 2 * n_horizons, config.hidden)
+        # What the head reads is standardised by these; the trainer refreshes them from rollouts.
+        self.register_buffer("forecast_mean", torch.zeros(2 * n_horizons))
+        self.register_buffer("forecast_std", torch.ones(2 * n_horizons))
+        # Static calibration, fitted on the validation span after training.
+        self.register_buffer("quantile_offset", torch.zeros(n_horizons, len(QUANTILE_LEVELS)))
+        self.register_buffer("std_factor", torch.ones(n_horizons))
+        # The unit of the value head: rewards are divided by it before they are learned.
+        self.register_buffer("reward_scale", torch.ones(()))
+
+    def encode(self, tokens: Tensor, *, banded: bool = False) -> Encoding:
+        """The whole market half; gradients flow through it. `banded` is the fast form for training."""
+        scaled = self.stem.scale(tokens)
+        newest = scaled[:, TOKENS - 1 :, -1]
+        latent, gates = self.trunk(self.stem(scaled), newest, banded=banded)
+        location, log_scale, degrees, quantiles = self.forecast(latent)
+        return Encoding(
+            trunk=latent, gates=gates, location=location, log_scale=log_scale, degrees=degrees, quantiles=quantiles
+        )
+
+    def latent(self, encoding: Encoding) -> Tensor:
+        """What the head reads, (B, M, Z): the trunk's latent with the standardised forecasts beside it."""
+        signals = (_signals(encoding) - self.forecast_mean) / self.forecast_std
+        # Detached: the policy loss shapes the trunk through its latent, not by bending the forecasts.
+        return torch.cat([encoding.trunk, signals.detach().clamp(-5.0, 5.0)], -1)
+
+    @torch.no_grad()
+    def refresh_signal_scale(self, encoding: Encoding) -> None:
+        """Standardise the head's forecast inputs by what this encoding shows."""
+        signals = _signals(encoding).flatten(0, 1)
+        self.forecast_mean.copy_(signals.mean(0))
+        self.forecast_std.copy_(signals.std(0).clamp(min=1e-3))
+
+    def calibrated(self, encoding: Encoding) -> tuple[Tensor, Tensor, Tensor]:
+        """mean, std (B, M, H) and quantiles (B, M, H, Q) after static calibration, in units of sigma * sqrt(horizon)."""
+        variance = encoding.degrees / (encoding.degrees - 2.0)
+        std = encoding.log_scale.exp() * variance.sqrt() * self.std_factor
+        quantiles = (encoding.quantiles + self.quantile_offset).sort(-1).values
+        return encoding.location, std, quantiles
+
+    def n_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _signals(encoding: Encoding) -> Tensor:
+    """What the head reads of the forecasts, before it is standardised: (B, M, 2 H)."""
+    return torch.cat([encoding.location, encoding.log_scale], -1)

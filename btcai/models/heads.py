@@ -1,0 +1,87 @@
+"""Heads on the latent: calibrated forecasts per horizon, and the actor-critic that reads them beside the account."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, Action
+
+CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
+MASKED = -1e9
+
+
+class ForecastHead(nn.Module):
+    """latent (B, M, Z) -> location, log_scale, degrees (B, M, H) and quantiles (B, M, H, Q).
+
+    All in units of sigma * sqrt(horizon): a Student-t per horizon and quantiles that cannot cross (a median plus
+    cumulated softplus steps outwards).
+    """
+
+    def __init__(self, latent: int, n_horizons: int) -> None:
+        super().__init__()
+        self.n_horizons = n_horizons
+        self.student = nn.Linear(latent, 3 * n_horizons)
+        self.steps = nn.Linear(latent, len(QUANTILE_LEVELS) * n_horizons)
+        for layer in (self.student, self.steps):
+            nn.init.orthogonal_(layer.weight, 0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        location, log_scale, raw = self.student(latent).unflatten(-1, (3, self.n_horizons)).unbind(-2)
+        steps = self.steps(latent).unflatten(-1, (self.n_horizons, len(QUANTILE_LEVELS)))
+        middle = len(QUANTILE_LEVELS) // 2
+        up = fn.softplus(steps[..., middle + 1 :]).cumsum(-1)
+        down = fn.softplus(steps[..., :middle]).flip(-1).cumsum(-1).flip(-1)
+        median = steps[..., middle : middle + 1]
+        quantiles = torch.cat([median - down, median, median + up], -1)
+        return location, log_scale.clamp(-4.0, 4.0), 3.0 + 10.0 * fn.softplus(raw), quantiles
+
+
+def forecast_loss(
+    location: Tensor, log_scale: Tensor, degrees: Tensor, quantiles: Tensor, target: Tensor, known: Tensor
+) -> Tensor:
+    """Mean Student-t negative log likelihood plus pinball loss over the known targets; scalar.
+
+    target (B, M, H) normalised log returns, known (B, M, H) bool. Targets are clipped to +-10 so that one crash does
+    not own a minibatch.
+    """
+    target = target.clamp(-10.0, 10.0)
+    likelihood = torch.distributions.StudentT(degrees, location, log_scale.exp(), validate_args=False).log_prob(target)
+    levels = quantiles.new_tensor(QUANTILE_LEVELS)
+    error = target.unsqueeze(-1) - quantiles
+    pinball = torch.maximum(levels * error, (levels - 1.0) * error).mean(-1)
+    return ((pinball - likelihood) * known).sum() / known.sum().clamp(min=1)
+
+
+class ActorCriticHead(nn.Module):
+    """Latent and account -> masked logits (..., 4) and value (...,): the only part an env step runs.
+
+    The latent half of the hidden layer is projected once per decision time (`project`), the account half added per
+    account (`act`).
+    """
+
+    def __init__(self, latent: int, hidden: int) -> None:
+        super().__init__()
+        self.market = nn.Linear(latent, hidden)
+        self.account = nn.Linear(len(ACCOUNT_FEATURES), hidden, bias=False)
+        self.policy = nn.Linear(hidden, len(Action))
+        self.value = nn.Linear(hidden, 1)
+        for layer, gain in ((self.market, 2**0.5), (self.account, 2**0.5), (self.policy, 0.01), (self.value, 1.0)):
+            nn.init.orthogonal_(layer.weight, gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, latent: Tensor, account: Tensor) -> tuple[Tensor, Tensor]:
+        return self.act(self.market(latent), account)
+
+    def act(self, projected: Tensor, account: Tensor) -> tuple[Tensor, Tensor]:
+        """projected (..., hidden), account (..., A) -> logits (..., 4), value (...,)."""
+        hidden = torch.relu(projected + self.account(account))
+        return mask_actions(self.policy(hidden), account), self.value(hidden).squeeze(-1)
+
+
+def mask_actions(logits: Tensor, account: Tensor) -> Tensor:
+    """Rule out buying without a free lot and selling without an open one; HOLD is always allowed."""
+    cannot_buy = (1.0 - account[..., CAN_BUY]) * MASKED
+    cannot_sell = (1.0 - account[..., CAN_SELL]) * MASKED
+    return logits + torch.stack([torch.zeros_like(cannot_buy), cannot_buy, cannot_sell, cannot_sell], -1)

@@ -1,0 +1,130 @@
+"""Columns, units and the frozen records that cross packages. Imports nothing of btcai.
+
+Letters in shapes: T bars, F features, D decision times, B environment batch, H horizons, Q quantiles, A actions.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+BAR_SECONDS = 300
+BAR_NS = BAR_SECONDS * 1_000_000_000
+BARS_PER_DAY = 86_400 // BAR_SECONDS
+BARS_PER_YEAR = 365 * BARS_PER_DAY  # a market that never closes
+
+TOKENS = 144
+"""Patches in every bucket's lookback: lookback_bars = TOKENS * patch_bars."""
+
+BUCKETS = ("scalping", "short", "medium", "long")
+"""Shortest to longest: the order of training."""
+
+RAW_COLUMNS = ("open_time", "open", "high", "low", "close", "volume")
+"""Raw bars as the exchange stamps them: open time in UTC (ms), prices in USDT, volume in BTC."""
+
+QUANTILE_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Levels of every predicted quantile; the outer pair is the 90 % interval."""
+
+ACCOUNT_FEATURES = (
+    "cash_frac",  # cash / equity
+    "lots_frac",  # open lots / max_lots
+    "open_return_sigmas",  # mean return of the open lots, in sigma of one patch, clipped to +-5
+    "oldest_return_sigmas",  # return of the lot that a sell would close, same unit
+    "drawdown_frac",  # below the peak of the equity, 0 .. 1
+    "goal_progress",  # equity gain since the start / the bucket's goal, clipped to +-1
+    "decisions_since_trade",  # log1p, / 5
+    "can_buy",  # 1 when a lot may be opened: a free lot, cash, no halt, no order pending
+    "can_sell",  # 1 when a lot is open and no order is pending
+)
+"""The account half of an observation, in this order, float32."""
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+class Action(IntEnum):
+    """What a bucket may do at a decision time."""
+
+    HOLD = 0
+    BUY = 1  # open one lot
+    SELL = 2  # close the oldest lot
+    CLOSE_ALL = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bars:
+    """Bars on the full 5-minute grid, oldest first; a missing bar is a row with present = False.
+
+    close_ts_ns (T,) int64 UTC ns, step BAR_NS; open, high, low, close (T,) float64 USDT, nan where missing;
+    volume (T,) float64 BTC, 0 where missing; present (T,) bool.
+    """
+
+    close_ts_ns: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    present: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.close_ts_ns)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MarketData:
+    """One market ready to train or backtest on: grid bars plus causal features, row t knowable when bar t closed.
+
+    mark (T,) float64 USDT: last known close, what open lots are valued at (never an order's price);
+    sigma (T,) float64: standard deviation of one bar's log return as known at t, > 0;
+    features (T, F) float32, unscaled, 0 where the bar is missing; the last column is the mask (1 = present).
+    """
+
+    bars: Bars
+    mark: FloatArray
+    sigma: FloatArray
+    features: Float32Array
+    feature_names: tuple[str, ...]
+    warmup_bars: int
+
+    def __len__(self) -> int:
+        return len(self.bars)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bars first .. stop - 1 of the grid; decisions, fills and labels of the span all lie inside."""
+
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a bundle predicts for the log return over the next horizon_bars, calibrated."""
+
+    horizon_bars: int
+    mean: float
+    std: float
+    quantiles: tuple[float, ...]  # at QUANTILE_LEVELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One decision with everything it rests on."""
+
+    bucket: str
+    close_ts_ns: int
+    action: Action
+    size_frac: float  # of equity, for the lot that a BUY opens
+    probabilities: tuple[float, ...]  # in the order of Action
+    value: float
+    forecasts: tuple[Forecast, ...]
+    model_version: str
+    data_version: str

@@ -1,0 +1,237 @@
+"""The stages of dvc.yaml as plain functions: files in, files out. Glue only: the maths is in the packages.
+
+Imports happen inside the functions, so that the command line answers at once and a stage loads only what it needs.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from btcai import paths
+from btcai.config import Config, CostConfig
+from btcai.errors import ArtifactError, ConfigError, DataError
+from btcai.schema import BUCKETS, MarketData, Span
+
+if TYPE_CHECKING:
+    from btcai.features.scaling import Scaler
+    from btcai.features.splits import Splits
+
+logger = logging.getLogger(__name__)
+
+Stage = Callable[[Config, Path], None]
+
+MODEL_CODE = (
+    "agent",
+    "calibration.py",
+    "config.py",
+    "data",
+    "features",
+    "market",
+    "models",
+    "schema.py",
+    "training",
+)
+"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on the same."""
+
+
+def validate(config: Config, root: Path) -> None:
+    """Bars of the market in use -> reports/validation; DataError after writing the report when a rule is broken."""
+    from btcai.data import validation
+    from btcai.data.page import render_html
+    from btcai.data.store import read_market
+
+    market = config.data.market
+    report = validation.validate(read_market(root / paths.DATA, market))
+    folder = root / paths.VALIDATION
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
+    (folder / "index.html").write_text(render_html(report), encoding="utf-8")
+    if not report.success:
+        raise DataError(f"{market}: {validation.failure_message(report)}; the report: {paths.VALIDATION / 'index.html'}")
+    for note in report.warnings:
+        logger.warning("%s: %s", market, note)
+    logger.info("%s: %d bars keep all %d rules", market, report.rows, len(report.expectations))
+
+
+def features(config: Config, root: Path) -> None:
+    """Raw bars -> artifacts/features: the grid with its features, the spans, the scaler of the training span."""
+    from dataclasses import asdict
+
+    from btcai.data.store import content_sha256, read_market, to_grid
+    from btcai.features.pipeline import build_market
+    from btcai.features.scaling import fit_scaler
+    from btcai.features.splits import make_splits
+    from btcai.features.store import save_market
+
+    frame = read_market(root / paths.DATA, config.data.market)
+    data = build_market(to_grid(frame))
+    splits = make_splits(len(data), config.splits, config.purge_bars, data.warmup_bars)
+    meta = {"market": config.data.market, "data_version": content_sha256(frame), "splits": asdict(splits)}
+    folder = root / paths.FEATURES
+    save_market(data, folder, meta)
+    (folder / "scaler.json").write_text(fit_scaler(data.features, splits.train).to_json(), encoding="utf-8")
+    for line in splits.printed(data.bars.close_ts_ns).splitlines():
+        logger.info("%s", line)
+
+
+def train(config: Config, root: Path, *, bucket: str) -> None:
+    """artifacts/features and the bucket before it -> artifacts/train/BUCKET."""
+    from btcai.training.progressive import train_bucket
+
+    teachers = dict((after, before) for before, after in pairwise(BUCKETS))
+    teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
+    out = root / paths.TRAIN / bucket
+    out.mkdir(parents=True, exist_ok=True)
+    data, splits, scaler = load_features(root)
+    train_bucket(data, splits, scaler, bucket, config, teacher, out)
+
+
+def consolidate(config: Config, root: Path) -> None:
+    """artifacts/train -> artifacts/consolidate: the four models that are judged."""
+    from btcai.training import progressive
+
+    (root / paths.CONSOLIDATE).mkdir(parents=True, exist_ok=True)
+    data, splits, scaler = load_features(root)
+    progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, root / paths.CONSOLIDATE)
+
+
+def evaluate(config: Config, root: Path) -> None:
+    """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged."""
+    from btcai.evaluation.backtest import backtest
+    from btcai.evaluation.baselines import run_baselines
+    from btcai.evaluation.judge import judge
+    from btcai.evaluation.report import ReportInfo, write_report
+    from btcai.evaluation.result import BacktestResult
+    from btcai.training.checkpoint import load_policy
+
+    data, splits, _ = load_features(root)
+    costs: dict[str, CostConfig] = dict(config.market.severities.items())
+    equity_usdt = config.market.equity_usdt
+    results: dict[str, dict[str, BacktestResult]] = {}
+    for bucket, settings in config.buckets.items():
+        policy = load_policy(root / paths.CONSOLIDATE / bucket, bucket, config)
+        walks = backtest(
+            policy, data, splits.test, settings, list(costs.values()), config.risk, config.sizing, equity_usdt
+        )
+        results[bucket] = dict(zip(costs, walks, strict=True))
+        logger.info("%s walked %d decisions", bucket, len(walks[0].decisions))
+    baselines = run_baselines(data, splits.test, costs, equity_usdt)
+    judgement = judge(results, baselines, splits.folds, seed=config.seed, severity=config.market.severity)
+    info = ReportInfo(
+        market=config.data.market,
+        data_version=data_version(root),
+        severities=costs,
+        splits_text=splits.printed(data.bars.close_ts_ns),
+        sealed_text=_days(splits.sealed, data),
+        start_equity_usdt=equity_usdt,
+    )
+    write_report(root / paths.EVALUATION, judgement, results, baselines, info)
+
+
+def _days(span: Span, data: MarketData) -> str:
+    """First and last UTC day of a span, and its length: "2024-10-01 .. 2025-03-31, 52,416 bars"."""
+    import numpy as np
+
+    ends = data.bars.close_ts_ns[[span.first, span.stop - 1]].astype("datetime64[ns]").astype("datetime64[D]")
+    first, last = np.datetime_as_string(ends)
+    return f"{first} .. {last}, {len(span):,} bars"
+
+
+def export(config: Config, root: Path) -> None:
+    """artifacts/consolidate -> models/candidate: one ONNX bundle per bucket, parity proven."""
+    from btcai.training.export import export_bundle
+
+    data, splits, scaler = load_features(root)
+    versions = {"data": data_version(root), "code": code_version()}
+    for bucket in BUCKETS:
+        out = root / paths.CANDIDATE / bucket
+        out.mkdir(parents=True, exist_ok=True)
+        export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, splits, scaler, versions, out)
+
+
+def register(config: Config, root: Path) -> None:
+    """models/candidate and reports/evaluation -> MLflow, models/champion, reports/register.json."""
+    from btcai import tracking
+
+    found = read_metrics(root)
+    judged = {bucket: _judged(found, bucket) for bucket in BUCKETS}
+    tracking.register(root, config, judged)
+
+
+def load_features(root: Path) -> "tuple[MarketData, Splits, Scaler]":
+    """What the features stage wrote, memory-mapped."""
+    from btcai.features.scaling import Scaler
+    from btcai.features.splits import Splits
+    from btcai.features.store import load_market, read_meta
+
+    folder = root / paths.FEATURES
+    data = load_market(folder)
+    scaler_path = folder / "scaler.json"
+    if not scaler_path.is_file():
+        raise ArtifactError(f"{scaler_path} not found; make it with: btcai stage features")
+    saved = read_meta(folder)["splits"]
+    splits = Splits(
+        **{name: Span(**saved[name]) for name in ("train", "valid", "test", "sealed")},
+        folds=tuple(Span(**fold) for fold in saved["folds"]),
+    )
+    return data, splits, Scaler.from_json(scaler_path.read_text(encoding="utf-8"))
+
+
+def data_version(root: Path) -> str:
+    """The hash of the raw bars' content that the features were made from."""
+    from btcai.features.store import read_meta
+
+    return str(read_meta(root / paths.FEATURES)["data_version"])
+
+
+def code_version(package: Path = Path(__file__).parent) -> str:
+    """A hash over MODEL_CODE, names and bytes: not the commit, so the same code in two clones is the same version."""
+    digest = hashlib.sha256()
+    for name in MODEL_CODE:
+        files = sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / name]
+        for file in files:
+            digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def read_metrics(root: Path) -> dict[str, Any]:
+    """reports/evaluation/metrics.json."""
+    path = root / paths.EVALUATION / "metrics.json"
+    if not path.is_file():
+        raise ArtifactError(f"{path} not found; make it with: btcai stage evaluate")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _judged(found: dict[str, Any], bucket: str) -> Any:
+    """A bucket's figures under the severity that is judged; undefined ones (null) come back as nan."""
+    from btcai.tracking import Judged
+
+    figures = found["strategies"][bucket][found["judged_severity"]]
+    numbers = {name: float("nan") if figures[name] is None else figures[name] for name in figures}
+    metrics = {name: float(number) for name, number in numbers.items() if isinstance(number, int | float)}
+    return Judged(score=metrics["walk_forward_score"], edge=found["verdicts"][bucket]["edge"], metrics=metrics)
+
+
+def run_stage(name: str, config: Config, root: Path) -> None:
+    """Run one stage by its name in dvc.yaml."""
+    if name not in STAGES:
+        raise ConfigError(f"a stage must be one of {', '.join(STAGES)}, was {name}; see dvc.yaml")
+    STAGES[name](config, root)
+
+
+STAGES: dict[str, Stage] = {
+    "validate": validate,
+    "features": features,
+    **{f"train@{bucket}": partial(train, bucket=bucket) for bucket in BUCKETS},
+    "consolidate": consolidate,
+    "evaluate": evaluate,
+    "export": export,
+    "register": register,
+}
+"""By their names in dvc.yaml, in its order."""

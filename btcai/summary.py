@@ -1,0 +1,155 @@
+"""What the commands print: decisions, what each bucket trained, the table of results, where everything is."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from btcai import paths
+from btcai.champions import Standing
+from btcai.schema import BAR_SECONDS, BUCKETS, QUANTILE_LEVELS, Action, Decision
+
+if TYPE_CHECKING:
+    from btcai.evaluation.judge import Row
+
+INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%} interval"
+TRAINED = ("pretrain_updates", "ppo_updates", "decision_times", "env_steps", "seconds")
+"""What a trained bucket's metrics.json says of the effort."""
+
+
+def decision_json(decision: Decision, standing: Standing | None) -> str:
+    """One line of strict JSON: the Decision's fields, the action by name, and whether an edge is proven."""
+    fields = asdict(decision) | {"action": decision.action.name, "edge": edge_of(standing)}
+    return json.dumps(fields, allow_nan=False)
+
+
+def edge_of(standing: Standing | None) -> str:
+    """proven or none; a bundle that nobody judged has none."""
+    return standing.edge if standing else "none"
+
+
+def decision_view(decision: Decision, standing: Standing | None, account: str) -> RenderableType:
+    """A decision with everything it rests on."""
+    closed = datetime.fromtimestamp(decision.close_ts_ns // 1_000_000_000, UTC)
+    facts = _pairs()
+    facts.add_row("decided at", f"close of {closed:%Y-%m-%d %H:%M} UTC")
+    size = f", a lot of {decision.size_frac:.2%} of equity" if decision.action is Action.BUY else ""
+    facts.add_row("action", Text(f"{_spoken(decision.action)}{size}", style="bold"))
+    chances = (f"{_spoken(action)} {decision.probabilities[action]:.1%}" for action in Action)
+    facts.add_row("probabilities", ", ".join(chances))
+    facts.add_row("account", account)
+    facts.add_row(
+        "model", f"{decision.bucket} {decision.model_version}" + (f", version {standing.version}" if standing else "")
+    )
+    facts.add_row("data", decision.data_version[:12])
+    return Group(facts, _forecasts(decision), _edge_note(decision, standing))
+
+
+def _forecasts(decision: Decision) -> Table:
+    table = Table(title="Predicted return", title_justify="left", pad_edge=False)
+    for head in ("horizon", "mean", "std", INTERVAL):
+        table.add_column(head, justify="right")
+    for forecast in decision.forecasts:
+        low, high = forecast.quantiles[0], forecast.quantiles[-1]
+        interval = f"{low:+.2%} .. {high:+.2%}"
+        table.add_row(_duration(forecast.horizon_bars), f"{forecast.mean:+.3%}", f"{forecast.std:.2%}", interval)
+    return table
+
+
+def _edge_note(decision: Decision, standing: Standing | None) -> Text:
+    if edge_of(standing) == "proven":
+        return Text(f"Edge proven on the test folds: {decision.bucket} may leave paper.", style="green")
+    note = "stays on paper; holding cash or a volatility-targeted position is the recommended action."
+    return Text(f"No proven edge: {decision.bucket} {note}", style="yellow")
+
+
+def _spoken(action: Action) -> str:
+    return action.name.lower().replace("_", " ")
+
+
+def _duration(bars: int) -> str:
+    """36 -> "3 h": the largest unit that fits, without needless decimals."""
+    minutes = bars * BAR_SECONDS / 60
+    for unit, size in (("d", 1440.0), ("h", 60.0)):
+        if minutes >= size:
+            return f"{minutes / size:g} {unit}"
+    return f"{minutes:g} min"
+
+
+def _pairs() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    return table
+
+
+def trained_view(root: Path) -> Table | None:
+    """What each bucket trained, from artifacts/train; None before the first training."""
+    table = Table(title="Trained", title_justify="left", pad_edge=False)
+    table.add_column("bucket")
+    for head in TRAINED:
+        table.add_column(head.replace("_", " "), justify="right")
+    for bucket in BUCKETS:
+        path = root / paths.TRAIN / bucket / "metrics.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            table.add_row(bucket, *(_number(found.get(key)) for key in TRAINED))
+    return table if table.row_count else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def results_view(found: dict[str, Any]) -> RenderableType:
+    """metrics.json of the evaluation -> the one table, a verdict per bucket."""
+    from btcai.evaluation.report import rich_table
+
+    severity = found["judged_severity"]
+    rows = sorted(_rows(found, severity), key=_place)
+    span = f"{found['market']}, {found['first_day']} to {found['last_day']}; the sealed span is unread"
+    verdicts = _pairs()
+    for bucket in BUCKETS:
+        verdict = found["verdicts"][bucket]
+        verdicts.add_row(bucket, Text(verdict["text"], style="green" if verdict["edge"] == "proven" else ""))
+    return Group(Text(span, style="dim"), rich_table(rows), verdicts)
+
+
+def _rows(found: dict[str, Any], severity: str) -> "Iterator[Row]":
+    """JSON has no nan and no tuples: null and lists turn back."""
+    from btcai.evaluation.judge import Row
+
+    for strategy, by_severity in found["strategies"].items():
+        figures = {name: _revived(value) for name, value in by_severity[severity].items()}
+        yield Row(strategy=strategy, severity=severity, **figures)
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_revived(item) for item in value)
+    return float("nan") if value is None else value
+
+
+def _place(row: "Row") -> tuple[int, str]:
+    """Buckets first, shortest first; then the baselines, cash and holding before the cleverer ones."""
+    order = (*BUCKETS, "cash", "buy_and_hold")
+    return (order.index(row.strategy) if row.strategy in order else len(order), row.strategy)
+
+
+def places_view(root: Path) -> Table:
+    """Where the report, the models and the pages are, and the command that shows each."""
+    table = _pairs()
+    table.add_row("report", f"{paths.EVALUATION}/index.html   (the table again: btcai report)")
+    placed = [bucket for bucket in BUCKETS if (root / paths.CHAMPION / bucket).is_dir()]
+    table.add_row("models", f"{paths.CHAMPION}/{{{','.join(placed)}}}" if placed else f"none yet in {paths.CHAMPION}")
+    table.add_row("decide", "btcai decide --bucket scalping --bars FILE")
+    table.add_row("MLflow", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/mlflow server --workers 1 "
+                  "--backend-store-uri sqlite:///mlflow/mlflow.db   then http://127.0.0.1:5000")  # fmt: skip
+    table.add_row("Prefect", "PREFECT_HOME=$PWD/.prefect .venv/bin/prefect server start   then http://127.0.0.1:4200")
+    return table

@@ -1,0 +1,208 @@
+"""Exporting a trained network as a bundle of ONNX graphs, after proving that every form gives the same numbers."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from btcai.config import Config
+from btcai.errors import ArtifactError
+from btcai.features.scaling import Scaler
+from btcai.features.splits import Splits
+from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, session, tokens_of
+from btcai.market.kernel import make_rules
+from btcai.models.actor_critic import ActorCritic
+from btcai.models.graphs import EncoderGraph, HeadGraph, PolicyGraph
+from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Float32Array, MarketData
+from btcai.training.checkpoint import LOG_SIGMA, load_model
+
+PARITY_WINDOWS = 1000
+PARITY_PROBABILITY = 1e-4
+PARITY_FORECAST = 1e-4  # relative to the predicted standard deviation
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def export_bundle(
+    folder: Path,
+    bucket_name: str,
+    config: Config,
+    data: MarketData,
+    splits: Splits,
+    scaler: Scaler,
+    versions: dict[str, str],
+    out: Path,
+) -> dict[str, Any]:
+    """Write encoder.onnx, head.onnx, policy.onnx and manifest.json to `out`; returns the manifest.
+
+    Parity of torch, encoder + head and the fused policy is proven on 1,000 windows of the market first: ArtifactError
+    with the largest difference otherwise, and nothing is written. The same weights give the same bytes in any folder.
+    """
+    model = load_model(folder, bucket_name, config)
+    if not np.array_equal(model.stem.feature_mean.numpy(), scaler.mean):
+        raise ArtifactError(f"{folder} was trained with another scaler; train again with: btcai stage train@{bucket_name}")
+    draft = out.with_name(out.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        _write_graphs(model, config.buckets[bucket_name].horizons_bars, len(data.feature_names), draft)
+        manifest = _manifest(model, bucket_name, config, data, versions, draft)
+        _write_json(draft / MANIFEST, manifest)
+        manifest["parity"] = prove_parity(model, load_bundle(draft), data)
+        _write_json(draft / MANIFEST, manifest)
+        shutil.rmtree(out, ignore_errors=True)
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def prove_parity(model: ActorCritic, bundle: PolicyBundle, data: MarketData, windows: int = PARITY_WINDOWS) -> dict[str, float]:
+    """Largest differences between torch, encoder + head, and the fused policy over windows spread across the market.
+
+    Probabilities must agree within 1e-4, forecasts within 1e-4 of the predicted standard deviation; ArtifactError else.
+    """
+    rng = np.random.default_rng(0)
+    first = data.warmup_bars + bundle.lookback_bars
+    ends = np.linspace(first, len(data), windows, dtype=np.int64)
+    account = _random_accounts(windows, rng)
+    encoder = EncoderGraph(model, bundle.horizons_bars, LOG_SIGMA).eval()
+    head = HeadGraph(model).eval()
+    fused = session(bundle.folder / "policy.onnx")
+    worst = {"probabilities": 0.0, "forecasts": 0.0, "sequence": 0.0}
+    for k, end in enumerate(ends):
+        rows = np.asarray(data.features[end - bundle.lookback_bars : end])
+        tokens = tokens_of(rows, bundle.patch_bars)
+        reference = _torch_window(encoder, head, tokens, account[k : k + 1])
+        encoded = bundle.encode(rows)
+        split = (bundle.probabilities(encoded.latent, account[k : k + 1])[0], encoded.mean[0], encoded.std[0])
+        outputs = fused.run(None, {"tokens": tokens, "account": account[k : k + 1]})
+        whole = (outputs[0][0], outputs[2][0], outputs[3][0])
+        for form in (split, whole):
+            worst["probabilities"] = max(worst["probabilities"], float(np.abs(form[0] - reference[0]).max()))
+            worst["forecasts"] = max(worst["forecasts"], float((np.abs(form[1] - reference[1]) / reference[2]).max()))
+    worst["sequence"] = _sequence_difference(bundle, data, ends[windows // 2], account)
+    if max(worst["probabilities"], worst["sequence"]) > PARITY_PROBABILITY or worst["forecasts"] > PARITY_FORECAST:
+        raise ArtifactError(f"{bundle.bucket}: the exported graphs differ from the trained network ({worst}); nothing written")
+    return worst
+
+
+def _sequence_difference(bundle: PolicyBundle, data: MarketData, end: int, account: Float32Array) -> float:
+    """Probabilities of one stretch of decision times against the same decisions window by window."""
+    patch, n = bundle.patch_bars, 32
+    end = max(int(end), bundle.lookback_bars + (n - 1) * patch)
+    rows = np.asarray(data.features[end - bundle.lookback_bars - (n - 1) * patch : end])
+    together = bundle.probabilities(bundle.encode(rows).latent, account[:n])
+    apart = [bundle.encode(rows[k * patch : k * patch + bundle.lookback_bars]).latent for k in range(n)]
+    return float(np.abs(together - bundle.probabilities(np.concatenate(apart), account[:n])).max())
+
+
+@torch.no_grad()
+def _torch_window(
+    encoder: EncoderGraph, head: HeadGraph, tokens: Float32Array, account: Float32Array
+) -> tuple[Array, Array, Array]:
+    latent, _, mean, std, _ = encoder(torch.from_numpy(tokens))
+    probabilities, _ = head(latent[:, 0], torch.from_numpy(account))
+    return probabilities[0].numpy(), mean[0, 0].numpy(), std[0, 0].numpy()
+
+
+def _random_accounts(n: int, rng: np.random.Generator) -> Float32Array:
+    """Plausible account observations (n, A) with both flags drawn."""
+    account = rng.normal(0.0, 1.0, (n, len(ACCOUNT_FEATURES))).astype(np.float32)
+    account[:, -2:] = rng.integers(0, 2, (n, 2))
+    return account
+
+
+def _write_graphs(model: ActorCritic, horizons_bars: tuple[int, ...], n_features: int, folder: Path) -> None:
+    encoder = EncoderGraph(model, horizons_bars, LOG_SIGMA).eval()
+    head = HeadGraph(model).eval()
+    # Examples of batch 2 and more than one decision time: a size of one would be frozen into the graph.
+    stretch = torch.zeros(2, TOKENS + 7, model.stem.patch_bars, n_features)
+    window = stretch[:, :TOKENS]
+    account = torch.zeros(2, len(ACCOUNT_FEATURES))
+    latent = torch.zeros(2, model.head.market.in_features)
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", min=TOKENS)
+    forecasts = ["mean", "std", "quantiles"]
+    _export(encoder, (stretch,), ["tokens"], ["latent", "gates", *forecasts], [{0: batch, 1: tokens}], folder / GRAPHS[0])
+    _export(head, (latent, account), ["latent", "account"], ["probabilities", "value"], [{0: batch}] * 2, folder / GRAPHS[1])
+    outputs = ["probabilities", "value", *forecasts]
+    policy = PolicyGraph(encoder, head).eval()
+    _export(policy, (window, account), ["tokens", "account"], outputs, [{0: batch}] * 2, folder / GRAPHS[2])
+
+
+def _export(
+    graph: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic: list[Any], path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        program = torch.onnx.export(
+            graph,
+            example,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple(dynamic),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None  # with dynamo=True the exporter returns its program
+    proto = program.model_proto
+    strip_metadata(proto)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def strip_metadata(proto: onnx.ModelProto) -> None:
+    """Remove what the exporter says of the machine: source paths, stack traces, doc strings."""
+    del proto.metadata_props[:]
+    proto.doc_string = ""
+    graph = proto.graph
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for part in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
+        for item in part:
+            item.doc_string = ""
+            del item.metadata_props[:]
+    for function in proto.functions:
+        function.doc_string = ""
+        del function.metadata_props[:]
+        for node in function.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+
+
+def _manifest(
+    model: ActorCritic, bucket_name: str, config: Config, data: MarketData, versions: dict[str, str], folder: Path
+) -> dict[str, Any]:
+    bucket = config.buckets[bucket_name]
+    return {
+        "bucket": bucket_name,
+        "bucket_config": bucket.model_dump(mode="json"),
+        "rules": make_rules(bucket, config.market.costs, config.risk)._asdict(),
+        "severity": config.market.severity,
+        "sizing": config.sizing.model_dump(mode="json"),
+        "equity_usdt": config.market.equity_usdt,
+        "feature_names": list(data.feature_names),
+        "warmup_bars": data.warmup_bars,
+        "lookback_bars": bucket.lookback_bars,
+        "account_features": list(ACCOUNT_FEATURES),
+        "quantile_levels": list(QUANTILE_LEVELS),
+        "calibration": {
+            "quantile_offset": model.quantile_offset.double().tolist(),
+            "std_factor": model.std_factor.double().tolist(),
+            "unit": "sigma * sqrt(horizon)",
+        },
+        "parameters": model.n_parameters(),
+        "versions": versions,
+        "sha256": {name: file_sha256(folder / name) for name in GRAPHS},
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

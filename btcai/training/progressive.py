@@ -1,0 +1,214 @@
+"""Training the four buckets from the shortest to the longest, then letting all of them share what they learned."""
+
+import copy
+import csv
+import json
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from btcai.agent.task import Task
+from btcai.agent.transfer import blend_trunk, hand_over, mean_trunk
+from btcai.calibration import coverage, fit_static
+from btcai.config import BucketConfig, Config
+from btcai.features.scaling import Scaler
+from btcai.features.splits import Splits
+from btcai.market.kernel import bar_arrays, make_rules
+from btcai.market.sizing import lot_sizes
+from btcai.models.actor_critic import ActorCritic
+from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
+from btcai.training.checkpoint import load_model, new_model, save_model
+from btcai.training.trainer import Row, forecasts, pretrain, train_ppo, validate
+
+log = logging.getLogger(__name__)
+
+Curves = list[Row]
+
+
+def train_bucket(
+    data: MarketData,
+    splits: Splits,
+    scaler: Scaler,
+    bucket_name: str,
+    config: Config,
+    teacher: Path | None,
+    out: Path,
+) -> dict[str, float]:
+    """Train one bucket: hand-over from `teacher` (the previous bucket's folder), prediction, PPO, calibration.
+
+    Writes model.safetensors, curves.csv and metrics.json into `out`; returns the metrics. All randomness comes from
+    config.seed and the bucket's place in the order.
+    """
+    started = time.perf_counter()
+    rng = _start(config, "train", bucket_name)
+    task = make_task(data, splits, bucket_name, config)
+    model = new_model(config, bucket_name)
+    set_scaler(model, scaler)
+    if teacher is not None:
+        previous = BUCKETS[BUCKETS.index(bucket_name) - 1]
+        hand_over(load_model(teacher, previous, config), model, config.transfer.alpha)
+    budget = config.budget
+    curves: Curves = []
+    rows = pretrain(model, task, config.pretrain, budget.pretrain_updates, rng)
+    _record(curves, rows, f"{bucket_name}: prediction", budget.pretrain_updates)
+    _record(curves, train_ppo(model, task, config.ppo, budget.ppo_updates, rng), f"{bucket_name}: PPO", budget.ppo_updates)
+    calibrated = calibrate(model, task)
+    metrics = {
+        "parameters": model.n_parameters(),
+        "pretrain_updates": budget.pretrain_updates,
+        "ppo_updates": budget.ppo_updates,
+        **_amounts(config, task, budget.pretrain_updates, budget.ppo_updates),
+        **{f"valid_{name}": value for name, value in asdict(validate(model, task)).items()},
+        **calibrated,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    save_model(model, out)
+    _write(out, metrics, curves)
+    return metrics
+
+
+def consolidate(
+    data: MarketData, splits: Splits, scaler: Scaler, config: Config, trained: Path, out: Path
+) -> dict[str, dict[str, float]]:
+    """Rounds in which every bucket takes a share of the four trunks' mean and trains on; kept where it validates better.
+
+    Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket.
+    """
+    models = {name: load_model(trained / name, name, config).train() for name in BUCKETS}
+    curves: dict[str, Curves] = {name: [] for name in BUCKETS}
+    tasks = {name: make_task(data, splits, name, config) for name in BUCKETS}
+    before = {name: validate(models[name], tasks[name]) for name in BUCKETS}
+    scores = {name: [before[name].score] for name in BUCKETS}
+    updates = config.budget.consolidate_updates
+    for round_ in range(config.consolidate.rounds if updates else 0):
+        shared = mean_trunk(list(models.values()))
+        for name in BUCKETS:
+            rng = _start(config, f"consolidate {round_}", name)
+            candidate = copy.deepcopy(models[name])
+            blend_trunk(candidate, shared, config.consolidate.alpha)
+            rows = train_ppo(candidate, tasks[name], config.ppo, updates, rng)
+            _record(curves[name], rows, f"{name}: consolidation {round_ + 1}", updates)
+            score = validate(candidate, tasks[name]).score
+            if score > scores[name][-1]:
+                models[name] = candidate
+            scores[name].append(max(score, scores[name][-1]))
+    results = {}
+    for name in BUCKETS:
+        results[name] = {
+            "valid_score_before": scores[name][0],
+            "valid_score": scores[name][-1],
+            "kept_trained": float(scores[name][-1] == scores[name][0]),
+            **calibrate(models[name], tasks[name]),
+        }
+        save_model(models[name], out / name)
+        _write(out / name, results[name], curves[name])
+    return results
+
+
+def make_task(data: MarketData, splits: Splits, bucket_name: str, config: Config) -> Task:
+    """The bucket's view of the market at the configured cost severity; features are read into memory."""
+    bucket = config.buckets[bucket_name]
+    return Task(
+        features=np.ascontiguousarray(data.features, dtype=np.float32),
+        bars=bar_arrays(data),
+        rules=make_rules(bucket, config.market.costs, config.risk),
+        bucket=bucket,
+        train=splits.train,
+        valid=splits.valid,
+        sizes=partial(_sizes, bucket, config),
+        equity_usdt=config.market.equity_usdt,
+    )
+
+
+def set_scaler(model: ActorCritic, scaler: Scaler) -> None:
+    """Put the scaler fitted on the training span into the stem."""
+    with torch.no_grad():
+        model.stem.feature_mean.copy_(torch.from_numpy(scaler.mean))
+        model.stem.feature_std.copy_(torch.from_numpy(scaler.std))
+
+
+@torch.no_grad()
+def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
+    """Fit the static calibration on the validation span and put it into the model.
+
+    Returns, per horizon, the coverage of the 90 % interval before it, and the information coefficient on that span.
+    """
+    model.quantile_offset.zero_()
+    model.std_factor.fill_(1.0)
+    seen = forecasts(model, task, task.valid)
+    before = coverage(seen.target, seen.known, seen.quantiles[..., 0], seen.quantiles[..., -1])
+    fitted = fit_static(seen.target, seen.known, seen.mean, seen.std, seen.quantiles, np.asarray(QUANTILE_LEVELS))
+    model.quantile_offset.copy_(torch.from_numpy(fitted.offset))
+    model.std_factor.copy_(torch.from_numpy(fitted.std_factor))
+    metrics: dict[str, float] = {}
+    for h, horizon in enumerate(task.bucket.horizons_bars):
+        rows = seen.known[:, h]
+        metrics[f"valid_coverage_90_raw_{horizon}"] = float(before[h])
+        metrics[f"valid_ic_{horizon}"] = correlation(seen.mean[rows, h], seen.target[rows, h])
+    return metrics
+
+
+def correlation(forecast: Float32Array, outcome: Float32Array) -> float:
+    """Pearson correlation of (n,) forecasts and outcomes; nan where either does not vary."""
+    if len(forecast) < 3 or forecast.std() == 0 or outcome.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(forecast, outcome)[0, 1])
+
+
+def _sizes(
+    bucket: BucketConfig, config: Config, mean: FloatArray, std: FloatArray, sigma: FloatArray
+) -> tuple[FloatArray, BoolArray]:
+    return lot_sizes(mean, std, sigma, bucket.horizons_bars[0], bucket.max_lots, config.sizing)
+
+
+def _start(config: Config, part: str, bucket_name: str) -> np.random.Generator:
+    """Threads, denormals and seeds of one part of training; parts do not share random numbers."""
+    torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)  # denormal weights cost wall clock and nothing else
+    key = [config.seed, BUCKETS.index(bucket_name), *part.encode()]
+    weights, sampling = np.random.SeedSequence(key).spawn(2)
+    torch.manual_seed(int(weights.generate_state(1)[0]))
+    return np.random.default_rng(sampling)
+
+
+def _amounts(config: Config, task: Task, pretrain_updates: int, ppo_updates: int) -> dict[str, float]:
+    """How much was trained: distinct decision times met, and env steps (one account over one bar)."""
+    ppo = config.ppo
+    return {
+        "decision_times": pretrain_updates * config.pretrain.stretches * config.pretrain.decisions
+        + ppo_updates * ppo.stretches * ppo.decisions,
+        "env_steps": ppo_updates * ppo.stretches * ppo.agents * (ppo.decisions - 1) * task.patch_bars,
+    }
+
+
+def _record(curves: Curves, rows: Iterable[Row], phase: str, updates: int) -> None:
+    """Run a phase to its end, keeping its rows and reporting progress."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        for update, row in enumerate(progress.track(rows, total=updates, description=phase)):
+            curves.append({"phase": phase, "update": update, **row})  # type: ignore[dict-item]
+            if any(name.startswith("valid") for name in row):
+                log.info("%s %d/%d %s", phase, update + 1, updates, _short(row))
+
+
+def _short(row: Row) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in row.items() if name.startswith(("valid", "kl", "entropy")))
+
+
+def _write(out: Path, metrics: dict[str, float], curves: Curves) -> None:
+    """metrics.json (strict: nan becomes null) and curves.csv."""
+    clean = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+    (out / "metrics.json").write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    names = list(dict.fromkeys(name for row in curves for name in row))
+    with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names or ["phase", "update"])
+        writer.writeheader()
+        writer.writerows(curves)

@@ -1,0 +1,145 @@
+"""The pipeline as a story: every stage of dvc.yaml in its order, each one task that runs `dvc repro -s STAGE`.
+
+DVC decides whether a stage has to run; Prefect decides when, how often again, for how long, and keeps the history.
+"""
+
+import csv
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from btcai import paths
+from btcai.environment import child_environment
+from btcai.errors import BtcaiError
+from btcai.schema import BUCKETS
+from flows.process import stream
+
+State = Literal["ran", "skipped"]
+Show = Callable[[str], None]
+
+HOUR_S = 3600.0
+LIMITS_S = {"validate": HOUR_S, "features": HOUR_S, "export": HOUR_S, "register": HOUR_S, "evaluate": 12 * HOUR_S}
+"""Time limits; every other stage trains and may take TRAINING_LIMIT_S."""
+TRAINING_LIMIT_S = 7 * 24 * HOUR_S
+RETRIES = {"register": 1}
+"""Only a stage that talks to a database may fail by chance; the others would fail the same way again."""
+
+DVC_CHATTER = (
+    "Running stage ",
+    "> ",
+    "Updating lock file",
+    "Generating lock file",
+    "To track",
+    "\tgit add",
+    "To enable",
+    "\tdvc config",
+    "Use `dvc push`",
+    "Stage '",
+    "ERROR: failed to reproduce",
+)
+"""Beginnings of DVC's own lines, which the task's line says better."""
+
+
+class StageFailed(BtcaiError):
+    """A stage of the pipeline ended with an error."""
+
+
+@flow(name="btcai", validate_parameters=False)
+def pipeline(root: str = ".", force: bool = False) -> dict[str, State]:
+    """Validate, build features, train the buckets shortest first, consolidate, evaluate, export, register."""
+    project = Path(root).resolve()
+    states: dict[str, State] = {}
+    for name in stage_order(project):
+        again = force or (name == "register" and champions_missing(project))
+        limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
+        stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
+        states[name] = stage(name, str(project), again)
+    publish(project, states)
+    return states
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE)
+def run_stage(name: str, root: str, force: bool = False) -> State:
+    """Bring one stage up to date, its output streamed to the console and to Prefect's log."""
+    log = get_run_logger()
+    began_s = time.monotonic()
+    say(f"{name}:")
+
+    def show(line: str) -> None:
+        say(f"  {line}")
+        log.info(line)
+
+    state = reproduce(name, Path(root), force=force, show=show)
+    say(f"{name}: {'done in' if state == 'ran' else 'up to date, checked in'} {time.monotonic() - began_s:.1f} s")
+    return state
+
+
+def reproduce(name: str, root: Path, *, force: bool, show: Show) -> State:
+    """`dvc repro -s NAME`; StageFailed carries the stage's own last error line."""
+    command = [sys.executable, "-m", "dvc", "repro", "-s", name, *(["-f"] if force else [])]
+    last: deque[str] = deque(maxlen=50)
+
+    def pick(line: str) -> None:
+        last.append(line)
+        if line.strip() and not line.startswith(DVC_CHATTER):
+            show(line)
+
+    if code := stream(command, cwd=root, env=child_environment(), show=pick):
+        raise StageFailed(f"stage {name} failed: {reason(last, code)}; mend it, then go on with: btcai run")
+    return "skipped" if any(line.startswith(f"Stage '{name}'") and "skipping" in line for line in last) else "ran"
+
+
+def reason(lines: deque[str], code: int) -> str:
+    """The stage's own `error: ...` line where there is one, else DVC's, else the exit code."""
+    for mark in ("error: ", "ERROR: "):
+        for line in reversed(lines):
+            if line.startswith(mark):
+                return line.removeprefix(mark)
+    return f"exit code {code}"
+
+
+def stage_order(root: Path) -> list[str]:
+    """The stages of dvc.yaml, each after all that it needs; where that leaves a choice, in the order of the file."""
+    import networkx as nx
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        place = {stage: number for number, stage in enumerate(repo.index.stages)}
+        graph = repo.index.graph.reverse(copy=True)  # DVC's edges point from a stage to what it needs
+        order = nx.lexicographical_topological_sort(graph, key=place.__getitem__)
+        return [stage.name for stage in order if getattr(stage, "name", None)]  # data.dvc has none
+
+
+def champions_missing(root: Path) -> bool:
+    """True when a bucket has no champion's files; DVC does not track them, so it would not see it."""
+    return not all((root / paths.CHAMPION / bucket / "manifest.json").is_file() for bucket in BUCKETS)
+
+
+def publish(root: Path, states: dict[str, State]) -> None:
+    """The run's page in Prefect: what each stage did, and the one table of results."""
+    rows = "\n".join(f"| {name} | {state} |" for name, state in states.items())
+    create_markdown_artifact(key="stages", markdown=f"| stage | state |\n|---|---|\n{rows}", description="What ran")
+    table = root / paths.EVALUATION / "table.csv"
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as file:
+            create_table_artifact(key="results", table=list(csv.DictReader(file)), description="After all costs")
+
+
+def say(line: str) -> None:
+    """One line on stderr, at once: progress for whoever watches, whatever logging is set to."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def run(root: Path, *, force: bool = False) -> dict[str, State]:
+    """Run the flow in this process. Prefect's heartbeat would cost a second at the end of every run."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        return pipeline(str(root), force)

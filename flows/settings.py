@@ -1,0 +1,24 @@
+"""How Prefect runs here: files inside the project, no server to start by hand, no telemetry, a quiet console."""
+
+import os
+from pathlib import Path
+
+from btcai.environment import telemetry_off
+
+HOME = Path(".prefect")
+
+
+def apply(root: Path) -> None:
+    """Set Prefect's environment; call before prefect is imported. What the user has set already stays."""
+    telemetry_off()
+    for name, value in {
+        "PREFECT_HOME": str((root / HOME).resolve()),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+        "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+        # Prefect's own lines go to its database, where its pages show them; the console shows the stages' output.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,268 @@
+"""The command line: quick to answer, one line per error, and every change of a setting is printed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from btcai import cli, datasets, paths, summary
+from btcai.champions import Standing
+from btcai.config import load_config, set_param
+from btcai.errors import ConfigError, DataError
+from btcai.schema import Action, Decision, Forecast
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "torch",
+    "numpy",
+    "pandas",
+    "mlflow",
+    "prefect",
+    "dvc",
+    "numba",
+    "onnxruntime",
+    "great_expectations",
+    "pydantic",
+)
+
+DECISION = Decision(
+    bucket="scalping",
+    close_ts_ns=1_700_000_100_000_000_000,  # 2023-11-14 22:15 UTC
+    action=Action.BUY,
+    size_frac=0.0125,
+    probabilities=(0.25, 0.5, 0.125, 0.125),
+    value=0.5,
+    forecasts=(
+        Forecast(horizon_bars=36, mean=0.001, std=0.01, quantiles=(-0.02, -0.01, -0.005, 0, 0.005, 0.01, 0.02)),
+    ),
+    model_version="abcdef012345",
+    data_version="0123456789abcdef",
+)
+
+
+def standing(edge: str) -> Standing:
+    fields = {"bucket": "scalping", "version": 3, "data_version": "d", "code_version": "c", "score": 0.5, "run_id": "r"}
+    return Standing(**fields, edge=edge)  # type: ignore[arg-type]
+
+
+def run_python(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], cwd=cwd, text=True, capture_output=True, check=False)
+
+
+def call(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """btcai in a process of its own, as a user runs it."""
+    return run_python(
+        f"import sys; from btcai.cli import main; sys.argv = ['btcai', *{list(arguments)!r}]; main()", cwd
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / paths.PARAMS, tmp_path / paths.PARAMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What was asked of DVC, which is not asked."""
+    calls: list[tuple[str, ...]] = []
+
+    def asked(root: Path, *arguments: str, allowed: tuple[int, ...] = (0,)) -> int:
+        calls.append(arguments)
+        return 0
+
+    monkeypatch.setattr(datasets, "_dvc", asked)
+    return calls
+
+
+def write_bars(path: Path, n: int = 600) -> None:
+    opens = pd.date_range("2023-01-01", periods=n, freq="5min", tz="UTC", unit="ms")
+    price = 20_000 + np.arange(n, dtype=np.float64)
+    columns = {"open": price, "high": price + 2, "low": price - 2, "close": price + 1, "volume": 1.0}
+    pd.DataFrame({"open_time": opens, **columns}).to_csv(path, index=False)
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys; from btcai.cli import main; sys.argv = ['btcai', '--help']\n"
+        f"try: main()\nfinally: sys.stderr.write(repr([m for m in {HEAVY!r} if m in sys.modules]))"
+    )
+    done = run_python(script, tmp_path)
+    assert "decide" in done.stdout
+    assert done.stderr == "[]"
+
+
+def test_outside_a_project_the_error_is_one_line(tmp_path: Path) -> None:
+    done = call(tmp_path, "data", "status")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "run btcai from the project's folder" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_stage_names_those_there_are(project: Path) -> None:
+    done = call(project, "stage", "tain@short")
+    assert done.returncode == 1
+    assert "must be one of validate, features, train@scalping" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_decide_without_a_champion_says_how_to_make_one(project: Path) -> None:
+    done = call(project, "decide", "--bucket", "scalping", "--bars", "bars.csv")
+    assert (done.returncode, done.stderr) == (1, "error: no champion for scalping; make one with: btcai run\n")
+
+
+def test_decide_for_an_unknown_bucket_names_the_four(project: Path) -> None:
+    done = call(project, "decide", "--bucket", "scalp", "--bars", "bars.csv")
+    assert done.returncode == 1
+    assert "scalping, short, medium, long" in done.stderr
+
+
+@pytest.mark.slow
+def test_deciding_needs_no_torch_mlflow_or_prefect(project: Path) -> None:
+    (project / paths.CHAMPION / "short").mkdir(parents=True)
+    script = (
+        "import sys; from btcai.cli import main\n"
+        "sys.argv = ['btcai', 'decide', '--bucket', 'short', '--bars', 'bars.csv']\n"
+        "try: main()\n"
+        "finally: sys.stdout.write(repr([m for m in ('torch', 'mlflow', 'prefect') if m in sys.modules]))"
+    )
+    done = run_python(script, project)
+    assert "manifest.json is missing" in done.stderr
+    assert done.stdout == "[]"
+
+
+def test_ctrl_c_ends_with_130(project: Path) -> None:
+    script = (
+        "import sys; from btcai import cli, stages\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "stages.run_stage = interrupted; sys.argv = ['btcai', 'stage', 'validate']; cli.main()"
+    )
+    done = run_python(script, project)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
+def test_version_is_printed(tmp_path: Path) -> None:
+    assert call(tmp_path, "--version").stdout.startswith("btcai 0.")
+
+
+def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
+    path = tmp_path / "account.json"
+    path.write_text("[1]", encoding="utf-8")
+    with pytest.raises(DataError, match=r"one JSON object, .* holds a list"):
+        cli._read_account(path)
+    path.write_text('{"cash_usdt": 5}', encoding="utf-8")
+    assert cli._read_account(path) == {"cash_usdt": 5}
+    assert cli._read_account(None) is None
+
+
+def test_set_param_keeps_comments_and_refuses_what_the_rules_refuse(project: Path) -> None:
+    before = Path("params.yaml").read_text(encoding="utf-8")
+    assert set_param(Path("params.yaml"), "data.market", "btcusdt") == ("simulated", "btcusdt")
+    after = Path("params.yaml").read_text(encoding="utf-8")
+    assert after == before.replace("market: simulated", "market: btcusdt")
+    with pytest.raises(ConfigError, match="profile"):
+        set_param(Path("params.yaml"), "profile", "huge")
+    assert Path("params.yaml").read_text(encoding="utf-8") == after
+
+
+def test_an_unknown_profile_changes_nothing(project: Path) -> None:
+    done = call(project, "run", "--profile", "huge")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert load_config(project / paths.PARAMS).profile == "quick"
+
+
+def test_import_writes_the_market_pins_it_and_uses_it(
+    project: Path, called: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bars(project / "bars.csv")
+    cli.data_import(project / "bars.csv", market="btcusdt", timeframe="5m")
+    assert "data.market: simulated -> btcusdt\n" in capsys.readouterr().out
+    assert load_config(project / paths.PARAMS).data.market == "btcusdt"
+    assert called == [("add", "--quiet", "data")]
+    assert datasets.markets(project) == ["btcusdt"]
+    with pytest.raises(DataError, match="must be of 5m, was 1h"):
+        cli.data_import(project / "bars.csv", market="btcusdt", timeframe="1h")
+    with pytest.raises(DataError, match="no bars in data/other, markets here: btcusdt"):
+        cli.data_use("other")
+
+
+def test_status_names_the_market_in_use(
+    project: Path, called: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bars(project / "bars.csv")
+    cli.data_import(project / "bars.csv", market="btcusdt", timeframe="5m")
+    capsys.readouterr()
+    cli.data_status()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("* ")
+    assert "btcusdt" in shown[0]
+    assert "data.dvc does not name these bars" in shown[-1]  # there is no data.dvc here
+
+
+def test_a_missing_market_that_is_not_simulated_says_where_to_get_it(project: Path) -> None:
+    set_param(project / paths.PARAMS, "data.market", "btcusdt")
+    with pytest.raises(DataError, match="dvc pull"):
+        datasets.ensure(project, load_config(project / paths.PARAMS))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # DVC warns of its own deprecations
+def test_pinning_with_dvc_itself(project: Path) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+    write_bars(project / "bars.csv")
+    assert not datasets.is_pinned(project)
+    datasets.import_file(project, project / "bars.csv", "btcusdt", "5m")
+    assert datasets.is_pinned(project)
+    pinned = yaml.safe_load((project / "data.dvc").read_text(encoding="utf-8"))
+    assert pinned["outs"][0]["path"] == "data"
+    next((project / "data" / "btcusdt").glob("*.parquet")).unlink()
+    assert not datasets.is_pinned(project)
+
+
+def test_decision_as_json_is_strict_and_names_the_action() -> None:
+    found = json.loads(summary.decision_json(DECISION, standing("proven")))
+    assert found["action"] == "BUY"
+    assert found["edge"] == "proven"
+    assert found["forecasts"][0]["quantiles"][0] == -0.02
+    assert json.loads(summary.decision_json(DECISION, None))["edge"] == "none"
+
+
+def test_decision_is_shown_with_all_it_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print(summary.decision_view(DECISION, standing("none"), "flat (no --account given)"))
+    shown = capsys.readouterr().out
+    for part in ("2023-11-14 22:15 UTC", "buy, a lot of 1.25% of equity", "hold 25.0%, buy 50.0%", "close all 12.5%",
+                 "flat (no --account given)", "scalping abcdef012345, version 3", "3 h", "+0.100%", "90% interval",
+                 "-2.00% .. +2.00%", "stays on paper"):  # fmt: skip
+        assert part in shown
+
+
+def test_a_proven_edge_may_leave_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print(summary.decision_view(DECISION, standing("proven"), "a.json"))
+    shown = capsys.readouterr().out
+    assert "may leave paper" in shown
+    assert "stays on paper" not in shown
+
+
+def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert summary.trained_view(project) is None
+    folder = project / paths.TRAIN / "short"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(
+        '{"ppo_updates": 24, "decision_times": 196608, "seconds": null}', encoding="utf-8"
+    )
+    table = summary.trained_view(project)
+    assert table is not None
+    cli._print(table)
+    assert "196,608" in capsys.readouterr().out

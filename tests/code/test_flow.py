@@ -1,0 +1,164 @@
+"""Orchestration: the flow runs dvc.yaml's stages in order, and nothing that it starts outlives it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from btcai.environment import bin_first
+from btcai.stages import STAGES
+from flows import process, settings
+from flows.process import stream
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = """
+stages:
+  good:
+    cmd: echo a line of good && echo 1 > good.txt
+    outs: [good.txt]
+  bad:
+    cmd: "echo 'error: sum must be 2, was 3; count again' >&2 && exit 1"
+    deps: [good.txt]
+    outs: [bad.txt]
+"""
+
+
+def sleeper(pid_file: Path) -> list[str]:
+    """A command whose child sleeps: what a stage under DVC looks like."""
+    script = f"sleep 60 & echo $! > {pid_file}; echo started; wait"
+    return ["/bin/sh", "-c", script]
+
+
+def gone(pid: int) -> bool:
+    """True once the process has ended; a zombie that nobody reaps has ended too."""
+    for _ in range(100):
+        status = Path(f"/proc/{pid}/stat")
+        if not status.exists() or status.read_text(encoding="utf-8").split(")")[1].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def fake_project(root: Path) -> Path:
+    (root / "dvc.yaml").write_text(FAKE, encoding="utf-8")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return root
+
+
+def test_lines_arrive_while_the_child_still_runs(tmp_path: Path) -> None:
+    arrived: list[float] = []
+    script = "import time; print('one', flush=True); time.sleep(0.5); print('two')"
+    code = stream(
+        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ, show=lambda _: arrived.append(time.monotonic())
+    )
+    assert code == 0
+    assert len(arrived) == 2
+    assert arrived[1] - arrived[0] > 0.3
+
+
+def test_exit_code_comes_back(tmp_path: Path) -> None:
+    assert stream(["/bin/sh", "-c", "exit 7"], cwd=tmp_path, env=os.environ, show=lambda _: None) == 7
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_stage_takes_its_whole_process_group_with_it(tmp_path: Path, error: type[BaseException]) -> None:
+    pid_file = tmp_path / "pid"
+
+    def interrupt(line: str) -> None:
+        raise error(line)
+
+    with pytest.raises(error):
+        stream(sleeper(pid_file), cwd=tmp_path, env=os.environ, show=interrupt)
+    assert gone(int(pid_file.read_text(encoding="utf-8")))
+
+
+def test_a_stage_that_ignores_sigint_is_terminated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["/bin/sh", "-c", "trap '' INT; echo $$; sleep 60"]
+    pids: list[int] = []
+
+    def interrupt(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    grace = tuple((sign, 0.3) for sign, _ in process.GRACE_S)
+    monkeypatch.setattr(process, "GRACE_S", grace)
+    with pytest.raises(KeyboardInterrupt):
+        stream(command, cwd=tmp_path, env=os.environ, show=interrupt)
+    assert gone(pids[0])
+
+
+def test_this_environments_commands_come_first_and_once() -> None:
+    own = str(Path(sys.executable).parent)
+    assert bin_first(f"/usr/bin:{own}:/bin").split(os.pathsep) == [own, "/usr/bin", "/bin"]
+
+
+def test_stage_functions_are_those_of_dvc_yaml() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    names = []
+    for name, stage in stages.items():
+        names += [f"{name}@{key}" for key in stage["foreach"]] if "foreach" in stage else [name]
+    assert names == list(STAGES)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Any]:
+    """flows.pipeline, imported after Prefect's settings as the command line does it, its files in tmp_path."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("PREFECT_"):
+            del os.environ[name]
+    settings.apply(tmp_path)
+    from flows import pipeline
+
+    yield pipeline
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # DVC and Prefect warn of their own deprecations
+class TestUnderDvc:
+    def test_the_flows_stages_are_those_of_dvc_yaml(self, pipeline: Any) -> None:
+        assert pipeline.stage_order(ROOT) == list(STAGES)
+
+    def test_a_stage_runs_once_then_is_skipped(self, pipeline: Any, tmp_path: Path) -> None:
+        fake_project(tmp_path)
+        lines: list[str] = []
+        assert pipeline.reproduce("good", tmp_path, force=False, show=lines.append) == "ran"
+        assert lines == ["a line of good"]
+        assert pipeline.reproduce("good", tmp_path, force=False, show=lines.append) == "skipped"
+        assert pipeline.reproduce("good", tmp_path, force=True, show=lines.append) == "ran"
+
+    def test_a_failed_stage_gives_its_own_error_line(self, pipeline: Any, tmp_path: Path) -> None:
+        fake_project(tmp_path)
+        pipeline.reproduce("good", tmp_path, force=False, show=lambda _: None)
+        with pytest.raises(pipeline.StageFailed, match="stage bad failed: sum must be 2, was 3; count again"):
+            pipeline.reproduce("bad", tmp_path, force=False, show=lambda _: None)
+
+    def test_reason_falls_back_to_dvcs_line_then_to_the_code(self, pipeline: Any) -> None:
+        assert pipeline.reason(deque(["x", "ERROR: no such stage"]), 255) == "no such stage"
+        assert pipeline.reason(deque(["x"]), 9) == "exit code 9"
+
+    def test_a_whole_flow_run_and_its_time_limit(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        fake_project(tmp_path)
+        (tmp_path / "dvc.yaml").write_text(FAKE.split("  bad:")[0], encoding="utf-8")
+        assert pipeline.run(tmp_path) == {"good": "ran"}
+        assert pipeline.run(tmp_path) == {"good": "skipped"}
+        pid_file = tmp_path / "pid"
+        command = f"sleep 60 & echo $! > {pid_file}; wait"
+        slow = {"stages": {"slow": {"cmd": command, "outs": ["slow.txt"]}}}
+        (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(slow), encoding="utf-8")
+        monkeypatch.setitem(pipeline.LIMITS_S, "slow", 4.0)
+        with pytest.raises(Exception, match=r"(?i)timed? ?out|exceeded"):
+            pipeline.run(tmp_path)
+        assert gone(int(pid_file.read_text(encoding="utf-8")))

@@ -1,0 +1,54 @@
+"""Fixtures and settings shared by every test. The environment is set before anything heavy is imported."""
+
+import logging
+import os
+
+from btcai.environment import telemetry_off
+
+telemetry_off()
+os.environ["MPLBACKEND"] = "Agg"
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_variable, "2")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REAL_BARS = "btcusdt_5m_binance_spot_2022-01_2025-03.parquet"
+
+settings.register_profile("btcai", derandomize=True, deadline=None)
+settings.load_profile("btcai")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_bars_path() -> Path:
+    """Real 5-minute bars; the test is skipped where this machine has none."""
+    folder = os.environ.get("BTCAI_REAL_DATA")
+    if not folder:
+        pytest.skip("BTCAI_REAL_DATA is not set: it names a folder with real bars")
+    path = Path(folder) / REAL_BARS
+    if not path.is_file():
+        pytest.skip(f"BTCAI_REAL_DATA names a folder without {REAL_BARS}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a test set up for logging ends with it."""
+    loggers = [logging.getLogger(name) for name in ("btcai", "flows")]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
