@@ -17,7 +17,9 @@ class StaticCalibration:
     std_factor: Array
 
 
-def fit_static(target: Array, known: NDArray[np.bool_], mean: Array, std: Array, quantiles: Array, levels: Array) -> StaticCalibration:
+def fit_static(
+    target: Array, known: NDArray[np.bool_], mean: Array, std: Array, quantiles: Array, levels: Array
+) -> StaticCalibration:
     """Offsets that give every predicted quantile its level on held-out outcomes.
 
     target, known, mean, std (D, H); quantiles (D, H, Q); levels (Q,). The offset of level q is the conformal quantile of

@@ -223,7 +223,9 @@ class Config(_Section):
 def load_config(path: Path) -> Config:
     """Read and validate params.yaml; ConfigError in one line names every broken key."""
     if not path.is_file():
-        raise ConfigError(f"{path} not found; run btcai from the project's folder, or restore it with: git checkout {path}")
+        raise ConfigError(
+            f"{path} not found; run btcai from the project's folder, or restore it with: git checkout {path}"
+        )
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

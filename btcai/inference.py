@@ -4,12 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 
 from btcai.config import BucketConfig, SizingConfig
+from btcai.environment import telemetry_off
 from btcai.errors import ArtifactError, DataError
 from btcai.features.pipeline import FEATURE_NAMES, WARMUP_BARS, build_market
 from btcai.market.account import (
@@ -40,6 +40,9 @@ from btcai.schema import (
 )
 
 MANIFEST = "manifest.json"
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 GRAPHS = ("encoder.onnx", "head.onnx", "policy.onnx")
 
 
@@ -93,7 +96,7 @@ def tokens_of(features: Float32Array, patch_bars: int) -> Float32Array:
             f"a stretch must be whole patches of {patch_bars} bars, at least {TOKENS} of them, was {rows} rows; "
             f"pass at least {TOKENS * patch_bars} rows that end at a decision time"
         )
-    return np.ascontiguousarray(features, dtype=np.float32).reshape(1, rows // patch_bars, patch_bars, n_features)
+    return np.array(features, dtype=np.float32).reshape(1, rows // patch_bars, patch_bars, n_features)
 
 
 class PolicyBundle:
@@ -145,9 +148,13 @@ def load_bundle(folder: Path) -> PolicyBundle:
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     for name in GRAPHS:
         if not (folder / name).is_file() or file_sha256(folder / name) != manifest["sha256"][name]:
-            raise ArtifactError(f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run")
+            raise ArtifactError(
+                f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run"
+            )
     if tuple(manifest["feature_names"]) != FEATURE_NAMES or manifest["warmup_bars"] != WARMUP_BARS:
-        raise ArtifactError(f"the bundle in {folder} was made for other features than this btcai; remake it with: btcai run")
+        raise ArtifactError(
+            f"the bundle in {folder} was made for other features than this btcai; remake it with: btcai run"
+        )
     return PolicyBundle(folder, manifest)
 
 
@@ -194,7 +201,9 @@ def _account_half(
     row, lots = account_rows(account, rules.max_lots, float(data.mark[-1]))
     observation = np.empty(len(ACCOUNT_FEATURES), np.float32)
     observe(row, lots, bar_arrays(data), len(data) - 1, rules, observation)
-    size_frac, allowed = sizes(bundle, bundle.settings, SizingConfig(**bundle.manifest["sizing"]), encoded, data.sigma[-1:])
+    size_frac, allowed = sizes(
+        bundle, bundle.settings, SizingConfig(**bundle.manifest["sizing"]), encoded, data.sigma[-1:]
+    )
     return observation, float(size_frac[-1]), bool(allowed[-1])
 
 
@@ -207,7 +216,9 @@ def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[F
         raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
     lots = account.get("lots", [])
     if len(lots) > max_lots:
-        raise DataError(f"this bucket holds at most {max_lots} open lots, the account has {len(lots)}; close some first")
+        raise DataError(
+            f"this bucket holds at most {max_lots} open lots, the account has {len(lots)}; close some first"
+        )
     rows, lot_rows = new_accounts(1, max_lots, 0.0)
     row, lot_row = rows[0], lot_rows[0]
     row[CASH] = _amount(account["cash_usdt"], "cash_usdt", least=0.0)
@@ -269,8 +280,11 @@ def _last(bars: Bars, n: int, drop: int = 0) -> Bars:
     return Bars(**{name: getattr(bars, name)[rows] for name in Bars.__dataclass_fields__})
 
 
-def session(path: Path) -> ort.InferenceSession:
+def session(path: Path) -> "ort.InferenceSession":
     """A graph to run on one thread: fastest at batch 1."""
+    telemetry_off()  # onnxruntime reads it as it is imported, so here and not above
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -52,7 +52,7 @@ def validate(config: Config, root: Path) -> None:
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     (folder / "index.html").write_text(render_html(report), encoding="utf-8")
     if not report.success:
-        raise DataError(f"{market}: {validation.failure_message(report)}; the report: {paths.VALIDATION / 'index.html'}")
+        raise DataError(f"{market}: {validation.failure_message(report)}; see {paths.VALIDATION}/index.html")
     for note in report.warnings:
         logger.warning("%s: %s", market, note)
     logger.info("%s: %d bars keep all %d rules", market, report.rows, len(report.expectations))
@@ -146,12 +146,11 @@ def export(config: Config, root: Path) -> None:
     """artifacts/consolidate -> models/candidate: one ONNX bundle per bucket, parity proven."""
     from btcai.training.export import export_bundle
 
-    data, splits, scaler = load_features(root)
+    data, _, scaler = load_features(root)
     versions = {"data": data_version(root), "code": code_version()}
     for bucket in BUCKETS:
         out = root / paths.CANDIDATE / bucket
-        out.mkdir(parents=True, exist_ok=True)
-        export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, splits, scaler, versions, out)
+        export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, versions, out)
 
 
 def register(config: Config, root: Path) -> None:

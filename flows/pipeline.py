@@ -4,17 +4,21 @@ DVC decides whether a stage has to run; Prefect decides when, how often again, f
 """
 
 import csv
+import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from btcai import paths
 from btcai.environment import child_environment
@@ -142,4 +146,17 @@ def say(line: str) -> None:
 def run(root: Path, *, force: bool = False) -> dict[str, State]:
     """Run the flow in this process. Prefect's heartbeat would cost a second at the end of every run."""
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        start_server()
         return pipeline(str(root), force)
+
+
+def start_server() -> None:
+    """Start Prefect's temporary server in a session of its own, where none is configured.
+
+    Prefect would start it in ours: Ctrl-C at the terminal would end it first, and the run, asking it in vain to note
+    the interruption, would hang for over a minute. Prefect stops it when this process ends.
+    """
+    if PREFECT_API_URL.value() is None:
+        apart = partial(subprocess.Popen, start_new_session=True)
+        with mock.patch.object(subprocess, "Popen", apart):
+            SubprocessASGIServer().start()

@@ -40,9 +40,7 @@ def make_market(
     features[~present] = 0.0
     close_ts_ns = (first_close_bar + np.arange(n_bars, dtype=np.int64)) * BAR_NS
     return MarketData(
-        bars=Bars(
-            close_ts_ns=close_ts_ns, open=open_, high=high, low=low, close=close, volume=volume, present=present
-        ),
+        bars=Bars(close_ts_ns=close_ts_ns, open=open_, high=high, low=low, close=close, volume=volume, present=present),
         mark=mark,
         sigma=np.full(n_bars, BAR_SIGMA),
         features=features,
@@ -53,7 +51,7 @@ def make_market(
 
 @dataclass(kw_only=True)
 class FakePolicy:
-    """Buys when the mean signal of its whole lookback is high, sells when it is low; its latent is that mean.
+    """Buys when the mean signal of its lookback is high, sells when low, closes all when lower; its latent is it.
 
     `always`: act so at every decision instead, whatever the market says.
     """
@@ -91,7 +89,7 @@ class FakePolicy:
     def probabilities(self, latent: Float32Array, account: Float32Array) -> Float32Array:
         """latent (B, 1), account (B, A) -> (B, 4); what the account cannot do has probability 0."""
         signal = latent[:, 0] * np.float32(self.lookback_bars**0.5 / BAR_SIGMA)  # about standard normal
-        scores = np.stack([np.zeros_like(signal), signal - 0.3, -signal - 0.3, -signal - 1.0], axis=1)
+        scores = np.stack([np.zeros_like(signal), signal - 0.3, -signal - 0.4, -3.0 * signal - 1.4], axis=1)
         if self.always is not None:
             scores[:, int(self.always)] += 100.0
         scores[:, 1] = np.where(account[:, 7] > 0, scores[:, 1], -np.inf)

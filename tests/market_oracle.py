@@ -1,4 +1,4 @@
-"""The market's rules once more, in plain Python with a ledger of every fill: what the compiled kernel must agree with."""
+"""The market's rules again, in plain Python with a ledger of every fill: what the compiled kernel must agree with."""
 
 from dataclasses import dataclass, field
 from math import inf, sqrt

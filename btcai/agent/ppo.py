@@ -61,7 +61,9 @@ class Losses:
     epochs: float
 
 
-def clipped_policy_loss(logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor, Tensor]:
+def clipped_policy_loss(
+    logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean clipped surrogate loss (arXiv 1707.06347, eq. 7), its KL estimate and the clipped share; scalars."""
     log_ratio = logp - old_logp
     ratio = log_ratio.exp()
@@ -114,7 +116,12 @@ def _minibatch(
     value_loss = 0.5 * (value - batch.value_target[index]).square().mean()
     entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
     forecast = forecast_loss(
-        encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles, batch.target[index], batch.known[index]
+        encoding.location,
+        encoding.log_scale,
+        encoding.degrees,
+        encoding.quantiles,
+        batch.target[index],
+        batch.known[index],
     )
     loss = policy + config.value_coef * value_loss - entropy_coef * entropy + config.prediction_coef * forecast
     optimizer.zero_grad(set_to_none=True)

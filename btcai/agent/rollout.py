@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from btcai.agent.task import Task
@@ -21,7 +20,7 @@ from btcai.market.account import (
     START_EQUITY,
     new_accounts,
 )
-from btcai.market.compiled import compiled, compiled_parallel
+from btcai.market.compiled import compiled
 from btcai.market.kernel import BarArrays, Rules, decision_step, observe
 from btcai.market.reward import TERMS
 from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray
@@ -187,7 +186,7 @@ def _choose(logits: Float32Array, uniform: float, greedy: bool) -> tuple[int, fl
     return chosen, logits[chosen] - top - np.log(total)
 
 
-@compiled_parallel
+@compiled
 def _walk(
     bars: BarArrays,
     rules: Rules,
@@ -215,7 +214,7 @@ def _walk(
     terms: FloatArray,
 ) -> None:
     m = decision_bars.shape[1]
-    for i in prange(account.shape[0]):
+    for i in range(account.shape[0]):
         s = i // agents
         logits = np.empty(N_ACTIONS, np.float32)
         for k in range(m):

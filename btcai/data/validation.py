@@ -88,7 +88,7 @@ def validate(frame: pd.DataFrame) -> ValidationReport:
             success=False, rows=len(frame), first=None, last=None, content_sha256=None, expectations=tuple(shape)
         )
     open_ms = _stamps(frame)
-    results = (*shape, *_evaluate(_with_helpers(frame, open_ms), list(_value_rules(gxe))))
+    results = (*shape, *_evaluate(_with_derived(frame, open_ms), list(_value_rules(gxe))))
     stamps = open_ms[frame[RAW_COLUMNS[0]].notna().to_numpy()]
     gaps = find_gaps(stamps)
     quiet = np.flatnonzero(frame["volume"].to_numpy() == 0)
@@ -198,8 +198,8 @@ def _stamps(frame: pd.DataFrame) -> IntArray:
     return stamps
 
 
-def _with_helpers(frame: pd.DataFrame, open_ms: IntArray) -> pd.DataFrame:
-    """The bars plus what the rules compare; a helper is nan where a value it needs is missing, so no rule reads it."""
+def _with_derived(frame: pd.DataFrame, open_ms: IntArray) -> pd.DataFrame:
+    """The bars plus what the rules compare; a derived value is nan, which no rule reads, where one it needs is nan."""
     bars = frame.reset_index(drop=True)
     present = bars["open_time"].notna()
     stamps = pd.Series(open_ms, dtype=np.float64).where(present)

@@ -48,8 +48,8 @@ def drawdown_png(daily: pd.DataFrame, title: str) -> bytes:
     figure, axes = _canvas(title, height=3.6)
     start = pd.DataFrame(1.0, index=daily.index[:1], columns=daily.columns)
     below = pd.concat([start, daily]).apply(lambda path: -100.0 * drawdown_path(path.to_numpy()))
-    _paths(axes, below.iloc[1:], [f"{label(name)} {below[name].min():.1f} %" for name in daily.columns])
-    axes.set_ylabel("below the peak, %")
+    _paths(axes, below.iloc[1:], [label(name) for name in daily.columns])
+    axes.set_ylabel("below the peak of daily closes, %")
     axes.set_ylim(top=0.0)
     return _png(figure)
 

@@ -96,8 +96,7 @@ def judge(
     rivals = {name: by[severity] for name, by in baselines.items()}
     worst = {name: min(row.net_return for row in rows if row.strategy == name) for name in results}
     verdicts = [
-        _verdict(judged[name], worst[name], _differences(by[severity], rivals, **draws))
-        for name, by in results.items()
+        _verdict(judged[name], worst[name], _differences(by[severity], rivals, **draws)) for name, by in results.items()
     ]
     return Judgement(severity=severity, rows=tuple(rows), verdicts=tuple(verdicts))
 

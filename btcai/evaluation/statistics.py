@@ -4,6 +4,7 @@ Block lengths follow Politis and White 2004 (corrected 2009), as `arch` computes
 ratios out.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ def _bootstrap(series: tuple[FloatArray, ...], periods_per_year: float, seed: in
         drawn = one[days]
         spread = drawn.std(axis=1, ddof=1)
         np.divide(drawn.mean(axis=1), spread, out=ratios[:, column], where=spread > NO_SPREAD)
-    return ratios * periods_per_year**0.5
+    return ratios * math.sqrt(periods_per_year)
 
 
 def _block_length(returns: FloatArray) -> int:

@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """Compile on the first call; the Python function's signature and docstring stay."""
-    return _compiled(function, parallel=False)
+    return _compiled(function)
 
 
 def inlined(function: Function) -> Function:
@@ -25,12 +25,7 @@ def inlined(function: Function) -> Function:
     Without this the nine arrays of a market are copied and counted (atomic reference counts) at every call, ten times
     the work of the step itself. _nrt=False turns the counting off; a function that allocates then fails to compile.
     """
-    return _compiled(function, parallel=False, forceinline=True, _nrt=False)
-
-
-def compiled_parallel(function: Function) -> Function:
-    """The same, with prange loops shared among threads; iterations must not depend on each other."""
-    return _compiled(function, parallel=True)
+    return _compiled(function, forceinline=True, _nrt=False)
 
 
 def _compiled(function: Function, **options: bool) -> Function:

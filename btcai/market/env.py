@@ -34,7 +34,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Observation space: Dict, float32
     - `market` Box(-5, 5, (lookback_bars, F)): rows t - lookback_bars + 1 .. t of the features, oldest first, as
-      clip((x - mean) / std, -5, 5) * mask of the scaler; a read-only view, the mask is the last column.
+      clip((x - mean) / std, -5, 5) * mask of the scaler; the mask is the last column.
     - `account` Box((9,)): `schema.ACCOUNT_FEATURES`; fractions 0 .. 1, open returns -5 .. 5 in sigma of one patch, goal
       progress -1 .. 1, log1p(decisions since the last fill) / 5, and two flags.
 
@@ -95,7 +95,6 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
         rows = data.features[span.first : span.stop]
         mask = rows[:, -1:]
         self._scaled = np.clip((rows - scaler.mean) / scaler.std, -CLIP, CLIP).astype(np.float32) * mask
-        self._scaled.flags.writeable = False
         shape = (self._lookback, rows.shape[1])
         self.observation_space = spaces.Dict(
             {
@@ -156,7 +155,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
         observe(self._account[0], self._lots[0], self._bars, self._bar, self._rules, account)
         stop = self._bar + 1 - self._span.first
         return {
-            "market": self._scaled[stop - self._lookback : stop],
+            "market": self._scaled[stop - self._lookback : stop].copy(),
             "account": np.clip(account, _ACCOUNT_LOW, _ACCOUNT_HIGH),
         }
 

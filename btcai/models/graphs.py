@@ -40,19 +40,3 @@ class HeadGraph(nn.Module):
     def forward(self, latent: Tensor, account: Tensor) -> tuple[Tensor, Tensor]:
         logits, value = self.model.head(latent, account)
         return logits.softmax(-1), value * self.model.reward_scale
-
-
-class PolicyGraph(nn.Module):
-    """One window and account -> everything: tokens (B, 144, P, F), account (B, A) ->
-
-    probabilities (B, 4), value (B,), mean, std (B, H), quantiles (B, H, Q).
-    """
-
-    def __init__(self, encoder: EncoderGraph, head: HeadGraph) -> None:
-        super().__init__()
-        self.encoder, self.head = encoder, head
-
-    def forward(self, tokens: Tensor, account: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        latent, _, mean, std, quantiles = self.encoder(tokens)
-        probabilities, value = self.head(latent[:, 0], account)
-        return probabilities, value, mean[:, 0], std[:, 0], quantiles[:, 0]

@@ -30,7 +30,9 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig, n_features: int) -> None:
         super().__init__()
         if config.conv_tokens != TOKENS + 1 - KEYS * STRIDE:
-            raise ValueError(f"conv_tokens must be {TOKENS + 1 - KEYS * STRIDE} for the pools to tile, was {config.conv_tokens}")
+            raise ValueError(
+                f"conv_tokens must be {TOKENS + 1 - KEYS * STRIDE} for the pools to tile, was {config.conv_tokens}"
+            )
         width, latent = config.width, config.latent
         self.heads, self.conv_tokens = config.attention_heads, config.conv_tokens
         self.mix = nn.Linear(self.conv_tokens * width, width)

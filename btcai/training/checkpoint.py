@@ -73,4 +73,3 @@ class TorchPolicy:
 def load_policy(folder: Path, bucket_name: str, config: Config) -> TorchPolicy:
     """The saved network as a policy."""
     return TorchPolicy(load_model(folder, bucket_name, config), bucket_name, config)
-

@@ -1,6 +1,7 @@
 """Exporting a trained network as a bundle of ONNX graphs, after proving that every form gives the same numbers."""
 
 import json
+import logging
 import shutil
 import warnings
 from pathlib import Path
@@ -14,17 +15,18 @@ from torch import Tensor, nn
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
-from btcai.features.splits import Splits
 from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, session, tokens_of
 from btcai.market.kernel import make_rules
 from btcai.models.actor_critic import ActorCritic
-from btcai.models.graphs import EncoderGraph, HeadGraph, PolicyGraph
+from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Float32Array, MarketData
 from btcai.training.checkpoint import LOG_SIGMA, load_model
 
 PARITY_WINDOWS = 1000
 PARITY_PROBABILITY = 1e-4
 PARITY_FORECAST = 1e-4  # relative to the predicted standard deviation
+
+FORECASTS = ("mean", "std", "quantiles")
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -34,7 +36,6 @@ def export_bundle(
     bucket_name: str,
     config: Config,
     data: MarketData,
-    splits: Splits,
     scaler: Scaler,
     versions: dict[str, str],
     out: Path,
@@ -46,7 +47,9 @@ def export_bundle(
     """
     model = load_model(folder, bucket_name, config)
     if not np.array_equal(model.stem.feature_mean.numpy(), scaler.mean):
-        raise ArtifactError(f"{folder} was trained with another scaler; train again with: btcai stage train@{bucket_name}")
+        raise ArtifactError(
+            f"{folder} was trained with another scaler; train again with: btcai stage train@{bucket_name}"
+        )
     draft = out.with_name(out.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -63,7 +66,9 @@ def export_bundle(
     return manifest
 
 
-def prove_parity(model: ActorCritic, bundle: PolicyBundle, data: MarketData, windows: int = PARITY_WINDOWS) -> dict[str, float]:
+def prove_parity(
+    model: ActorCritic, bundle: PolicyBundle, data: MarketData, windows: int = PARITY_WINDOWS
+) -> dict[str, float]:
     """Largest differences between torch, encoder + head, and the fused policy over windows spread across the market.
 
     Probabilities must agree within 1e-4, forecasts within 1e-4 of the predicted standard deviation; ArtifactError else.
@@ -89,7 +94,9 @@ def prove_parity(model: ActorCritic, bundle: PolicyBundle, data: MarketData, win
             worst["forecasts"] = max(worst["forecasts"], float((np.abs(form[1] - reference[1]) / reference[2]).max()))
     worst["sequence"] = _sequence_difference(bundle, data, ends[windows // 2], account)
     if max(worst["probabilities"], worst["sequence"]) > PARITY_PROBABILITY or worst["forecasts"] > PARITY_FORECAST:
-        raise ArtifactError(f"{bundle.bucket}: the exported graphs differ from the trained network ({worst}); nothing written")
+        raise ArtifactError(
+            f"{bundle.bucket}: the exported graphs differ from the trained network ({worst}); nothing written"
+        )
     return worst
 
 
@@ -122,25 +129,72 @@ def _random_accounts(n: int, rng: np.random.Generator) -> Float32Array:
 def _write_graphs(model: ActorCritic, horizons_bars: tuple[int, ...], n_features: int, folder: Path) -> None:
     encoder = EncoderGraph(model, horizons_bars, LOG_SIGMA).eval()
     head = HeadGraph(model).eval()
-    # Examples of batch 2 and more than one decision time: a size of one would be frozen into the graph.
+    # Examples of batch 2 and more than one decision time: a size of one would be frozen into the graph. The least
+    # number of tokens is one above a single window for the same reason; the graph then runs one window as well.
     stretch = torch.zeros(2, TOKENS + 7, model.stem.patch_bars, n_features)
-    window = stretch[:, :TOKENS]
     account = torch.zeros(2, len(ACCOUNT_FEATURES))
     latent = torch.zeros(2, model.head.market.in_features)
-    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", min=TOKENS)
-    forecasts = ["mean", "std", "quantiles"]
-    _export(encoder, (stretch,), ["tokens"], ["latent", "gates", *forecasts], [{0: batch, 1: tokens}], folder / GRAPHS[0])
-    _export(head, (latent, account), ["latent", "account"], ["probabilities", "value"], [{0: batch}] * 2, folder / GRAPHS[1])
-    outputs = ["probabilities", "value", *forecasts]
-    policy = PolicyGraph(encoder, head).eval()
-    _export(policy, (window, account), ["tokens", "account"], outputs, [{0: batch}] * 2, folder / GRAPHS[2])
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", min=TOKENS + 1)
+    outputs = ["latent", "gates", *FORECASTS]
+    _export(encoder, (stretch,), ["tokens"], outputs, [{0: batch, 1: tokens}], folder / "encoder.onnx")
+    pair = ["probabilities", "value"]
+    _export(head, (latent, account), ["latent", "account"], pair, [{0: batch}] * 2, folder / "head.onnx")
+    _save(fuse(onnx.load(folder / "encoder.onnx"), onnx.load(folder / "head.onnx")), folder / "policy.onnx")
+
+
+def fuse(encoder: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
+    """Encoder and head as one graph for one window: tokens (B, 144, P, F), account (B, A) ->
+
+    probabilities (B, 4), value (B,), mean, std (B, H), quantiles (B, H, Q).
+    """
+    encoder = onnx.compose.add_prefix(encoder, "encoder/")
+    graph = encoder.graph
+    axis = onnx.numpy_helper.from_array(np.array([1], np.int64), "time_axis")
+    graph.initializer.append(axis)
+    for name in ("latent", *FORECASTS):  # one window is one decision time: drop that axis
+        node = onnx.helper.make_node("Squeeze", [f"encoder/{name}", axis.name], [name], name=f"window/{name}")
+        graph.node.append(node)
+    names = {name: f"head/{name}" for name in ("latent", "account", "probabilities", "value")}
+    head = onnx.compose.add_prefix(head, "head/")
+    window = _value_info(graph.input[0], "tokens", {1: TOKENS})
+    outputs = [_value_info(value, name, drop=1) for value in graph.output if (name := value.name[8:]) in FORECASTS]
+    fused = onnx.helper.make_graph(
+        [
+            *(_renamed(node, {"encoder/tokens": "tokens"}) for node in graph.node),
+            *(_renamed(node, {prefixed: name for name, prefixed in names.items()}) for node in head.graph.node),
+        ],
+        "policy",
+        [window, _value_info(head.graph.input[1], "account")],
+        [*(_value_info(value, value.name[5:]) for value in head.graph.output), *outputs],
+        [*graph.initializer, *head.graph.initializer],
+    )
+    return onnx.helper.make_model(fused, opset_imports=encoder.opset_import, ir_version=encoder.ir_version)
+
+
+def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
+    return node
+
+
+def _value_info(
+    value: onnx.ValueInfoProto, name: str, sizes: dict[int, int] | None = None, drop: int | None = None
+) -> onnx.ValueInfoProto:
+    """The same tensor type under another name, some axes given a size, one axis left out."""
+    axes = [
+        sizes[k] if sizes and k in sizes else dim.dim_param or dim.dim_value
+        for k, dim in enumerate(value.type.tensor_type.shape.dim)
+    ]
+    kept = [axis if isinstance(axis, int) else "batch" for k, axis in enumerate(axes) if k != drop]
+    return onnx.helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, kept)
 
 
 def _export(
     graph: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic: list[Any], path: Path
 ) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and that torchvision is not there
         program = torch.onnx.export(
             graph,
             example,
@@ -152,9 +206,12 @@ def _export(
             verbose=False,
         )
     assert program is not None  # with dynamo=True the exporter returns its program
-    proto = program.model_proto
+    _save(program.model_proto, path)
+
+
+def _save(proto: onnx.ModelProto, path: Path) -> None:
     strip_metadata(proto)
-    onnx.checker.check_model(proto)
+    onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 

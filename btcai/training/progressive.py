@@ -59,7 +59,9 @@ def train_bucket(
     curves: Curves = []
     rows = pretrain(model, task, config.pretrain, budget.pretrain_updates, rng)
     _record(curves, rows, f"{bucket_name}: prediction", budget.pretrain_updates)
-    _record(curves, train_ppo(model, task, config.ppo, budget.ppo_updates, rng), f"{bucket_name}: PPO", budget.ppo_updates)
+    _record(
+        curves, train_ppo(model, task, config.ppo, budget.ppo_updates, rng), f"{bucket_name}: PPO", budget.ppo_updates
+    )
     calibrated = calibrate(model, task)
     metrics = {
         "parameters": model.n_parameters(),

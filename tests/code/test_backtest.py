@@ -126,6 +126,16 @@ def test_closed_lots_add_up_to_the_change_of_equity(config: Config) -> None:
         assert np.allclose(trades.net_return, trades.profit_usdt / (trades.profit_usdt / trades.net_return))
 
 
+def test_lots_closed_together_are_listed_oldest_first(config: Config) -> None:
+    market, span = make_market(1500, seed=6), Span(200, 1500)
+    for stop_loss_frac in (0.0, 0.01):  # closed by CLOSE_ALL, then by stops
+        (result,) = _run(config, FakePolicy(), market, span, _bucket(config, 1, stop_loss_frac), ("base",))
+        together = [lots.entry_ts_ns for _, lots in result.trades.groupby("exit_ts_ns") if len(lots) > 1]
+        assert len(together) > 1
+        assert all(entries.is_monotonic_increasing for entries in together)
+        assert (int(Action.CLOSE_ALL) in result.actions) == (stop_loss_frac == 0.0)
+
+
 def test_one_lot_bought_and_sold_by_hand(config: Config) -> None:
     # Flat prices of 100 USDT, so that everything that moves is a cost: two sides of 10 bp fee and 1 bp spread.
     market = make_market(160)
@@ -222,6 +232,25 @@ def test_overwriting_the_future_changes_no_decision_and_no_equity_up_to_then(
         assert np.array_equal(before.actions[known], after.actions[known])
         assert np.array_equal(before.equity_usdt[: cut + 1 - span.first], after.equity_usdt[: cut + 1 - span.first])
         assert np.array_equal(before.position_frac[: cut + 1 - span.first], after.position_frac[: cut + 1 - span.first])
+
+
+def test_an_order_knows_nothing_of_the_features_and_volatility_after_its_decision(config: Config) -> None:
+    # Bars stay as they are, so that the fill right after the cut can be compared: it must not change either.
+    market, span, bucket = make_market(500, seed=3), Span(200, 500), _bucket(config)
+    (honest,) = _run(config, FakePolicy(), market, span, bucket, ("pessimistic",))
+    bought = span.first + np.flatnonzero(np.diff(honest.n_lots) > 0)  # the decision bars before each purchase
+    assert len(bought) >= 5
+    for cut in bought[:5]:
+        future = np.arange(500) > cut
+        poisoned = replace(
+            market,
+            sigma=np.where(future, market.sigma / 100, market.sigma),
+            features=np.where(future[:, None], -market.features, market.features),
+        )
+        (changed,) = _run(config, FakePolicy(), poisoned, span, bucket, ("pessimistic",))
+        known = cut + 2 - span.first
+        assert np.array_equal(honest.equity_usdt[:known], changed.equity_usdt[:known])
+        assert not np.array_equal(honest.equity_usdt, changed.equity_usdt)
 
 
 def test_the_same_run_gives_the_same_bits(config: Config) -> None:

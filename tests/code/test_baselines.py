@@ -63,6 +63,19 @@ def test_round_trip_by_hand() -> None:
     assert trade.profit_usdt == pytest.approx(money - 1_000.0)
 
 
+def test_impact_by_hand_uses_the_volatility_known_before_the_fill() -> None:
+    # 1 BTC of a volume of 100: share 1 %, root 0.1; sigma 2 % before the first fill, 3 % before the second.
+    market = _with_marks(make_market(4), np.full(4, 100.0))
+    volumes = replace(market.bars, volume=np.full(4, 100.0))
+    market = replace(market, bars=volumes, sigma=np.array([0.02, 0.03, 0.5, 0.5]))
+    costs = CostConfig(fee_bps=0, half_spread_bps=0, impact_coef=1, max_volume_share=1)
+    result = run_targets(np.array([0.1, 0.0, np.nan, np.nan]), market, Span(0, 4), costs, 1_000.0)
+    (trade,) = result.trades.itertuples()
+    assert trade.btc == pytest.approx(1.0)
+    assert (trade.entry_price, trade.exit_price) == pytest.approx((100.2, 99.7))
+    assert result.costs_usdt == pytest.approx(0.5)
+
+
 def test_two_purchases_are_sold_first_in_first_out() -> None:
     market = _with_marks(make_market(6), np.array([100.0, 100.0, 200.0, 200.0, 200.0, 200.0]))
     targets = np.array([0.5, 0.9, np.nan, 0.45, np.nan, np.nan])

@@ -1,0 +1,41 @@
+"""Small tasks with a known right behaviour, for tests of the learner."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from btcai.agent.task import Task
+from btcai.config import Config, ModelConfig, load_config
+from btcai.market.known_answer import LEVELS, known_answer_rules, market_from_returns
+from btcai.schema import FloatArray
+from btcai.training.yardstick import known_answer_task
+
+SMALL = ModelConfig(width=16, attention_heads=2, conv_tokens=5, hidden=16, latent=16)
+LEVEL = LEVELS["easy"]
+
+
+def settings() -> Config:
+    """params.yaml as shipped."""
+    return load_config(Path(__file__).resolve().parents[1] / "params.yaml")
+
+
+def task_from_returns(
+    returns: FloatArray, signals: dict[str, FloatArray], cost_bps: float = 5.0, valid_bars: int = 500
+) -> Task:
+    """A market with these simple returns (T,); features are the bar's return in sigmas, the signals, and the mask."""
+    sigma = LEVEL.sigma_bps / 1e4
+    columns = {"return_sigmas": returns / sigma, **signals, "mask": np.ones(len(returns))}
+    features = np.stack(list(columns.values()), 1).astype(np.float32)
+    data = market_from_returns(returns, features, tuple(columns), sigma)
+    level = replace(LEVEL, cost_bps=cost_bps)
+    task = known_answer_task(data, level, settings().buckets["scalping"], valid_bars)
+    horizons = task.bucket.model_copy(update={"horizons_bars": (3, 12, 36)})
+    return replace(task, bucket=horizons, rules=known_answer_rules(level))
+
+
+def small_task(n_bars: int, seed: int = 0) -> Task:
+    """Pure noise with one noise feature beside the return."""
+    rng = np.random.default_rng(seed)
+    returns = rng.standard_normal(n_bars) * LEVEL.sigma_bps / 1e4
+    return task_from_returns(returns, {"noise": rng.standard_normal(n_bars)})

@@ -1,0 +1,120 @@
+"""The compiled walk: the same head as torch, the same market as the kernel, honest sampling."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from btcai.agent.rollout import walk
+from btcai.agent.task import clock_decisions, forecast_targets, sample_stretches, stretches_at
+from btcai.config import ModelConfig
+from btcai.market.reward import TERMS
+from btcai.models.actor_critic import ActorCritic
+from btcai.schema import TOKENS, Span
+from btcai.training.trainer import collect, head_weights, play
+from tests.learning_tasks import SMALL, small_task
+
+
+def test_the_compiled_head_is_the_torch_head() -> None:
+    task = small_task(n_bars=2000)
+    torch.manual_seed(0)
+    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    torch.nn.init.normal_(model.head.policy.weight, std=0.5)
+    rng = np.random.default_rng(0)
+    stretches = sample_stretches(task, task.train, 4, 128, rng)
+    rollout = collect(model, task, stretches, 8, rng)
+    with torch.no_grad():
+        latent = model.latent(model.encode(torch.from_numpy(stretches.tokens), banded=True))
+        observation = torch.from_numpy(rollout.observation)
+        logits, value = model.head.act(model.head.market(latent).unsqueeze(1), observation)
+    logp = logits[:, :, :-1].log_softmax(-1).gather(-1, torch.from_numpy(rollout.action).unsqueeze(-1)).squeeze(-1)
+    assert np.abs(logp.numpy() - rollout.logp).max() < 1e-4
+    assert np.abs(value.numpy() - rollout.value).max() < 1e-4
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    # a constant head: logits log(.7) hold, log(.3) buy on flat accounts; first actions of 20,000 flat-or-not accounts
+    task = small_task(n_bars=1000)
+    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    for parameter in model.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        model.head.policy.bias.copy_(torch.tensor([0.7, 0.3, 0.1, 0.1]).log())
+    rng = np.random.default_rng(0)
+    stretches = sample_stretches(task, task.train, 40, 2, rng)
+    rollout = collect(model, task, stretches, 500, rng)
+    flat = rollout.observation[..., 0, 1] == 0
+    assert rollout.action[..., 0][flat].mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_greedy_play_starts_flat_and_repeats_itself() -> None:
+    task = small_task(n_bars=2000)
+    torch.manual_seed(0)
+    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    decisions = clock_decisions(task, task.valid, 0)
+    first, second = play(model, task, decisions), play(model, task, decisions)
+    assert first.observation[0, 0, 0, 0] == 1.0  # all cash
+    assert np.array_equal(first.reward, second.reward)
+
+
+def test_reward_is_the_weighted_sum_of_its_terms() -> None:
+    task = small_task(n_bars=2000)
+    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    rng = np.random.default_rng(0)
+    rollout = collect(model, task, sample_stretches(task, task.train, 4, 64, rng), 4, rng)
+    weights = np.array([getattr(task.rules, f"w_{name}") for name in TERMS])
+    assert np.abs(rollout.terms @ weights - rollout.reward).max() < 1e-12
+
+
+def test_a_stretch_never_reads_or_earns_outside_its_span() -> None:
+    task = small_task(n_bars=3000)
+    span = Span(700, 1100)
+    stretches = sample_stretches(task, span, 200, 64, np.random.default_rng(0))
+    assert stretches.bars.min() - TOKENS + 1 >= span.first
+    assert stretches.bars.max() + task.patch_bars <= span.stop - 1
+    assert stretches.bars.min() == span.first + TOKENS - 1  # and every start is met
+
+
+def test_targets_that_end_outside_the_span_are_unknown() -> None:
+    task = small_task(n_bars=3000)
+    horizons = task.bucket.horizons_bars
+    target, known = forecast_targets(task, Span(0, 1000), np.array([[900, 999 - horizons[0], 999]]))
+    assert known[0].tolist() == [
+        [True] * len(horizons),
+        [True] + [False] * (len(horizons) - 1),
+        [False] * len(horizons),
+    ]
+    by_hand = np.log(task.bars.mark[900 + horizons[0]] / task.bars.mark[900]) / (
+        task.bars.sigma[900] * horizons[0] ** 0.5
+    )
+    assert target[0, 0, 0] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_tokens_of_a_decision_end_at_its_bar() -> None:
+    task = small_task(n_bars=3000)
+    stretches = stretches_at(task, task.train, np.array([[700, 701, 702]]))
+    assert np.array_equal(stretches.tokens[0, TOKENS - 1 : TOKENS + 2, 0], task.features[700:703])
+
+
+def test_a_ruined_account_begins_again() -> None:
+    task = small_task(n_bars=1000)
+    crash = task.bars.mark.copy()
+    crash[500:] /= 50
+    bars = task.bars._replace(open=crash.copy(), high=crash.copy(), low=crash.copy(), close=crash.copy(), mark=crash)
+    task = replace(task, bars=bars, rules=task.rules._replace(compound=True))
+    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    with torch.no_grad():
+        model.head.policy.bias.copy_(torch.tensor([0.0, 50.0, -50.0, -50.0]))  # buy whatever happens
+    decisions = np.arange(480, 520)[None]
+    hidden = np.zeros((1, 40, task_model().hidden), np.float32)
+    ones = np.ones((1, 40))
+    rollout = walk(task, decisions, hidden, head_weights(model), 0.999 * ones, ones > 0, 1, None)
+    ruined = np.flatnonzero(rollout.terminated[0, 0])
+    assert ruined.tolist() == [19]  # the decision at 499 steps over bar 500
+    assert rollout.observation[0, 0, 20, 0] == 1.0
+
+
+def task_model() -> ModelConfig:
+
+    return SMALL
