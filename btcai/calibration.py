@@ -1,4 +1,4 @@
-"""Static calibration of forecasts: conformal offsets per quantile and a factor on the standard deviation. numpy only."""
+"""Static calibration of forecasts: conformal offsets per quantile, a factor on the standard deviation. numpy only."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,9 @@ def fit_static(
 ) -> StaticCalibration:
     """Offsets that give every predicted quantile its level on held-out outcomes.
 
-    target, known, mean, std (D, H); quantiles (D, H, Q); levels (Q,). The offset of level q is the conformal quantile of
-    the residuals target - prediction: the ceil((n + 1) q)-th smallest for q > 0.5, its mirror below (one-sided
-    conformalised quantile regression, Romano et al. 2019, arXiv 1905.03222, eq. 6 applied to each side). Horizons with
+    target, known, mean, std (D, H); quantiles (D, H, Q); levels (Q,). The offset of level q is the conformal quantile
+    of the residuals target - prediction: the ceil((n + 1) q)-th smallest for q > 0.5, its mirror below (conformalised
+    quantile regression, Romano et al. 2019, arXiv 1905.03222, eq. 6 applied to each side). Horizons with
     fewer than 100 known outcomes are left as they are.
     """
     n_horizons, n_levels = quantiles.shape[1:]

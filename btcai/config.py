@@ -154,6 +154,8 @@ class PpoConfig(_Section):
     clip: float = Field(gt=0, lt=1)
     value_coef: float = Field(ge=0)
     entropy_coef: float = Field(ge=0)
+    cost_ramp_frac: float = Field(ge=0, le=1)
+    """Share of the updates over which trading costs rise from zero to their full size; 0 trains at full cost."""
     prediction_coef: float = Field(ge=0)
     target_kl: float = Field(gt=0)
     grad_clip: float = Field(gt=0)

@@ -145,7 +145,10 @@ def load_bundle(folder: Path) -> PolicyBundle:
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise ArtifactError(f"no bundle in {folder} ({MANIFEST} is missing); make one with: btcai run")
-    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{manifest_path} is not valid JSON ({error}); remake it with: btcai run") from error
     for name in GRAPHS:
         if not (folder / name).is_file() or file_sha256(folder / name) != manifest["sha256"][name]:
             raise ArtifactError(
@@ -204,7 +207,7 @@ def _account_half(
     size_frac, allowed = sizes(
         bundle, bundle.settings, SizingConfig(**bundle.manifest["sizing"]), encoded, data.sigma[-1:]
     )
-    return observation, float(size_frac[-1]), bool(allowed[-1])
+    return observation, float(size_frac[-1]), bool(allowed[-1] and size_frac[-1] > 0.0)  # as the market's `place`
 
 
 def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[FloatArray, FloatArray]:
@@ -215,6 +218,10 @@ def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[F
     if "cash_usdt" not in account:
         raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
     lots = account.get("lots", [])
+    if not isinstance(lots, list) or any(
+        not isinstance(lot, dict) or set(lot) - {"btc", "entry_price"} for lot in lots
+    ):
+        raise DataError(f'account: lots must be a list of {{"btc": ..., "entry_price": ...}}, was {lots!r:.80}')
     if len(lots) > max_lots:
         raise DataError(
             f"this bucket holds at most {max_lots} open lots, the account has {len(lots)}; close some first"
@@ -228,6 +235,8 @@ def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[F
         lot_row[k, LOT_COST_USDT] = lot_row[k, LOT_BTC] * lot_row[k, LOT_ENTRY_PRICE]
     row[N_LOTS] = len(lots)
     row[EQUITY] = equity_usdt(row, lot_row, mark)
+    if row[EQUITY] <= 0.0:  # every share of the observation is of it
+        raise DataError("an account must be worth more than nothing: give cash_usdt above 0 or its open lots")
     row[START_EQUITY] = _amount(account.get("equity_start_usdt", row[EQUITY]), "equity_start_usdt", least=1e-12)
     row[PEAK_EQUITY] = max(row[EQUITY], _amount(account.get("peak_equity_usdt", 0.0), "peak_equity_usdt", least=0.0))
     return row, lot_row

@@ -1,6 +1,7 @@
 """Proximal policy optimisation on the encode-once design: the encoder runs once per decision time, agents share it.
 
-Schulman et al. 2017 (arXiv 1707.06347) with the details that Andrychowicz et al. 2020 (arXiv 2006.05990) found to matter.
+Schulman et al. 2017 (arXiv 1707.06347), with the details that Andrychowicz et al. 2020 (arXiv 2006.05990) found to
+matter.
 """
 
 from dataclasses import dataclass

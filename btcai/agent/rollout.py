@@ -84,8 +84,8 @@ def walk(
     action, reward = np.zeros(shape, np.int64), np.zeros(shape)
     terminated, terms = np.zeros(shape, np.bool_), np.zeros((*shape, len(TERMS)))
     _walk(
-        task.bars, task.rules, agents, decision_bars, projected, head.account, head.policy, head.policy_bias, head.value,
-        np.float32(head.value_bias), size_frac, entry_allowed, rng is None, uniform, task.equity_usdt, account, lots,
+        task.bars, task.rules, agents, decision_bars, projected, head.account, head.policy, head.policy_bias,
+        head.value, head.value_bias, size_frac, entry_allowed, rng is None, uniform, task.equity_usdt, account, lots,
         observation, value, action, logp, reward, terminated, terms,
     )  # fmt: skip
     fold = (s, agents)

@@ -11,7 +11,7 @@ from btcai.market.kernel import BarArrays, Rules
 from btcai.schema import TOKENS, BoolArray, Float32Array, FloatArray, IntArray, Span
 
 Sizes = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, BoolArray]]
-"""Predicted mean (D,), std (D,) of the shortest horizon's log return and sigma (D,) -> size_frac, entry_allowed (D,)."""
+"""Predicted mean, std (D,) of the shortest horizon's log return and sigma (D,) -> size_frac, entry_allowed (D,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +85,7 @@ def forecast_targets(task: Task, span: Span, bars: IntArray) -> tuple[Float32Arr
 
 
 def clock_decisions(task: Task, span: Span, phase: int) -> IntArray:
-    """Every decision bar of the span at one phase of the patch, (D,): past a full lookback, with a patch left to fill."""
+    """Every decision bar (D,) of the span at one phase of the patch: past a full lookback, with a patch left to fill."""
     first = span.first + TOKENS * task.patch_bars - 1
     first += (phase - first) % task.patch_bars
     return np.arange(first, span.stop - task.patch_bars, task.patch_bars)

@@ -7,7 +7,7 @@ from btcai.models.actor_critic import ActorCritic
 
 @torch.no_grad()
 def hand_over(teacher: ActorCritic, student: ActorCritic, alpha: float) -> None:
-    """Start `student` from `teacher`: trunk = alpha * teacher's + (1 - alpha) * fresh, patch stem resampled to its patch.
+    """Start `student` from `teacher`: trunk = alpha * teacher's + (1 - alpha) * fresh, patch stem resampled to fit.
 
     The share of fresh initialisation keeps the trunk plastic (shrink and perturb, Ash & Adams 2020). Heads stay fresh:
     horizons, lots and rewards mean other things in another bucket. The scaler travels with the stem.

@@ -76,7 +76,7 @@ class ActorCritic(nn.Module):
         self.forecast_std.copy_(signals.std(0).clamp(min=1e-3))
 
     def calibrated(self, encoding: Encoding) -> tuple[Tensor, Tensor, Tensor]:
-        """mean, std (B, M, H) and quantiles (B, M, H, Q) after static calibration, in units of sigma * sqrt(horizon)."""
+        """mean, std (B, M, H) and quantiles (B, M, H, Q), statically calibrated, in units of sigma * sqrt(horizon)."""
         variance = encoding.degrees / (encoding.degrees - 2.0)
         std = encoding.log_scale.exp() * variance.sqrt() * self.std_factor
         quantiles = (encoding.quantiles + self.quantile_offset).sort(-1).values

@@ -26,7 +26,9 @@ class PatchStem(nn.Module):
         return scaled * tokens[..., -1:]
 
     def forward(self, scaled: Tensor) -> Tensor:
-        return self.embed(scaled.flatten(2))
+        """scaled (B, N, P, F) -> (B, N, W)."""
+        embedding: Tensor = self.embed(scaled.flatten(2))
+        return embedding
 
     @torch.no_grad()
     def resample_from(self, other: "PatchStem") -> None:

@@ -1,8 +1,8 @@
 """The trunk: three causal branches over the same 144 tokens, fused by learned gates. One shape for every bucket.
 
-A decision depends on exactly the last 144 tokens. A causal convolution of `conv_tokens` leaves n = 144 - conv_tokens + 1
-mixed tokens; sums over 4, 8, 16 and 32 of them, each computed once and shared by every window that holds it, tile those
-n = 140. Every branch reads only these, so its reach is exact and its positions are relative.
+A decision depends on exactly the last 144 tokens. A causal convolution over 5 leaves n = 140 mixed tokens; sums over
+4, 8, 16 and 32 of them, each computed once and shared by every window that holds it, tile those 140. Every branch
+reads only these, so its reach is exact and its positions are relative.
 
 Letters: B stretches, N tokens, M = N - 143 decision times, W width, Z latent.
 """
@@ -73,12 +73,14 @@ class Trunk(nn.Module):
         n = embeddings.shape[1] - self.conv_tokens + 1
         window = torch.cat([embeddings[:, k : k + n] for k in range(self.conv_tokens)], -1)
         curved, straight = self.mix(window).chunk(2, -1)
-        return torch.cat([fn.gelu(curved), straight], -1)
+        mixed: Tensor = torch.cat([fn.gelu(curved), straight], -1)
+        return mixed
 
     def _recur(self, pooled: dict[int, Tensor]) -> Tensor:
         """An LSTM from a zero state over the seven pools, oldest first; inputs are projected once per pooled token."""
         projected = {size: self.lstm_input(tokens) for size, tokens in pooled.items()}
-        hidden = cell = None
+        hidden: Tensor | None = None
+        cell: Tensor | None = None
         for size, offset in reversed(POOLS):
             drive = _back(projected[size], size, offset)
             if hidden is not None:
@@ -98,7 +100,8 @@ class Trunk(nn.Module):
         key = self._split(self.key(pooled)[:, rows]).transpose(2, 3)  # (B, M, h, 35, d)
         content = self._split(self.content(pooled)[:, rows]).transpose(2, 3)
         scores = (query * key).sum(-1) * key.shape[-1] ** -0.5 + self._bias(now)
-        return (scores.softmax(-1).unsqueeze(-1) * content).sum(-2).flatten(2)
+        mixed: Tensor = (scores.softmax(-1).unsqueeze(-1) * content).sum(-2).flatten(2)
+        return mixed
 
     def _attend_banded(self, now: Tensor, pooled: Tensor) -> Tensor:
         """The same numbers by blocks: decision times of one residue mod 4 share their keys.
@@ -110,14 +113,14 @@ class Trunk(nn.Module):
         if m % (STRIDE * CHUNK):
             raise ValueError(f"decision times must be a multiple of {STRIDE * CHUNK}, was {m}")
         span = CHUNK + KEYS - 1
-        query = self._residues(self.query(now)).unflatten(3, (m // STRIDE // CHUNK, CHUNK))  # (B, 4, h, c, 32, d)
+        query = self._residues(self.query(now)).unfold(3, CHUNK, CHUNK).transpose(-1, -2)  # (B, 4, h, c, 32, d)
         key = self._residues(self.key(pooled)).unfold(3, span, CHUNK)  # (B, 4, h, c, d, 66)
         content = self._residues(self.content(pooled)).unfold(3, span, CHUNK)
         scores = query @ key * query.shape[-1] ** -0.5
         lag = torch.arange(span, device=now.device) - torch.arange(CHUNK, device=now.device).unsqueeze(1)
         outside = (lag < 0) | (lag >= KEYS)
         bias = self._bias(now)[:, lag.clamp(0, KEYS - 1)].masked_fill(outside, float("-inf"))  # (h, 32, 66)
-        mixed = (scores + bias.unsqueeze(1)).softmax(-1) @ content.transpose(-1, -2)
+        mixed: Tensor = (scores + bias.unsqueeze(1)).softmax(-1) @ content.transpose(-1, -2)
         return mixed.flatten(3, 4).permute(0, 3, 1, 2, 4).reshape(batch, m, -1)
 
     def _residues(self, tokens: Tensor) -> Tensor:
@@ -126,12 +129,13 @@ class Trunk(nn.Module):
         return tokens.reshape(batch, length // STRIDE, STRIDE, self.heads, -1).permute(0, 2, 3, 1, 4)
 
     def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1))
+        return tokens.reshape(*tokens.shape[:-1], self.heads, -1)
 
     def _bias(self, like: Tensor) -> Tensor:
         """Learned linear penalty on distance, (h, 35), oldest key first."""
         distance = torch.arange(KEYS - 1, -1, -1, device=like.device, dtype=like.dtype)
-        return self.distance.unsqueeze(1) * distance
+        bias: Tensor = self.distance.unsqueeze(1) * distance
+        return bias
 
 
 def _doubling_sums(mixed: Tensor) -> dict[int, Tensor]:

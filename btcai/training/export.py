@@ -20,7 +20,7 @@ from btcai.market.kernel import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Float32Array, MarketData
-from btcai.training.checkpoint import LOG_SIGMA, load_model
+from btcai.training.checkpoint import LOG_SIGMA, load_model, set_up_torch
 
 PARITY_WINDOWS = 1000
 PARITY_PROBABILITY = 1e-4
@@ -45,8 +45,10 @@ def export_bundle(
     Parity of torch, encoder + head and the fused policy is proven on 1,000 windows of the market first: ArtifactError
     with the largest difference otherwise, and nothing is written. The same weights give the same bytes in any folder.
     """
+    set_up_torch(config)
     model = load_model(folder, bucket_name, config)
-    if not np.array_equal(model.stem.feature_mean.numpy(), scaler.mean):
+    fitted = ((model.stem.feature_mean, scaler.mean), (model.stem.feature_std, scaler.std))
+    if not all(np.array_equal(inside.numpy(), given) for inside, given in fitted):
         raise ArtifactError(
             f"{folder} was trained with another scaler; train again with: btcai stage train@{bucket_name}"
         )
@@ -71,7 +73,8 @@ def prove_parity(
 ) -> dict[str, float]:
     """Largest differences between torch, encoder + head, and the fused policy over windows spread across the market.
 
-    Probabilities must agree within 1e-4, forecasts within 1e-4 of the predicted standard deviation; ArtifactError else.
+    Probabilities must agree within 1e-4, means, standard deviations and quantiles within 1e-4 of the predicted standard
+    deviation; ArtifactError else, and where any of them is not a number.
     """
     rng = np.random.default_rng(0)
     first = data.warmup_bars + bundle.lookback_bars
@@ -80,20 +83,25 @@ def prove_parity(
     encoder = EncoderGraph(model, bundle.horizons_bars, LOG_SIGMA).eval()
     head = HeadGraph(model).eval()
     fused = session(bundle.folder / "policy.onnx")
+    names = [output.name for output in fused.get_outputs()]
     worst = {"probabilities": 0.0, "forecasts": 0.0, "sequence": 0.0}
     for k, end in enumerate(ends):
         rows = np.asarray(data.features[end - bundle.lookback_bars : end])
         tokens = tokens_of(rows, bundle.patch_bars)
         reference = _torch_window(encoder, head, tokens, account[k : k + 1])
         encoded = bundle.encode(rows)
-        split = (bundle.probabilities(encoded.latent, account[k : k + 1])[0], encoded.mean[0], encoded.std[0])
-        outputs = fused.run(None, {"tokens": tokens, "account": account[k : k + 1]})
-        whole = (outputs[0][0], outputs[2][0], outputs[3][0])
-        for form in (split, whole):
-            worst["probabilities"] = max(worst["probabilities"], float(np.abs(form[0] - reference[0]).max()))
-            worst["forecasts"] = max(worst["forecasts"], float((np.abs(form[1] - reference[1]) / reference[2]).max()))
+        forecast = np.column_stack([encoded.mean[0], encoded.std[0], encoded.quantiles[0]])
+        split = (bundle.probabilities(encoded.latent, account[k : k + 1])[0], forecast)
+        named = dict(zip(names, fused.run(None, {"tokens": tokens, "account": account[k : k + 1]}), strict=True))
+        whole = (named["probabilities"][0], np.column_stack([named[name][0] for name in FORECASTS]))
+        unit = reference[1][:, 1:2]
+        for form in (split, whole):  # np.maximum keeps a nan, max() would drop it
+            worst["probabilities"] = np.maximum(worst["probabilities"], np.abs(form[0] - reference[0]).max())
+            worst["forecasts"] = np.maximum(worst["forecasts"], (np.abs(form[1] - reference[1]) / unit).max())
     worst["sequence"] = _sequence_difference(bundle, data, ends[windows // 2], account)
-    if max(worst["probabilities"], worst["sequence"]) > PARITY_PROBABILITY or worst["forecasts"] > PARITY_FORECAST:
+    worst = {name: float(difference) for name, difference in worst.items()}
+    limits = {"probabilities": PARITY_PROBABILITY, "forecasts": PARITY_FORECAST, "sequence": PARITY_PROBABILITY}
+    if not all(worst[name] <= limit for name, limit in limits.items()):
         raise ArtifactError(
             f"{bundle.bucket}: the exported graphs differ from the trained network ({worst}); nothing written"
         )
@@ -113,10 +121,12 @@ def _sequence_difference(bundle: PolicyBundle, data: MarketData, end: int, accou
 @torch.no_grad()
 def _torch_window(
     encoder: EncoderGraph, head: HeadGraph, tokens: Float32Array, account: Float32Array
-) -> tuple[Array, Array, Array]:
-    latent, _, mean, std, _ = encoder(torch.from_numpy(tokens))
+) -> tuple[Array, Array]:
+    """Probabilities (4,), and mean, std and quantiles side by side (H, 2 + Q)."""
+    latent, _, mean, std, quantiles = encoder(torch.from_numpy(tokens))
     probabilities, _ = head(latent[:, 0], torch.from_numpy(account))
-    return probabilities[0].numpy(), mean[0, 0].numpy(), std[0, 0].numpy()
+    forecast = torch.cat([mean[0, 0, :, None], std[0, 0, :, None], quantiles[0, 0]], -1)
+    return probabilities[0].numpy(), forecast.numpy()
 
 
 def _random_accounts(n: int, rng: np.random.Generator) -> Float32Array:

@@ -25,7 +25,7 @@ from btcai.market.kernel import bar_arrays, make_rules
 from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
-from btcai.training.checkpoint import load_model, new_model, save_model
+from btcai.training.checkpoint import load_model, new_model, save_model, set_up_torch
 from btcai.training.trainer import Row, forecasts, pretrain, train_ppo, validate
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def train_bucket(
 def consolidate(
     data: MarketData, splits: Splits, scaler: Scaler, config: Config, trained: Path, out: Path
 ) -> dict[str, dict[str, float]]:
-    """Rounds in which every bucket takes a share of the four trunks' mean and trains on; kept where it validates better.
+    """Rounds in which each bucket takes a share of the four trunks' mean and trains on; kept where it validates better.
 
     Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket.
     """
@@ -172,9 +172,8 @@ def _sizes(
 
 
 def _start(config: Config, part: str, bucket_name: str) -> np.random.Generator:
-    """Threads, denormals and seeds of one part of training; parts do not share random numbers."""
-    torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)  # denormal weights cost wall clock and nothing else
+    """Torch and seeds of one part of training; parts do not share random numbers."""
+    set_up_torch(config)
     key = [config.seed, BUCKETS.index(bucket_name), *part.encode()]
     weights, sampling = np.random.SeedSequence(key).spawn(2)
     torch.manual_seed(int(weights.generate_state(1)[0]))

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def train_ppo(
         left = 1 - update / updates
         _set_rate(optimizer, config.learning_rate * left)
         stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
-        rollout = collect(model, task, stretches, config.agents, rng)
+        rollout = collect(model, with_cost_share(task, update, updates, config), stretches, config.agents, rng)
         if update == 0 and float(model.reward_scale) == 1.0:
             model.reward_scale.fill_(reward_unit(rollout, task.bucket.discount))
         batch = _batch(model, task, stretches, rollout, config)
@@ -192,13 +192,25 @@ def head_weights(model: ActorCritic) -> HeadWeights:
         policy=_array(head.policy.weight.T),
         policy_bias=_array(head.policy.bias),
         value=_array(head.value.weight[0]),
-        value_bias=float(head.value.bias),
+        value_bias=head.value.bias.item(),
     )
+
+
+def with_cost_share(task: Task, update: int, updates: int, config: PpoConfig) -> Task:
+    """The task with its trading costs scaled from 0 up to 1 over the first cost_ramp_frac of the updates.
+
+    At full cost from the start every random trade loses, and the policy learns to stay flat before it can read.
+    """
+    ramp = config.cost_ramp_frac * updates
+    share = min(1.0, update / ramp) if ramp else 1.0
+    costs = ("fee_frac", "half_spread_frac", "impact_coef")
+    rules = task.rules._replace(**{name: share * getattr(task.rules, name) for name in costs})
+    return replace(task, rules=rules)
 
 
 def reward_unit(rollout: Rollout, discount: float) -> float:
     """Scale that makes value targets of order one: sd of a step's reward / sqrt(1 - discount^2); 1e-8 at least."""
-    return max(float(rollout.reward.std()) / (1 - discount**2) ** 0.5, 1e-8)
+    return float(max(rollout.reward.std() / np.sqrt(1 - discount**2), 1e-8))
 
 
 def _batch(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollout, config: PpoConfig) -> Batch:
@@ -252,8 +264,8 @@ def _average_weights(average: ActorCritic, model: ActorCritic, decay: float) -> 
     """average <- decay * average + (1 - decay) * model; buffers (scales, calibration) are copied."""
     for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(weight, 1 - decay)
-    for mean, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        mean.copy_(buffer)
+    for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        copied.copy_(buffer)
 
 
 def _is_due(update: int, updates: int) -> bool:

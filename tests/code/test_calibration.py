@@ -45,7 +45,8 @@ def test_a_horizon_with_few_outcomes_is_left_alone() -> None:
     target = rng.normal(3.0, 1.0, (500, 2))
     fitted = fit_static(target, known, np.zeros((500, 2)), np.ones((500, 2)), np.zeros((500, 2, 7)), LEVELS)
     assert (fitted.offset[0] > 1).all()
-    assert (fitted.offset[1] == 0).all() and fitted.std_factor[1] == 1
+    assert (fitted.offset[1] == 0).all()
+    assert fitted.std_factor[1] == 1
 
 
 @given(st.integers(0, 2**31), st.integers(120, 400))

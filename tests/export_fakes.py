@@ -1,0 +1,186 @@
+"""A small simulated market, networks with loud weights on it, and bundles of both kinds: exported and made by hand."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import torch
+from learning_tasks import SMALL, settings
+from onnx import TensorProto, helper, numpy_helper
+
+from btcai.config import Config
+from btcai.data.simulator import simulate_bars
+from btcai.data.store import to_grid
+from btcai.features.pipeline import FEATURE_NAMES, WARMUP_BARS, build_market
+from btcai.features.scaling import Scaler, fit_scaler
+from btcai.features.splits import Splits
+from btcai.inference import GRAPHS, MANIFEST, file_sha256
+from btcai.market.kernel import make_rules
+from btcai.models.actor_critic import ActorCritic
+from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, Bars, MarketData, Span
+from btcai.training.checkpoint import new_model, save_model
+from btcai.training.export import export_bundle
+from btcai.training.progressive import set_scaler
+
+N_BARS = 10_000
+TRAIN = Span(WARMUP_BARS, 7000)
+VERSIONS = {"data": "d" * 64, "code": "c" * 64}
+
+
+@cache
+def frame(n_bars: int = N_BARS) -> pd.DataFrame:
+    """Raw simulated bars; callers copy before they change them."""
+    return simulate_bars(n_bars, seed=11)
+
+
+@cache
+def market(n_bars: int = N_BARS) -> MarketData:
+    return build_market(to_grid(frame(n_bars)))
+
+
+@cache
+def scaler() -> Scaler:
+    return fit_scaler(market().features, TRAIN)
+
+
+def tiny_config(**profile: int) -> Config:
+    """params.yaml with a small network, small batches, and as many updates as named."""
+    config = settings()
+    updates = {"pretrain_updates": 2, "ppo_updates": 2, "consolidate_updates": 1} | profile
+    small = {"stretches": 4, "minibatches": 2, "agents": 2}
+    return config.model_copy(
+        update={
+            "model": SMALL,
+            "pretrain": config.pretrain.model_copy(update={"stretches": 4, "decisions": 128}),
+            "ppo": config.ppo.model_copy(update=small),
+            "profiles": {**config.profiles, config.profile: config.budget.model_copy(update=updates)},
+        }
+    )
+
+
+def splits(train: Span, valid: Span) -> Splits:
+    """Two spans to train on; what is judged later is left empty."""
+    rest = Span(valid.stop, valid.stop)
+    return Splits(train=train, valid=valid, test=rest, folds=(rest,), sealed=rest)
+
+
+def loud_network(config: Config, bucket_name: str, seed: int = 0) -> ActorCritic:
+    """Random weights, large enough that decisions and forecasts move with every input; every buffer is in use."""
+    torch.manual_seed(seed)
+    model = new_model(config, bucket_name).eval()
+    set_scaler(model, scaler())
+    with torch.no_grad():
+        torch.nn.init.normal_(model.head.policy.weight, std=0.5)
+        for layer in (model.forecast.student, model.forecast.steps):
+            torch.nn.init.normal_(layer.weight, std=0.05)
+        model.forecast_mean.normal_(std=0.1)
+        model.forecast_std.uniform_(0.1, 1.0)
+        model.quantile_offset.normal_(std=0.1)
+        model.std_factor.uniform_(0.8, 1.2)
+        model.reward_scale.fill_(0.01)
+    return model
+
+
+_KEPT: list[TemporaryDirectory[str]] = []
+
+
+@cache
+def exported(bucket_name: str) -> tuple[ActorCritic, Path]:
+    """A loud network of the shipped shape and its bundle, exported once a session (tens of seconds)."""
+    folder = TemporaryDirectory(prefix="btcai-bundle-")
+    _KEPT.append(folder)  # removed when the session ends
+    model = loud_network(settings(), bucket_name)
+    return model, export_to(Path(folder.name), model, bucket_name)
+
+
+def export_to(folder: Path, model: ActorCritic, bucket_name: str) -> Path:
+    """Save a network of the shipped shape into folder/trained and export it to folder/bundle."""
+    save_model(model, folder / "trained")
+    export_bundle(folder / "trained", bucket_name, settings(), market(), scaler(), VERSIONS, folder / "bundle")
+    return folder / "bundle"
+
+
+def hand_made_bundle(
+    folder: Path,
+    bucket_name: str = "scalping",
+    *,
+    logits: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0),
+    mean: float = 0.001,
+    std: float = 0.002,
+    **changes: Any,
+) -> Path:
+    """A bundle whose graphs are a few lines: fixed logits and forecasts whatever the market; the manifest is whole.
+
+    The latent is the newest bar's features. mean * (h + 1), quantiles std * (level - 0.5).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = settings()
+    bucket = config.buckets[bucket_name]
+    horizons, features = len(bucket.horizons_bars), len(FEATURE_NAMES)
+    constants = {
+        "gates": np.full((1, 1, 3), 1 / 3),
+        "mean": mean * np.arange(1, horizons + 1)[None, None],
+        "std": np.full((1, 1, horizons), std),
+        "quantiles": np.tile(std * (np.array(QUANTILE_LEVELS) - 0.5), (1, 1, horizons, 1)),
+    }
+    fixed = [_constant(name, value.astype(np.float32)) for name, value in constants.items()]
+    axes = {"starts": [143], "ends": [2**31], "axes": [1], "newest": -1}
+    fixed += [_constant(name, np.array(value, np.int64)) for name, value in axes.items()]
+    newest = [
+        helper.make_node("Slice", ["tokens", "starts", "ends", "axes"], ["decided"]),
+        helper.make_node("Gather", ["decided", "newest"], ["latent"], axis=2),
+    ]
+    outputs = [
+        _value("latent", ["b", "m", features]),
+        *(_value(name, value.shape) for name, value in constants.items()),
+    ]
+    tokens = _value("tokens", ["b", "n", bucket.patch_bars, features])
+    _save(folder / "encoder.onnx", newest + fixed, [tokens], outputs)
+    head = [
+        _constant("logits", np.array([logits], np.float32)),
+        _constant("value", np.array([0.25], np.float32)),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    inputs = [_value("latent", ["b", features]), _value("account", ["b", len(ACCOUNT_FEATURES)])]
+    _save(folder / "head.onnx", head, inputs, [_value("probabilities", [1, 4]), _value("value", [1])])
+    (folder / "policy.onnx").write_bytes(b"not opened to decide")
+    manifest = {
+        "bucket": bucket_name,
+        "bucket_config": bucket.model_dump(mode="json"),
+        "rules": make_rules(bucket, config.market.costs, config.risk)._asdict(),
+        "sizing": config.sizing.model_dump(mode="json"),
+        "equity_usdt": config.market.equity_usdt,
+        "feature_names": list(FEATURE_NAMES),
+        "warmup_bars": WARMUP_BARS,
+        "versions": VERSIONS,
+        "sha256": {name: file_sha256(folder / name) for name in GRAPHS},
+    } | changes
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def newest_bars(bars: Bars, stop: int, n: int) -> Bars:
+    """Bars stop - n .. stop - 1."""
+    names = Bars.__dataclass_fields__
+    return replace(bars, **{name: getattr(bars, name)[stop - n : stop] for name in names})
+
+
+def _constant(name: str, value: np.ndarray[Any, Any]) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+
+def _value(name: str, shape: Any) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _save(
+    path: Path, nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
+) -> None:
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
