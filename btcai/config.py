@@ -140,12 +140,13 @@ class ModelConfig(_Section):
 class PretrainConfig(_Section):
     learning_rate: float = Field(gt=0)
     stretches: int = Field(ge=1)
-    decisions: int = Field(ge=1)
+    decisions: int = Field(ge=128, multiple_of=128)
+    """Per stretch; the trunk's attention is cut into blocks of 128 decision times."""
 
 
 class PpoConfig(_Section):
     stretches: int = Field(ge=1)
-    decisions: int = Field(ge=2)
+    decisions: int = Field(ge=128, multiple_of=128)
     agents: int = Field(ge=1)
     epochs: int = Field(ge=1)
     minibatches: int = Field(ge=1)

@@ -85,7 +85,7 @@ def forecast_targets(task: Task, span: Span, bars: IntArray) -> tuple[Float32Arr
 
 
 def clock_decisions(task: Task, span: Span, phase: int) -> IntArray:
-    """Every decision bar (D,) of the span at one phase of the patch: past a full lookback, with a patch left to fill."""
+    """Every decision bar (D,) of the span at one phase of the patch, past a full lookback, a patch left to fill."""
     first = span.first + TOKENS * task.patch_bars - 1
     first += (phase - first) % task.patch_bars
     return np.arange(first, span.stop - task.patch_bars, task.patch_bars)

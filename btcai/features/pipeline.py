@@ -20,9 +20,10 @@
 | weekday_sin, weekday_cos | -1 .. 1 | place of the close in the week, Monday 00:00 UTC = 0 |
 | mask | 0 or 1 | 1 where the bar is present |
 
-Missing bars: their row is 0 throughout. Windows run over grid rows and use the bars that are there; a return counts
-from the oldest known close of its h bars. Where less than half a window is known, or nothing traded in it, a feature is
-undefined and 0. Rows before WARMUP_BARS are never used.
+Missing bars: their row is 0 but for log_sigma, which is log(sigma) carried on, so that a forecast has its unit there.
+Windows run over grid rows and use the bars that are there; a return counts from the oldest known close of its h bars.
+Where less than half a window is known, or nothing traded in it, a feature is undefined and 0. Rows before WARMUP_BARS
+are never used.
 """
 
 from dataclasses import replace
@@ -109,10 +110,12 @@ def build_market(bars: Bars) -> MarketData:
     for index, name in enumerate(FEATURE_NAMES):
         defined = bars.present & ~np.isnan(columns[name])
         features[defined, index] = columns[name][defined]
+    carried = _carried(sigma, bars.present, TYPICAL_SIGMA)
+    features[:, FEATURE_NAMES.index("log_sigma")] = np.log(carried)
     return MarketData(
         bars=bars,
         mark=_carried(bars.close, bars.present, np.nan),
-        sigma=_carried(sigma, bars.present, TYPICAL_SIGMA),
+        sigma=carried,
         features=features,
         feature_names=FEATURE_NAMES,
         warmup_bars=WARMUP_BARS,

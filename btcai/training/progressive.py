@@ -87,29 +87,28 @@ def consolidate(
     models = {name: load_model(trained / name, name, config).train() for name in BUCKETS}
     curves: dict[str, Curves] = {name: [] for name in BUCKETS}
     tasks = {name: make_task(data, splits, name, config) for name in BUCKETS}
-    before = {name: validate(models[name], tasks[name]) for name in BUCKETS}
-    scores = {name: [before[name].score] for name in BUCKETS}
+    results: dict[str, dict[str, float]] = {}
+    for name in BUCKETS:
+        score = validate(models[name], tasks[name]).score
+        results[name] = {"valid_score_before": score, "valid_score": score, "rounds_kept": 0.0}
     updates = config.budget.consolidate_updates
+    # Agents that already trade need no ramp: costs are at full size from the first update.
+    ppo = config.ppo.model_copy(update={"cost_ramp_frac": 0.0})
     for round_ in range(config.consolidate.rounds if updates else 0):
         shared = mean_trunk(list(models.values()))
         for name in BUCKETS:
             rng = _start(config, f"consolidate {round_}", name)
             candidate = copy.deepcopy(models[name])
             blend_trunk(candidate, shared, config.consolidate.alpha)
-            rows = train_ppo(candidate, tasks[name], config.ppo, updates, rng)
+            rows = train_ppo(candidate, tasks[name], ppo, updates, rng)
             _record(curves[name], rows, f"{name}: consolidation {round_ + 1}", updates)
+            calibrated = calibrate(candidate, tasks[name])
             score = validate(candidate, tasks[name]).score
-            if score > scores[name][-1]:
+            if score > results[name]["valid_score"]:
                 models[name] = candidate
-            scores[name].append(max(score, scores[name][-1]))
-    results = {}
+                kept = {"valid_score": score, "rounds_kept": results[name]["rounds_kept"] + 1}
+                results[name] |= {**kept, **calibrated}
     for name in BUCKETS:
-        results[name] = {
-            "valid_score_before": scores[name][0],
-            "valid_score": scores[name][-1],
-            "kept_trained": float(scores[name][-1] == scores[name][0]),
-            **calibrate(models[name], tasks[name]),
-        }
         save_model(models[name], out / name)
         _write(out / name, results[name], curves[name])
     return results

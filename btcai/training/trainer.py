@@ -12,13 +12,15 @@ from btcai.agent.ppo import Batch, gae, ppo_update
 from btcai.agent.rollout import HeadWeights, Rollout, walk
 from btcai.agent.task import Stretches, Task, clock_decisions, sample_stretches, stretches_at
 from btcai.config import PpoConfig, PretrainConfig
+from btcai.errors import DataError
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import forecast_loss
-from btcai.schema import ACCOUNT_FEATURES, BoolArray, Float32Array, FloatArray, IntArray, Span
+from btcai.schema import ACCOUNT_FEATURES, TOKENS, BoolArray, Float32Array, FloatArray, IntArray, Span
 
 Row = dict[str, float]
 
+HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
 VALIDATIONS = 8  # times a phase of training looks at the validation span
 ENCODE_CHUNK = 1024  # decision times encoded at once outside training: bounds memory
 LOTS = ACCOUNT_FEATURES.index("lots_frac")
@@ -48,7 +50,7 @@ def pretrain(
     if updates == 0:
         return
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, eps=1e-5)
-    held_out = _held_out(task, config.decisions)
+    held_out = _held_out(task)
     best, kept = forecast_error(model, held_out), copy.deepcopy(model.state_dict())
     for update in range(updates):
         _set_rate(optimizer, config.learning_rate * (1 - update / updates))
@@ -91,7 +93,7 @@ def train_ppo(
         if _is_due(update, updates):
             validation = validate(average, task)
             row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
-            if validation.score > best:
+            if validation.score >= best:  # of equals the latest: it has learned most
                 best, kept = validation.score, copy.deepcopy(average.state_dict())
         yield row
     model.load_state_dict(kept)
@@ -209,8 +211,12 @@ def with_cost_share(task: Task, update: int, updates: int, config: PpoConfig) ->
 
 
 def reward_unit(rollout: Rollout, discount: float) -> float:
-    """Scale that makes value targets of order one: sd of a step's reward / sqrt(1 - discount^2); 1e-8 at least."""
-    return float(max(rollout.reward.std() / np.sqrt(1 - discount**2), 1e-8))
+    """Scale that makes value targets of order one, from steps of this mean and variance; 1e-8 at least.
+
+    Root mean square of the discounted sum of independent rewards: var / (1 - discount^2) + (mean / (1 - discount))^2.
+    """
+    square = rollout.reward.var() / (1 - discount**2) + (rollout.reward.mean() / (1 - discount)) ** 2
+    return float(max(np.sqrt(square), 1e-8))
 
 
 def _batch(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollout, config: PpoConfig) -> Batch:
@@ -250,9 +256,16 @@ def _forecast_loss(model: ActorCritic, encoding: Encoding, batch: Stretches) -> 
     )  # fmt: skip
 
 
-def _held_out(task: Task, decisions: int) -> Stretches:
+def _held_out(task: Task) -> Stretches:
     """Validation stretches, evenly spread and the same every time."""
-    return sample_stretches(task, task.valid, 32, decisions, np.random.default_rng(0))
+    starts = task.valid.first + TOKENS * task.patch_bars - 1, task.valid.stop - 1 - HELD_OUT * task.patch_bars
+    if starts[1] < starts[0]:
+        raise DataError(
+            f"judging forecasts needs {(TOKENS + HELD_OUT) * task.patch_bars} validation bars, was {len(task.valid)}; "
+            "import more history or raise splits.valid_frac in params.yaml"
+        )
+    first = np.linspace(*starts, 32, dtype=np.int64)
+    return stretches_at(task, task.valid, first[:, None] + task.patch_bars * np.arange(HELD_OUT))
 
 
 def _terms(rollout: Rollout) -> Row:

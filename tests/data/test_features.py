@@ -163,10 +163,12 @@ def test_a_market_that_never_moves_nor_trades_has_floored_sigma_and_finite_featu
     assert all(column(data, name)[-1] == 0 for name in still)
 
 
-def test_missing_bars_are_zero_rows_that_carry_mark_and_sigma() -> None:
+def test_missing_bars_are_zero_rows_that_carry_mark_sigma_and_its_log() -> None:
     bars = without(walk(900, seed=5), np.isin(np.arange(900), [600, 601, 602]))
     data = build_market(bars)
-    assert (data.features[600:603] == 0).all()
+    others = [name != "log_sigma" for name in FEATURE_NAMES]
+    assert (data.features[600:603, others] == 0).all()
+    assert (column(data, "log_sigma")[600:603] == column(data, "log_sigma")[599]).all()
     assert (data.mark[600:603] == bars.close[599]).all()
     assert (data.sigma[600:603] == data.sigma[599]).all()
     assert data.features[603, -1] == 1
@@ -197,7 +199,7 @@ def test_a_slice_that_starts_inside_a_gap_has_no_mark_before_its_first_bar() -> 
     assert np.isnan(data.mark[:2]).all()
     assert np.isfinite(data.mark[2:]).all()
     assert (data.sigma > 0).all()
-    assert (data.features[:2] == 0).all()
+    assert (data.features[:2, -1] == 0).all()
 
 
 def test_bars_that_would_poison_windows_are_refused_with_their_stamp() -> None:

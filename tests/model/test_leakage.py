@@ -175,8 +175,16 @@ def poisoned(task: Task, span: Span, value: float) -> Task:
     def spoil(column: FloatArray) -> FloatArray:
         return np.where(outside, value, column)
 
-    columns = {name: spoil(getattr(task.bars, name)) for name in ("open", "high", "low", "close", "volume")}
-    bars = task.bars._replace(**columns, mark=spoil(task.bars.mark), sigma=spoil(task.bars.sigma))
+    old = task.bars
+    bars = old._replace(
+        open=spoil(old.open),
+        high=spoil(old.high),
+        low=spoil(old.low),
+        close=spoil(old.close),
+        volume=spoil(old.volume),
+        mark=spoil(old.mark),
+        sigma=spoil(old.sigma),
+    )
     features = np.where(outside[:, None], np.float32(value), task.features)
     return replace(task, bars=bars, features=features)
 
@@ -198,6 +206,7 @@ def test_a_scaler_reads_its_own_span_only() -> None:
     assert np.array_equal(fitted.std, again.std)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     bucket_name=st.sampled_from(["scalping", "short", "medium"]),
@@ -219,3 +228,22 @@ def test_training_never_reads_or_earns_outside_its_span(
     rollout = collect(loud_network(CONFIG, bucket_name), task, stretches, 2, rng)
     for paid in (rollout.reward, rollout.observation, rollout.value, rollout.terms):
         assert np.isfinite(paid).all()
+
+
+def test_a_decision_on_a_missing_bar_keeps_the_unit_of_its_forecasts() -> None:
+    config = tiny_config()
+    whole = to_grid(frame())
+    present = whole.present.copy()
+    present[8999] = False
+    gap = replace(
+        whole,
+        present=present,
+        volume=np.where(present, whole.volume, 0.0),
+        **{name: np.where(present, getattr(whole, name), np.nan) for name in ("open", "high", "low", "close")},
+    )
+    policy = TorchPolicy(loud_network(config, "scalping"), "scalping", config)
+    before, at = (
+        policy.encode(build_market(gap).features[stop - policy.lookback_bars : stop]) for stop in (8999, 9000)
+    )
+    assert np.all(at.std < 2 * before.std)
+    assert np.all(at.std > before.std / 2)

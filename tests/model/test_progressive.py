@@ -115,8 +115,8 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     monkeypatch.setattr(progressive, "train_ppo", one_step)
     results = consolidate(data, LONG, scaler(), config, tmp_path / "trained", tmp_path / "out")
     assert judged == {1: 2, 2: 2, 10: 2, 28: 2}
-    assert {name: results[name]["kept_trained"] for name in BUCKETS} == {
-        "scalping": 1.0, "short": 0.0, "medium": 1.0, "long": 1.0
+    assert {name: results[name]["rounds_kept"] for name in BUCKETS} == {
+        "scalping": 0.0, "short": 1.0, "medium": 0.0, "long": 0.0
     }  # fmt: skip
     assert {name: read(tmp_path / "out" / name)["valid_score"] for name in BUCKETS} == {
         "scalping": 0.0, "short": 1.0, "medium": 0.0, "long": 0.0
@@ -141,7 +141,7 @@ def test_without_consolidation_the_trained_networks_are_judged(tmp_path: Path) -
         save_model(loud_network(config, name), tmp_path / "trained" / name)
     results = consolidate(market(14_000), LONG, scaler(), config, tmp_path / "trained", tmp_path / "out")
     for name in BUCKETS:
-        assert results[name]["kept_trained"] == 1.0
+        assert results[name]["rounds_kept"] == 0.0
         assert results[name]["valid_score"] == results[name]["valid_score_before"]
         with (tmp_path / "out" / name / "curves.csv").open(encoding="utf-8") as file:
             assert file.read().splitlines() == ["phase,update"]

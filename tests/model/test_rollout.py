@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from learning_tasks import SMALL, small_task
 
 from btcai.agent.rollout import walk
 from btcai.agent.task import clock_decisions, forecast_targets, sample_stretches, stretches_at
@@ -13,7 +14,6 @@ from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import TOKENS, Span
 from btcai.training.trainer import collect, head_weights, play
-from learning_tasks import SMALL, small_task
 
 
 def test_the_compiled_head_is_the_torch_head() -> None:

@@ -87,7 +87,7 @@ def test_a_constant_market_keeps_its_embedding_and_the_scaler_travels(source: in
         model.stem(model.stem.scale(bar.expand(1, 1, patch, N_FEATURES)))
         for model, patch in ((teacher, source), (student, target))
     ]
-    assert torch.allclose(*embedded, atol=1e-5)
+    assert torch.allclose(embedded[0], embedded[1], atol=1e-5)
 
 
 def test_the_mean_trunk_is_the_mean_of_each_weight() -> None:
