@@ -11,9 +11,11 @@ TELEMETRY_OFF: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "GX_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # no telemetry, but noise in a log
     "ORT_DISABLE_TELEMETRY": "1",  # read as onnxruntime is imported; else it writes a device id to disk and uploads
 }
+
+QUIET: Mapping[str, str] = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+"""Keeps progress bars of single files out of the streamed logs."""
 
 
 def bin_first(path: str) -> str:
@@ -23,8 +25,8 @@ def bin_first(path: str) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """A copy of the environment for a child process, telemetry off."""
-    return {**os.environ, **TELEMETRY_OFF, "PATH": bin_first(os.environ.get("PATH", os.defpath))}
+    """A copy of the environment for a child process: telemetry off, logs quiet."""
+    return {**os.environ, **TELEMETRY_OFF, **QUIET, "PATH": bin_first(os.environ.get("PATH", os.defpath))}
 
 
 def telemetry_off() -> None:

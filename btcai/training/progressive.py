@@ -190,17 +190,28 @@ def _amounts(config: Config, task: Task, pretrain_updates: int, ppo_updates: int
 
 
 def _record(curves: Curves, rows: Iterable[Row], phase: str, updates: int) -> None:
-    """Run a phase to its end, keeping its rows and reporting progress."""
+    """Run a phase to its end, keeping its rows: a live bar in a terminal, and a line at every validation anywhere."""
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        for update, row in enumerate(progress.track(rows, total=updates, description=phase)):
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for update, row in enumerate(progress.track(rows, total=updates, description=phase), start=1):
             curves.append({"phase": phase, "update": update, **row})  # type: ignore[dict-item]
-            if any(name.startswith("valid") for name in row):
-                log.info("%s %d/%d %s", phase, update + 1, updates, _short(row))
+            if figures := _validated(row):
+                log.info("%s %s %d/%d  %s", phase, _bar(update / updates), update, updates, figures)
 
 
-def _short(row: Row) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in row.items() if name.startswith(("valid", "kl", "entropy")))
+def _bar(done: float) -> str:
+    """A bar of 20 characters for logs and pipes."""
+    filled = round(20 * done)
+    return "[" + "#" * filled + "." * (20 - filled) + "]"
+
+
+def _validated(row: Row) -> str:
+    """What a row says of the validation span, with the KL and entropy beside; empty where it was not measured."""
+    if not any(name.startswith("valid") for name in row):
+        return ""
+    shown = {name.removeprefix("valid_"): row[name] for name in row if name.startswith(("valid", "kl", "entropy"))}
+    return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
 def _write(out: Path, metrics: dict[str, float], curves: Curves) -> None:
