@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 
+MIN_INDEPENDENT = 30
+"""Least number of outcomes that do not overlap for a horizon to be calibrated."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StaticCalibration:
     """Added to each predicted quantile (H, Q), and multiplied into each standard deviation (H,)."""
@@ -18,20 +22,21 @@ class StaticCalibration:
 
 
 def fit_static(
-    target: Array, known: NDArray[np.bool_], mean: Array, std: Array, quantiles: Array, levels: Array
+    target: Array, known: NDArray[np.bool_], mean: Array, std: Array, quantiles: Array, levels: Array, overlap: Array
 ) -> StaticCalibration:
     """Offsets that give every predicted quantile its level on held-out outcomes.
 
     target, known, mean, std (D, H); quantiles (D, H, Q); levels (Q,). The offset of level q is the conformal quantile
     of the residuals target - prediction: the ceil((n + 1) q)-th smallest for q > 0.5, its mirror below (conformalised
-    quantile regression, Romano et al. 2019, arXiv 1905.03222, eq. 6 applied to each side). Horizons with
-    fewer than 100 known outcomes are left as they are.
+    quantile regression, Romano et al. 2019, arXiv 1905.03222, eq. 6 applied to each side). Outcomes overlap: overlap
+    (H,) consecutive rows share one, and a horizon with fewer than MIN_INDEPENDENT of them apart is left as it is: a few
+    outcomes say where the market went, not how wrong the forecast is.
     """
     n_horizons, n_levels = quantiles.shape[1:]
     offset, factor = np.zeros((n_horizons, n_levels)), np.ones(n_horizons)
     for h in range(n_horizons):
         rows = known[:, h]
-        if rows.sum() < 100:
+        if rows.sum() / overlap[h] < MIN_INDEPENDENT:
             continue
         factor[h] = np.sqrt(np.mean((target[rows, h] - mean[rows, h]) ** 2) / np.mean(std[rows, h] ** 2))
         for q, level in enumerate(levels):

@@ -2,13 +2,20 @@
 
 import hashlib
 import json
+import logging
 import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from btcai.errors import ArtifactError
+
+logger = logging.getLogger(__name__)
+
 STANDING = "standing.json"
+MANIFEST = "manifest.json"
 
 Edge = Literal["proven", "none"]
 
@@ -21,6 +28,8 @@ class Standing:
     version: int
     data_version: str
     code_version: str
+    judged_on: str
+    """The terms of the score (versions.judged_on); only scores on equal terms compare."""
     score: float
     """Walk-forward score, net of costs; higher is better, nan is not valid."""
     edge: Edge
@@ -28,19 +37,37 @@ class Standing:
     run_id: str
 
 
-def promotion(candidate: Standing, champion: Standing | None) -> tuple[bool, str]:
-    """Whether the candidate replaces the champion, and why. The sealed span has no part in it."""
-    if champion is not None and champion.version == candidate.version:
-        return False, f"version {candidate.version} is the champion already"
-    if not math.isfinite(candidate.score):
-        return False, f"walk-forward score is {candidate.score}, not a number to compare"
+def promotion(
+    candidate: Standing, champion: Standing | None, versions: Iterable[Standing]
+) -> tuple[Standing | None, str]:
+    """Who is champion now, and why: the best valid one of `versions` on the candidate's terms, the earliest of equals.
+
+    So the terms of an earlier time (its market, costs or spans) bring back the champion of that time. A candidate
+    without a valid score, first on its terms, leaves the champion as it is. The sealed span has no part in it.
+    """
+    peers = [one for one in versions if one.judged_on == candidate.judged_on and math.isfinite(one.score)]
+    best = max(peers, key=lambda one: (one.score, -one.version), default=None)
+    if best is None:
+        return champion, _invalid(candidate)
     if champion is None:
-        return True, "first valid version"
-    if champion.data_version != candidate.data_version:
-        return True, f"data changed since champion version {champion.version}: their scores do not compare"
-    if candidate.score > champion.score:
-        return True, f"score {candidate.score:.4f} beats version {champion.version}'s {champion.score:.4f}"
-    return False, f"score {candidate.score:.4f} does not beat version {champion.version}'s {champion.score:.4f}"
+        return best, "first valid version" if best == candidate else _best(best)
+    if champion.version != best.version:
+        if champion.judged_on != candidate.judged_on:
+            return best, f"judged on other terms than champion version {champion.version}: {_best(best)}"
+        return best, f"score {best.score:.4f} beats version {champion.version}'s {champion.score:.4f}"
+    if candidate.version == best.version:
+        return best, f"version {candidate.version} is the champion already"
+    if not math.isfinite(candidate.score):
+        return best, _invalid(candidate)
+    return best, f"score {candidate.score:.4f} does not beat version {best.version}'s {best.score:.4f}"
+
+
+def _invalid(candidate: Standing) -> str:
+    return f"walk-forward score is {candidate.score}, not a number to compare"
+
+
+def _best(best: Standing) -> str:
+    return f"version {best.version} is the best on these terms, score {best.score:.4f}"
 
 
 def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
@@ -63,28 +90,58 @@ def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
 
 
 def read_standing(folder: Path) -> Standing | None:
-    """The standing of the champion in `folder`; None when there is none."""
+    """The standing of the champion in `folder`; None when there is none, ArtifactError when it cannot be read."""
     path = folder / STANDING
-    return Standing(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Standing(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # cut short, or written by another version of btcai
+        raise ArtifactError(
+            f"{path} must hold a champion's standing, was damaged or of an older format ({error}); "
+            "restore it with: btcai run"
+        ) from error
+
+
+def is_whole(folder: Path) -> bool:
+    """True when `folder` holds a readable standing and every file its manifest names, undamaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return read_standing(folder) is not None and all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+            for name, digest in manifest["sha256"].items()
+        )
+    except (OSError, ValueError, LookupError, TypeError, ArtifactError) as error:
+        logger.debug("%s is not whole: %s", folder, error)
+        return False
 
 
 def is_placed(standing: Standing, folder: Path) -> bool:
-    """True when `folder` holds this version with every file its manifest names, undamaged."""
-    if read_standing(folder) != standing or not (folder / "manifest.json").is_file():
-        return False
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return all(
-        (folder / name).is_file() and hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-        for name, digest in manifest["sha256"].items()
-    )
+    """True when `folder` holds this version, whole."""
+    return is_whole(folder) and read_standing(folder) == standing
 
 
 def append_trial(path: Path, trial: dict[str, object]) -> bool:
-    """Append one line to the ledger of configurations ever tried; False when its input_hash is there already."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    if any(json.loads(line)["input_hash"] == trial["input_hash"] for line in lines):
+    """Append one line to the ledger of configurations ever tried; False when its input_hash is there already.
+
+    A line that a killed process left torn is skipped, never an obstacle to the next one.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if trial["input_hash"] in _tried(path, text):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
+    fresh_line = "\n" if text and not text.endswith("\n") else ""
     with path.open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps(trial, sort_keys=True) + "\n")
+        ledger.write(f"{fresh_line}{json.dumps(trial, sort_keys=True)}\n")
     return True
+
+
+def _tried(path: Path, text: str) -> set[object]:
+    """The input hashes in the ledger's whole lines."""
+    hashes: set[object] = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            hashes.add(json.loads(line)["input_hash"])
+        except (ValueError, LookupError, TypeError):
+            logger.warning("%s line %d is torn and is skipped; remove it to silence this", path, number)
+    return hashes

@@ -167,11 +167,18 @@ def decide(
     bucket: Annotated[str, typer.Option(help="scalping, short, medium or long.")],
     bars: Annotated[Path, typer.Option(help="Recent 5-minute bars, parquet or CSV.")],
     account: Annotated[
-        Path | None, typer.Option(help="JSON: cash_usdt, equity_start_usdt, peak_equity_usdt, lots.")
+        Path | None,
+        typer.Option(
+            help="JSON: cash_usdt; if they are not the defaults: lots [{btc, entry_price}], equity_start_usdt, "
+            "peak_equity_usdt, day_start_equity_usdt, decisions_since_trade, cool_down_bars, halt (daily or drawdown), "
+            "order_pending."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")] = False,
 ) -> None:
-    """Decide with the champion at the newest bar on the bucket's clock."""
+    """Decide with the champion at the newest bar on the bucket's clock, under the halts and limits of the backtest."""
+    import time
+
     from btcai import inference, summary
     from btcai.champions import read_standing
     from btcai.data.sources import read_bars
@@ -179,12 +186,15 @@ def decide(
 
     folder = champion_folder(_project(), bucket)
     holdings = _read_account(account)
-    decision = inference.decide(inference.load_bundle(folder), to_grid(read_bars(bars)), holdings)
+    bundle = inference.load_bundle(folder)
+    decision = inference.decide(bundle, to_grid(read_bars(bars)), holdings)
     standing = read_standing(folder)
     if as_json:
         typer.echo(summary.decision_json(decision, standing))
     else:
-        _print(summary.decision_view(decision, standing, str(account) if account else "flat (no --account given)"))
+        age = summary.bar_age(decision.close_ts_ns, time.time_ns(), bundle.patch_bars)
+        told = str(account) if account else "flat (no --account given)"
+        _print(summary.decision_view(decision, standing, told, age))
 
 
 def champion_folder(root: Path, bucket: str) -> Path:

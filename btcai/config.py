@@ -1,6 +1,9 @@
 """params.yaml as frozen, validated sections; functions take the section they need, never the whole."""
 
+import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Literal, Self
 
@@ -126,7 +129,6 @@ class ModelConfig(_Section):
 
     width: int = Field(ge=8)
     attention_heads: int = Field(ge=1)
-    conv_tokens: int = Field(ge=1, le=16)
     hidden: int = Field(ge=8)
     latent: int = Field(ge=8)
 
@@ -155,6 +157,8 @@ class PpoConfig(_Section):
     clip: float = Field(gt=0, lt=1)
     value_coef: float = Field(ge=0)
     entropy_coef: float = Field(ge=0)
+    entropy_frac: float = Field(ge=0, le=1)
+    """Share of the updates over which the entropy bonus falls to zero."""
     cost_ramp_frac: float = Field(ge=0, le=1)
     """Share of the updates over which trading costs rise from zero to their full size; 0 trains at full cost."""
     prediction_coef: float = Field(ge=0)
@@ -229,10 +233,15 @@ def load_config(path: Path) -> Config:
         raise ConfigError(
             f"{path} not found; run btcai from the project's folder, or restore it with: git checkout {path}"
         )
+    return _parse(path, path.read_text(encoding="utf-8"), f"mend it, or compare with: git diff {path}")
+
+
+def _parse(path: Path, text: str, remedy: str) -> Config:
+    """Validate `text` under the name of the file it belongs to."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend the line named") from error
+        raise ConfigError(f"{path} must be valid YAML: {' '.join(str(error).split())}; {remedy}") from error
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -240,13 +249,13 @@ def load_config(path: Path) -> Config:
             f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}, was {item['input']!r:.60}"
             for item in error.errors()
         )
-        raise ConfigError(f"{path}: {broken}; mend it, or compare with: git diff {path}") from error
+        raise ConfigError(f"{path}: {broken}; {remedy}") from error
 
 
 def set_param(path: Path, key: str, value: str) -> tuple[str, str]:
     """Set one scalar of params.yaml in place, keeping comments; returns (old, new).
 
-    `key` is "name" or "section.name". The result is validated before the file is replaced.
+    `key` is "name" or "section.name". The result is validated before the file is replaced, in one step.
     """
     section, _, name = key.rpartition(".")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -257,12 +266,21 @@ def set_param(path: Path, key: str, value: str) -> tuple[str, str]:
         match = re.match(rf"(\s*{re.escape(name)}:\s*)(\S+)(.*)$", line, re.DOTALL)
         if match and inside and line[:1].isspace() == bool(section):
             lines[number] = f"{match[1]}{value}{match[3]}"
-            draft = path.with_suffix(".yaml.draft")
-            draft.write_text("".join(lines), encoding="utf-8")
-            try:
-                load_config(draft)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            text = "".join(lines)
+            _parse(path, text, f"{path.name} keeps {key}: {match[2]}; give another value")
+            _replace(path, text)
             return match[2], value
     raise ConfigError(f"{path} has no {key}; restore it with: git checkout {path}")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file so that a reader, or a kill, meets the old text or the new one; two writers share no draft."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        shutil.copymode(path, draft)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

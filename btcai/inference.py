@@ -2,28 +2,19 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from btcai.config import BucketConfig, SizingConfig
 from btcai.environment import telemetry_off
 from btcai.errors import ArtifactError, DataError
 from btcai.features.pipeline import FEATURE_NAMES, WARMUP_BARS, build_market
-from btcai.market.account import (
-    CASH,
-    EQUITY,
-    LOT_BTC,
-    LOT_COST_USDT,
-    LOT_ENTRY_PRICE,
-    N_LOTS,
-    PEAK_EQUITY,
-    START_EQUITY,
-    equity_usdt,
-    new_accounts,
-)
+from btcai.holdings import NOT_ALLOWED, account_at_close, settle
 from btcai.market.kernel import Rules, bar_arrays, observe
 from btcai.market.sizing import lot_sizes
 from btcai.schema import (
@@ -99,14 +90,36 @@ def tokens_of(features: Float32Array, patch_bars: int) -> Float32Array:
     return np.array(features, dtype=np.float32).reshape(1, rows // patch_bars, patch_bars, n_features)
 
 
+class Versions(BaseModel):
+    """Hashes of what a bundle was made from; more of them may be noted than deciding needs."""
+
+    data: str
+
+
+class Manifest(BaseModel):
+    """What deciding reads of manifest.json; the rest of the file is for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str
+    bucket_config: BucketConfig
+    rules: Rules
+    sizing: SizingConfig
+    equity_usdt: float = Field(gt=0, allow_inf_nan=False)
+    feature_names: tuple[str, ...]
+    warmup_bars: int
+    versions: Versions
+    sha256: dict[str, str]
+
+
 class PolicyBundle:
     """A bucket's exported model: encoder and head run by ONNX Runtime, one thread (fastest at batch 1)."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.bucket: str = manifest["bucket"]
-        self.settings = BucketConfig.model_validate(manifest["bucket_config"])
+        self.bucket = manifest.bucket
+        self.settings = manifest.bucket_config
         self.patch_bars = self.settings.patch_bars
         self.lookback_bars = self.settings.lookback_bars
         self.horizons_bars = self.settings.horizons_bars
@@ -116,7 +129,7 @@ class PolicyBundle:
     @property
     def version(self) -> str:
         """First 12 hex digits of the hash over the three graphs."""
-        digest = hashlib.sha256("".join(self.manifest["sha256"][name] for name in GRAPHS).encode())
+        digest = hashlib.sha256("".join(self.manifest.sha256[name] for name in GRAPHS).encode())
         return digest.hexdigest()[:12]
 
     def encode(self, features: Float32Array) -> Encoded:
@@ -142,30 +155,37 @@ def file_sha256(path: Path) -> str:
 
 def load_bundle(folder: Path) -> PolicyBundle:
     """Open a bundle; ArtifactError when it is missing, damaged, or made for other features."""
-    manifest_path = folder / MANIFEST
-    if not manifest_path.is_file():
-        raise ArtifactError(f"no bundle in {folder} ({MANIFEST} is missing); make one with: btcai run")
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtifactError(f"{manifest_path} is not valid JSON ({error}); remake it with: btcai run") from error
+    manifest = _read_manifest(folder / MANIFEST)
     for name in GRAPHS:
-        if not (folder / name).is_file() or file_sha256(folder / name) != manifest["sha256"][name]:
+        if not (folder / name).is_file() or file_sha256(folder / name) != manifest.sha256.get(name):
             raise ArtifactError(
                 f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run"
             )
-    if tuple(manifest["feature_names"]) != FEATURE_NAMES or manifest["warmup_bars"] != WARMUP_BARS:
+    if manifest.feature_names != FEATURE_NAMES or manifest.warmup_bars != WARMUP_BARS:
         raise ArtifactError(
             f"the bundle in {folder} was made for other features than this btcai; remake it with: btcai run"
         )
     return PolicyBundle(folder, manifest)
 
 
-def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = None) -> Decision:
-    """Decide at the close of the newest bar that falls on the bucket's clock.
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_file():
+        raise ArtifactError(f"no bundle in {path.parent} ({MANIFEST} is missing); make one with: btcai run")
+    try:
+        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ArtifactError(f"{path} is damaged ({where}: {first['msg']}); remake it with: btcai run") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}); remake it with: btcai run") from error
 
-    `account` is {"cash_usdt", "equity_start_usdt", "peak_equity_usdt", "lots": [{"btc", "entry_price"}]}; None is flat.
-    DataError when fewer bars than lookback and warm-up are given.
+
+def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = None) -> Decision:
+    """Decide at the close of the newest bar that falls on the bucket's clock, under the market's own rules.
+
+    `account` describes the account at that close (holdings.account_at_close); None is a flat one with the bundle's
+    equity. DataError when fewer bars than lookback and warm-up are given.
     """
     bars = _until_decision(bars, bundle.patch_bars)
     needed = bundle.lookback_bars + WARMUP_BARS
@@ -176,11 +196,14 @@ def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = No
         )
     data = build_market(_last(bars, needed))
     encoded = bundle.encode(data.features[-bundle.lookback_bars :])
-    observation, size_frac, allowed = _account_half(bundle, data, encoded, account)
+    row, lots, observation = _account_half(bundle, data, account)
     probabilities, value = bundle.head(encoded.latent[-1:], observation[None])
-    action = Action(int(probabilities[0].argmax()))
-    if action is Action.BUY and not allowed:
-        action = Action.HOLD
+    lot_frac, allowed = sizes(bundle, bundle.settings, bundle.manifest.sizing, encoded, data.sigma[-1:])
+    size_frac, entry_allowed = float(lot_frac[-1]), bool(allowed[-1])
+    wanted = Action(int(probabilities[0].argmax()))
+    action, note = settle(row, lots, wanted, size_frac, entry_allowed, bundle.manifest.rules)
+    if note == NOT_ALLOWED:
+        note += _doubt(bundle, encoded, float(data.sigma[-1]))
     return Decision(
         bucket=bundle.bucket,
         close_ts_ns=int(data.bars.close_ts_ns[-1]),
@@ -190,62 +213,29 @@ def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = No
         value=float(value[0]),
         forecasts=_forecasts(bundle.horizons_bars, encoded),
         model_version=bundle.version,
-        data_version=bundle.manifest["versions"]["data"],
+        data_version=bundle.manifest.versions.data,
+        note=note,
     )
 
 
 def _account_half(
-    bundle: PolicyBundle, data: MarketData, encoded: Encoded, account: dict[str, Any] | None
-) -> tuple[Float32Array, float, bool]:
-    """The account's observation at the last bar, and the size and permission of a lot bought there."""
-    rules = Rules(**bundle.manifest["rules"])
-    if account is None:
-        account = {"cash_usdt": bundle.manifest["equity_usdt"]}
-    row, lots = account_rows(account, rules.max_lots, float(data.mark[-1]))
+    bundle: PolicyBundle, data: MarketData, account: dict[str, Any] | None
+) -> tuple[FloatArray, FloatArray, Float32Array]:
+    """The account and its lots as kernel rows at the last bar's close, and what the policy observes of them."""
+    rules, bars = bundle.manifest.rules, bar_arrays(data)
+    described = {"cash_usdt": bundle.manifest.equity_usdt} if account is None else account
+    row, lots = account_at_close(described, rules, float(data.mark[-1]), int(bars.day[-1]))
     observation = np.empty(len(ACCOUNT_FEATURES), np.float32)
-    observe(row, lots, bar_arrays(data), len(data) - 1, rules, observation)
-    size_frac, allowed = sizes(
-        bundle, bundle.settings, SizingConfig(**bundle.manifest["sizing"]), encoded, data.sigma[-1:]
-    )
-    return observation, float(size_frac[-1]), bool(allowed[-1] and size_frac[-1] > 0.0)  # as the market's `place`
+    observe(row, lots, bars, len(data) - 1, rules, observation)
+    return row, lots, observation
 
 
-def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[FloatArray, FloatArray]:
-    """A described account as kernel rows, valued at `mark`; DataError names what is wrong with the description."""
-    known = {"cash_usdt", "equity_start_usdt", "peak_equity_usdt", "lots"}
-    if unknown := set(account) - known:
-        raise DataError(f"an account holds {', '.join(sorted(known))}; remove {', '.join(sorted(unknown))}")
-    if "cash_usdt" not in account:
-        raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
-    lots = account.get("lots", [])
-    if not isinstance(lots, list) or any(
-        not isinstance(lot, dict) or set(lot) - {"btc", "entry_price"} for lot in lots
-    ):
-        raise DataError(f'account: lots must be a list of {{"btc": ..., "entry_price": ...}}, was {lots!r:.80}')
-    if len(lots) > max_lots:
-        raise DataError(
-            f"this bucket holds at most {max_lots} open lots, the account has {len(lots)}; close some first"
-        )
-    rows, lot_rows = new_accounts(1, max_lots, 0.0)
-    row, lot_row = rows[0], lot_rows[0]
-    row[CASH] = _amount(account["cash_usdt"], "cash_usdt", least=0.0)
-    for k, lot in enumerate(lots):
-        lot_row[k, LOT_BTC] = _amount(lot.get("btc"), f"lots[{k}].btc", least=1e-12)
-        lot_row[k, LOT_ENTRY_PRICE] = _amount(lot.get("entry_price"), f"lots[{k}].entry_price", least=1e-12)
-        lot_row[k, LOT_COST_USDT] = lot_row[k, LOT_BTC] * lot_row[k, LOT_ENTRY_PRICE]
-    row[N_LOTS] = len(lots)
-    row[EQUITY] = equity_usdt(row, lot_row, mark)
-    if row[EQUITY] <= 0.0:  # every share of the observation is of it
-        raise DataError("an account must be worth more than nothing: give cash_usdt above 0 or its open lots")
-    row[START_EQUITY] = _amount(account.get("equity_start_usdt", row[EQUITY]), "equity_start_usdt", least=1e-12)
-    row[PEAK_EQUITY] = max(row[EQUITY], _amount(account.get("peak_equity_usdt", 0.0), "peak_equity_usdt", least=0.0))
-    return row, lot_row
-
-
-def _amount(value: object, name: str, least: float) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value) and value >= least:
-        return float(value)
-    raise DataError(f"account: {name} must be a finite number of at least {least:g}, was {value!r}")
+def _doubt(bundle: PolicyBundle, encoded: Encoded, sigma: float) -> str:
+    """The figure for which market.sizing allows no lot."""
+    uncertainty = float(encoded.std[-1, 0]) / (sigma * math.sqrt(bundle.horizons_bars[0]))
+    if not math.isfinite(uncertainty) or not np.isfinite(encoded.mean[-1, 0]):
+        return ": the forecast is not a finite number"
+    return f": predicted uncertainty {uncertainty:.3g} is above {bundle.manifest.sizing.max_uncertainty:g}"
 
 
 def sizes(

@@ -1,4 +1,8 @@
-"""Logging, set up once from the edge: a console for people, a rotating file, and JSON lines for machines."""
+"""Logging, set up once from the edge: a console for people, a file, and JSON lines for machines.
+
+The files only grow. Several processes share them (a run and its stages), and one that rotated would carry off the
+file under the others' hands; delete them between commands when they are too long.
+"""
 
 import json
 import logging
@@ -7,7 +11,6 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +20,6 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LEVEL_VARIABLE: Final = "BTCAI_LOG_LEVEL"
 PACKAGES: Final = ("btcai", "flows")
 """Whose records are handled; libraries keep their own logging."""
-MAX_FILE_BYTES: Final = 5_000_000
-KEPT_FILES: Final = 3
 
 _HANDLER_PREFIX = "btcai-"
 _LINE = "%(asctime)s.%(msecs)03dZ %(levelname)-8s %(name)s: %(message)s"
@@ -43,6 +44,17 @@ class _JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+
+class _AppendHandler(logging.FileHandler):
+    """Each record is one write at the file's end, so that lines of several processes never mix."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            assert self.stream is not None  # open from the start
+            os.write(self.stream.fileno(), f"{self.format(record)}{self.terminator}".encode())
+        except Exception:  # as every handler of the standard library does
+            self.handleError(record)
 
 
 def setup(level: str | None = None, folder: Path | None = None, *, json_lines: bool = True) -> None:
@@ -96,7 +108,7 @@ def _file_handlers(folder: Path, json_lines: bool) -> list[logging.Handler]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, formatter in formatters.items():
-            file = RotatingFileHandler(folder / name, maxBytes=MAX_FILE_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
+            file = _AppendHandler(folder / name, encoding="utf-8")
             file.setFormatter(formatter)
             file.set_name(f"{_HANDLER_PREFIX}{name}")
             handlers.append(file)

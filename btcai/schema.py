@@ -128,3 +128,4 @@ class Decision:
     forecasts: tuple[Forecast, ...]
     model_version: str
     data_version: str
+    note: str = ""  # the rule of the market that spoke: why the action is not the likeliest one, or that a halt runs

@@ -3,7 +3,6 @@
 Imports happen inside the functions, so that the command line answers at once and a stage loads only what it needs.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from btcai import paths
+from btcai import paths, versions
 from btcai.config import Config, CostConfig
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.schema import BUCKETS, MarketData, Span
@@ -36,7 +35,7 @@ MODEL_CODE = (
     "schema.py",
     "training",
 )
-"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on the same."""
+"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on inference.py."""
 
 
 def validate(config: Config, root: Path) -> None:
@@ -144,13 +143,16 @@ def _days(span: Span, data: MarketData) -> str:
 
 def export(config: Config, root: Path) -> None:
     """artifacts/consolidate -> models/candidate: one ONNX bundle per bucket, parity proven."""
+    from dataclasses import replace
+
     from btcai.training.export import export_bundle
 
-    data, _, scaler = load_features(root)
-    versions = {"data": data_version(root), "code": code_version()}
+    data, splits, scaler = load_features(root)
+    data = replace(data, features=data.features[: splits.sealed.first])  # the proof of parity walks them
+    made_from = {"data": data_version(root), "code": code_version()}
     for bucket in BUCKETS:
         out = root / paths.CANDIDATE / bucket
-        export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, versions, out)
+        export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, made_from, out)
 
 
 def register(config: Config, root: Path) -> None:
@@ -188,14 +190,9 @@ def data_version(root: Path) -> str:
     return str(read_meta(root / paths.FEATURES)["data_version"])
 
 
-def code_version(package: Path = Path(__file__).parent) -> str:
-    """A hash over MODEL_CODE, names and bytes: not the commit, so the same code in two clones is the same version."""
-    digest = hashlib.sha256()
-    for name in MODEL_CODE:
-        files = sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / name]
-        for file in files:
-            digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+def code_version(package: Path = versions.PACKAGE) -> str:
+    """A hash over MODEL_CODE: the same code in two clones is the same version."""
+    return versions.code_sha256(MODEL_CODE, package)
 
 
 def read_metrics(root: Path) -> dict[str, Any]:
@@ -209,7 +206,7 @@ def read_metrics(root: Path) -> dict[str, Any]:
 
 def _judged(found: dict[str, Any], bucket: str) -> Any:
     """A bucket's figures under the severity that is judged; undefined ones (null) come back as nan."""
-    from btcai.tracking import Judged
+    from btcai.recording import Judged
 
     figures = found["strategies"][bucket][found["judged_severity"]]
     numbers = {name: float("nan") if figures[name] is None else figures[name] for name in figures}

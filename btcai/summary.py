@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%} interval"
 TRAINED = ("pretrain_updates", "ppo_updates", "decision_times", "env_steps", "seconds")
 """What a trained bucket's metrics.json says of the effort."""
+MLFLOW_PAGES = r"""DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true \
+MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+.venv/bin/mlflow server --workers 1 \
+--backend-store-uri sqlite:///mlflow/mlflow.db
+then http://127.0.0.1:5000"""
+PREFECT_PAGES = r"""DO_NOT_TRACK=true PREFECT_SERVER_ANALYTICS_ENABLED=false \
+PREFECT_HOME="$PWD/.prefect" .venv/bin/prefect server start
+then http://127.0.0.1:4200"""
+"""To paste: whole in 80 columns, and a pasted server inherits no environment that turned telemetry off."""
 
 
 def decision_json(decision: Decision, standing: Standing | None) -> str:
@@ -34,13 +43,15 @@ def edge_of(standing: Standing | None) -> str:
     return standing.edge if standing else "none"
 
 
-def decision_view(decision: Decision, standing: Standing | None, account: str) -> RenderableType:
-    """A decision with everything it rests on."""
+def decision_view(decision: Decision, standing: Standing | None, account: str, age: str = "") -> RenderableType:
+    """A decision with everything it rests on; age (bar_age) is said beside the bar it was decided at."""
     closed = datetime.fromtimestamp(decision.close_ts_ns // 1_000_000_000, UTC)
     facts = _pairs()
-    facts.add_row("decided at", f"close of {closed:%Y-%m-%d %H:%M} UTC")
+    facts.add_row("decided at", f"close of {closed:%Y-%m-%d %H:%M} UTC" + (f", {age}" if age else ""))
     size = f", a lot of {decision.size_frac:.2%} of equity" if decision.action is Action.BUY else ""
     facts.add_row("action", Text(f"{_spoken(decision.action)}{size}", style="bold"))
+    if decision.note:
+        facts.add_row("rule", Text(decision.note, style="yellow"))
     chances = (f"{_spoken(action)} {decision.probabilities[action]:.1%}" for action in Action)
     facts.add_row("probabilities", ", ".join(chances))
     facts.add_row("account", account)
@@ -49,6 +60,23 @@ def decision_view(decision: Decision, standing: Standing | None, account: str) -
     )
     facts.add_row("data", decision.data_version[:12])
     return Group(facts, _forecasts(decision), _edge_note(decision, standing))
+
+
+def bar_age(close_ts_ns: int, now_ns: int, patch_bars: int) -> str:
+    """How long ago a decision's bar closed; old once the next decision time, patch_bars later, has passed too."""
+    minutes = (now_ns - close_ts_ns) / 60e9
+    if minutes < 0:
+        return f"{_ago(-minutes)} ahead of this computer's clock"
+    old = ": old bars" if minutes * 60 >= patch_bars * BAR_SECONDS else ""
+    return f"closed {_ago(minutes)} ago{old}"
+
+
+def _ago(minutes: float) -> str:
+    """200 -> "3 h": whole units, of the largest that it holds two of."""
+    for unit, size in (("days", 1440.0), ("h", 60.0)):
+        if minutes >= 2 * size:
+            return f"{minutes // size:.0f} {unit}"
+    return f"{minutes // 1:.0f} min"
 
 
 def _forecasts(decision: Decision) -> Table:
@@ -149,7 +177,6 @@ def places_view(root: Path) -> Table:
     placed = [bucket for bucket in BUCKETS if (root / paths.CHAMPION / bucket).is_dir()]
     table.add_row("models", f"{paths.CHAMPION}/{{{','.join(placed)}}}" if placed else f"none yet in {paths.CHAMPION}")
     table.add_row("decide", "btcai decide --bucket scalping --bars FILE")
-    table.add_row("MLflow", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false .venv/bin/mlflow server --workers 1 "
-                  "--backend-store-uri sqlite:///mlflow/mlflow.db   then http://127.0.0.1:5000")  # fmt: skip
-    table.add_row("Prefect", "PREFECT_HOME=$PWD/.prefect .venv/bin/prefect server start   then http://127.0.0.1:4200")
+    table.add_row("MLflow", Text(MLFLOW_PAGES))
+    table.add_row("Prefect", Text(PREFECT_PAGES))
     return table

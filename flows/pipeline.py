@@ -21,6 +21,7 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from btcai import paths
+from btcai.champions import is_whole
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
 from btcai.schema import BUCKETS
@@ -123,8 +124,8 @@ def stage_order(root: Path) -> list[str]:
 
 
 def champions_missing(root: Path) -> bool:
-    """True when a bucket has no champion's files; DVC does not track them, so it would not see it."""
-    return not all((root / paths.CHAMPION / bucket / "manifest.json").is_file() for bucket in BUCKETS)
+    """True when a bucket's champion is not there or damaged; DVC does not track them, so it would not see it."""
+    return not all(is_whole(root / paths.CHAMPION / bucket) for bucket in BUCKETS)
 
 
 def publish(root: Path, states: dict[str, State]) -> None:

@@ -120,8 +120,7 @@ def hand_made_bundle(
     The latent is the newest bar's features. mean * (h + 1), quantiles std * (level - 0.5).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = settings()
-    bucket = config.buckets[bucket_name]
+    bucket = settings().buckets[bucket_name]
     horizons, features = len(bucket.horizons_bars), len(FEATURE_NAMES)
     constants = {
         "gates": np.full((1, 1, 3), 1 / 3),
@@ -149,7 +148,76 @@ def hand_made_bundle(
     ]
     inputs = [_value("latent", ["b", features]), _value("account", ["b", len(ACCOUNT_FEATURES)])]
     _save(folder / "head.onnx", head, inputs, [_value("probabilities", [1, 4]), _value("value", [1])])
+    _write_manifest(folder, bucket_name, changes)
+    return folder
+
+
+def loud_bundle(folder: Path, bucket_name: str = "scalping", seed: int = 0, **changes: Any) -> Path:
+    """A bundle of random linear graphs: actions, forecasts and doubt move with every bar and with the account.
+
+    As a network does, it gives no chance to what the account cannot do.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    bucket = settings().buckets[bucket_name]
+    n, h, q = len(FEATURE_NAMES), len(bucket.horizons_bars), len(QUANTILE_LEVELS)
+    weights = {
+        "to_gates": rng.normal(size=(n, 3)),
+        "to_mean": 0.0005 * rng.normal(size=(n, h)),
+        "to_std": 0.2 * rng.normal(size=(n, h)),
+        "least_std": np.array(-5.0),
+        "levels": 0.001 * (np.array(QUANTILE_LEVELS) - 0.5).reshape(1, 1, 1, q),
+    }
+    window = {"starts": [143], "ends": [2**31], "axes": [1], "newest": -1, "last": [-1]}
+    encoder = [
+        *(_constant(name, value.astype(np.float32)) for name, value in weights.items()),
+        *(_constant(name, np.array(value, np.int64)) for name, value in window.items()),
+        helper.make_node("Slice", ["tokens", "starts", "ends", "axes"], ["decided"]),
+        helper.make_node("Gather", ["decided", "newest"], ["rows"], axis=2),
+        helper.make_node("Tanh", ["rows"], ["latent"]),
+        helper.make_node("MatMul", ["latent", "to_gates"], ["shares"]),
+        helper.make_node("Softmax", ["shares"], ["gates"]),
+        helper.make_node("MatMul", ["latent", "to_mean"], ["mean"]),
+        helper.make_node("MatMul", ["latent", "to_std"], ["log_std"]),
+        helper.make_node("Add", ["log_std", "least_std"], ["shifted"]),
+        helper.make_node("Exp", ["shifted"], ["std"]),
+        helper.make_node("Unsqueeze", ["mean", "last"], ["centre"]),
+        helper.make_node("Add", ["centre", "levels"], ["quantiles"]),
+    ]
+    shapes = {"latent": [n], "gates": [3], "mean": [h], "std": [h], "quantiles": [h, q]}
+    tokens = _value("tokens", ["b", "n", bucket.patch_bars, n])
+    _save(
+        folder / "encoder.onnx", encoder, [tokens], [_value(name, ["b", "m", *rest]) for name, rest in shapes.items()]
+    )
+    account = len(ACCOUNT_FEATURES)
+    allow = np.zeros((account, 4))
+    allow[ACCOUNT_FEATURES.index("can_buy"), 1] = allow[ACCOUNT_FEATURES.index("can_sell"), 2:] = 1e4
+    head = [
+        _constant("to_logits", rng.normal(size=(n + account, 4)).astype(np.float32)),
+        _constant("allow", allow.astype(np.float32)),
+        _constant("forbid", np.array([0.3, -1e4, -1e4, -1e4 - 1.0], np.float32)),
+        _constant("to_value", np.ones((n + account, 1), np.float32)),
+        _constant("flat", np.array([-1], np.int64)),
+        helper.make_node("Concat", ["latent", "account"], ["state"], axis=1),
+        helper.make_node("MatMul", ["state", "to_logits"], ["wanted"]),
+        helper.make_node("MatMul", ["account", "allow"], ["allowed"]),
+        helper.make_node("Add", ["allowed", "forbid"], ["mask"]),
+        helper.make_node("Add", ["wanted", "mask"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        helper.make_node("MatMul", ["state", "to_value"], ["column"]),
+        helper.make_node("Reshape", ["column", "flat"], ["value"]),
+    ]
+    inputs = [_value("latent", ["b", n]), _value("account", ["b", account])]
+    _save(folder / "head.onnx", head, inputs, [_value("probabilities", ["b", 4]), _value("value", ["b"])])
+    _write_manifest(folder, bucket_name, changes)
+    return folder
+
+
+def _write_manifest(folder: Path, bucket_name: str, changes: dict[str, Any]) -> None:
+    """A whole manifest of the graphs in the folder, and a policy.onnx that nobody opens to decide."""
     (folder / "policy.onnx").write_bytes(b"not opened to decide")
+    config = settings()
+    bucket = config.buckets[bucket_name]
     manifest = {
         "bucket": bucket_name,
         "bucket_config": bucket.model_dump(mode="json"),
@@ -162,7 +230,6 @@ def hand_made_bundle(
         "sha256": {name: file_sha256(folder / name) for name in GRAPHS},
     } | changes
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
 
 
 def newest_bars(bars: Bars, stop: int, n: int) -> Bars:

@@ -7,11 +7,11 @@ import numpy as np
 
 from btcai.agent.task import Task
 from btcai.config import Config, ModelConfig, load_config
-from btcai.market.known_answer import LEVELS, known_answer_rules, market_from_returns
+from btcai.market.known_answer import LEVELS, RETURN_SCALE, known_answer_rules, market_from_returns
 from btcai.schema import FloatArray
 from btcai.training.yardstick import known_answer_task
 
-SMALL = ModelConfig(width=16, attention_heads=2, conv_tokens=5, hidden=16, latent=16)
+SMALL = ModelConfig(width=16, attention_heads=2, hidden=16, latent=16)
 LEVEL = LEVELS["easy"]
 
 
@@ -27,7 +27,7 @@ def task_from_returns(
     sigma = LEVEL.sigma_bps / 1e4
     columns = {"return_sigmas": returns / sigma, **signals, "mask": np.ones(len(returns))}
     features = np.stack(list(columns.values()), 1).astype(np.float32)
-    data = market_from_returns(returns, features, tuple(columns), sigma)
+    data = market_from_returns(RETURN_SCALE * returns, features, tuple(columns), RETURN_SCALE * sigma)
     level = replace(LEVEL, cost_bps=cost_bps)
     task = known_answer_task(data, level, settings().buckets["scalping"], valid_bars)
     horizons = task.bucket.model_copy(update={"horizons_bars": (3, 12, 36)})

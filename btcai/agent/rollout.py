@@ -17,6 +17,7 @@ from btcai.market.account import (
     LOT_ENTRY_PRICE,
     N_LOTS,
     PEAK_EQUITY,
+    SINCE_TRADE,
     START_EQUITY,
     new_accounts,
 )
@@ -27,6 +28,8 @@ from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, Floa
 
 N_ACTIONS = len(Action)
 CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
+MOST_DECISIONS = 20_000
+"""Since the last trade of an account that training starts with."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +80,7 @@ def walk(
         uniform = np.zeros((s * agents, m - 1))
     else:
         uniform = rng.random((s * agents, m - 1))
-        open_random_lots(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
+        live_a_little(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
     shape = (s * agents, m - 1)
     observation = np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32)
     value, logp = np.zeros((s * agents, m), np.float32), np.zeros(shape, np.float32)
@@ -100,12 +103,13 @@ def walk(
     )
 
 
-def open_random_lots(
+def live_a_little(
     account: FloatArray, lots: FloatArray, task: Task, bar: IntArray, size_frac: FloatArray, rng: np.random.Generator
 ) -> None:
-    """Give half of the fresh accounts 1 .. max_lots open lots, so that selling is met from the first step on.
+    """Give fresh accounts a past, so that training meets every account that long play leads to.
 
-    Entry prices lie around the mark as if bought up to ten patches ago; equity at the mark stays the start's.
+    Half hold 1 .. max_lots open lots, entered around the mark as if up to ten patches ago; every one has a drawdown, a
+    gain or loss since its start, and a time since its last trade. Equity at the mark stays what it was.
     """
     n, max_lots = len(account), task.rules.max_lots
     mark, sigma = task.bars.mark[bar], task.bars.sigma[bar]
@@ -119,6 +123,12 @@ def open_random_lots(
     lots[..., LOT_ENTRY_BAR] = bar[:, None]
     account[:, N_LOTS] = n_lots
     account[:, CASH] -= lots[..., LOT_BTC].sum(1) * mark
+    # Squared and log-uniform: most accounts are near their peak and traded lately, some are far from either.
+    drawdown = rng.random(n) ** 2 * 0.9 * min(task.rules.drawdown_halt_frac, 0.5)
+    account[:, PEAK_EQUITY] = account[:, EQUITY] / (1.0 - drawdown)
+    account[:, SINCE_TRADE] = np.floor(np.exp(rng.random(n) * np.log(MOST_DECISIONS)))
+    if task.rules.compound:  # else lots are shares of the start's equity, which has to stay
+        account[:, START_EQUITY] = account[:, EQUITY] / (1.0 + task.rules.goal_frac * rng.uniform(-0.5, 1.2, n))
 
 
 @compiled

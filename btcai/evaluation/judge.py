@@ -14,6 +14,9 @@ from btcai.schema import FloatArray, Span
 _DAYS = metrics.DAYS_PER_YEAR
 POSITIVE_FOLDS = 0.6
 """Least share of walk-forward folds with a gain."""
+FAMILY_ERROR = 0.05
+"""Chance that any bucket without an edge passes; every bucket's intervals are as much wider. Trials before this run are
+not counted."""
 RECOMMENDED = "recommended: stay in cash or hold the volatility-targeted position"
 
 Results = Mapping[str, Mapping[str, BacktestResult]]
@@ -59,7 +62,7 @@ class Verdict:
     edge: Literal["proven", "none"]
     text: str
     differences: tuple[tuple[str, float, float], ...]
-    """(baseline, low, high): 95 % interval of this bucket's Sharpe ratio minus the baseline's, same days."""
+    """(baseline, low, high): 1 - FAMILY_ERROR / buckets interval of this bucket's Sharpe ratio minus the baseline's, same days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +98,10 @@ def judge(
     judged = {row.strategy: row for row in rows if row.severity == severity}
     rivals = {name: by[severity] for name, by in baselines.items()}
     worst = {name: min(row.net_return for row in rows if row.strategy == name) for name in results}
+    level = 1 - FAMILY_ERROR / len(results)  # Bonferroni: each bucket is another chance to be lucky
     verdicts = [
-        _verdict(judged[name], worst[name], _differences(by[severity], rivals, **draws)) for name, by in results.items()
+        _verdict(judged[name], worst[name], _differences(by[severity], rivals, level=level, **draws), level)
+        for name, by in results.items()
     ]
     return Judgement(severity=severity, rows=tuple(rows), verdicts=tuple(verdicts))
 
@@ -157,17 +162,19 @@ def _fold_figures(result: BacktestResult, folds: Sequence[Span]) -> tuple[tuple[
 
 
 def _differences(
-    result: BacktestResult, rivals: Mapping[str, BacktestResult], *, seed: int, resamples: int
+    result: BacktestResult, rivals: Mapping[str, BacktestResult], *, level: float, seed: int, resamples: int
 ) -> dict[str, Interval]:
     """Interval of the Sharpe ratio minus each rival's, by the rival's name."""
     returns = daily_returns(result)
     return {
-        name: sharpe_difference_interval(returns, daily_returns(rival), _DAYS, seed=seed, resamples=resamples)
+        name: sharpe_difference_interval(
+            returns, daily_returns(rival), _DAYS, seed=seed, resamples=resamples, level=level
+        )
         for name, rival in rivals.items()
     }
 
 
-def _verdict(row: Row, worst_return: float, intervals: Mapping[str, Interval]) -> Verdict:
+def _verdict(row: Row, worst_return: float, intervals: Mapping[str, Interval], level: float) -> Verdict:
     """Proven only when all three hold: surely above every baseline, most folds up, a gain under the worst costs."""
     up = sum(gain > 0 for gain in row.fold_returns)
     beats_all = bool(intervals) and all(interval.low > 0 for interval in intervals.values())
@@ -176,12 +183,14 @@ def _verdict(row: Row, worst_return: float, intervals: Mapping[str, Interval]) -
     return Verdict(
         bucket=row.strategy,
         edge="proven" if proven else "none",
-        text=_reason(row, worst_return, intervals, up, proven),
+        text=_reason(row, worst_return, intervals, up, proven, level),
         differences=tuple((name, interval.low, interval.high) for name, interval in intervals.items()),
     )
 
 
-def _reason(row: Row, worst_return: float, intervals: Mapping[str, Interval], up: int, proven: bool) -> str:
+def _reason(
+    row: Row, worst_return: float, intervals: Mapping[str, Interval], up: int, proven: bool, level: float
+) -> str:
     if row.did_not_trade:
         return f"no edge shown: {row.strategy} did not trade, so it earned what cash earns; {RECOMMENDED}"
     folds = f"{up} of {len(row.fold_returns)} folds up ({POSITIVE_FOLDS:.0%} needed)"
@@ -191,7 +200,7 @@ def _reason(row: Row, worst_return: float, intervals: Mapping[str, Interval], up
         return f"edge shown: {result}; Sharpe surely above every baseline's (closest: {_named(closest, intervals)})"
     unsure = [name for name, interval in intervals.items() if not interval.low > 0]
     rivals = ", ".join(_named(name, intervals) for name in unsure)
-    against = f"; Sharpe not surely above the baselines' (difference, 95 %: {rivals})" if unsure else ""
+    against = f"; Sharpe not surely above the baselines' (difference, {100 * level:.4g} %: {rivals})" if unsure else ""
     harsher = f"; net {worst_return:+.1%} under the harshest costs" if worst_return <= 0 < row.net_return else ""
     return f"no edge shown: {result}{harsher}{against}; {RECOMMENDED}"
 

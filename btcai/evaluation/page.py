@@ -67,7 +67,7 @@ def render_page(judgement: Judgement, info: Info, days: str, pictures: Mapping[s
         *(_picture(name, content) for name, content in pictures.items()),
         "<h2>Verdicts</h2>",
         _verdicts(judgement.verdicts),
-        "<h2>Sharpe ratio minus each baseline's, 95 % interval</h2>",
+        "<h2>Sharpe ratio minus each baseline's, joint 95 % interval</h2>",
         _differences(judgement.verdicts),
         "<h2>Walk-forward folds</h2>",
         _folds(rows),
@@ -92,8 +92,8 @@ at the end are valued at the last close.</p>
 stationary bootstrap, which keeps runs of similar days together; differences to a baseline resample the same days of
 both. A dash is a figure that is not defined: too few days, no trade, or no variance. The walk-forward score is the mean
 of the folds' Sharpe ratios; a fold without one counts as 0.</p>
-<p>An edge is called proven only if the Sharpe ratio lies surely above every baseline's (the whole 95 % interval of the
-difference above 0), at least {POSITIVE_FOLDS:.0%} of the folds gained, and the net return is positive under every cost
+<p>An edge is called proven only if the Sharpe ratio lies surely above every baseline's (the whole interval of the
+difference above 0, 95 % for all buckets together), at least {POSITIVE_FOLDS:.0%} of the folds gained, and the net return is positive under every cost
 severity.</p>"""
 
 

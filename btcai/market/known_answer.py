@@ -19,8 +19,13 @@ from btcai.market.compiled import compiled
 from btcai.market.kernel import Rules
 from btcai.schema import BAR_NS, Bars, Float32Array, FloatArray, MarketData
 
+RETURN_SCALE = 0.01
+"""Returns, sigma and cost of the traded market over those of the formulas. Nothing but their ratios can be learned, and
+at this size prices hardly move, so that profits add up instead of compounding and an account stays in its range."""
+
 LOT_FRAC = 0.5
-"""size_frac to trade it with, one lot of half the start's equity: the kernel's reward = LOT_FRAC * the formula's."""
+"""size_frac to trade it with, one lot of half the start's equity: the kernel's reward = LOT_FRAC * RETURN_SCALE *
+the formula's."""
 
 _FIRST_OPEN_NS = 1_577_836_800_000_000_000  # 2020-01-01 00:00 UTC
 _START_PRICE = 10_000.0
@@ -213,9 +218,8 @@ def market_from_returns(
     """Simple returns (T,) and features (T, F), mask last -> a market without gaps, open[t+1] = close[t].
 
     A lot decided at the close of t fills at that very price, so with known_answer_rules a bar earns what the formula
-    says times close[t] / entry, because a lot's BTC are fixed at entry. Within some hundred bars that is a few percent;
-    over a long rising holding it compounds (20,000 bars of the best policy on `hard`: 1.6 times the plain sum), which
-    is one more reason to score by policy_value_bps and not by the account's profit.
+    says times close[t] / entry, because a lot's BTC are fixed at entry: next to nothing at RETURN_SCALE, while at full
+    size a long rising holding compounds (20,000 bars of the best policy on `hard`: 1.6 times the plain sum).
     """
     close: FloatArray = np.asarray(_START_PRICE * np.cumprod(1.0 + returns), dtype=np.float64)
     opened = np.concatenate(([_START_PRICE], close[:-1]))
@@ -251,13 +255,14 @@ def known_answer_market(
     columns |= {f"noise_{i:02d}": row for i, row in enumerate(noise)}
     columns["mask"] = np.ones(n_bars)
     features = np.stack(list(columns.values()), axis=1).astype(np.float32)
-    return market_from_returns(returns[0], features, tuple(columns), level.sigma_bps / 1e4), drift[0]
+    traded = RETURN_SCALE * returns[0]
+    return market_from_returns(traded, features, tuple(columns), RETURN_SCALE * level.sigma_bps / 1e4), drift[0]
 
 
 def known_answer_rules(level: Level) -> Rules:
     """One lot, the level's cost as the only one, no limits, nothing compounding; reward = profit / start's equity."""
     return Rules(
-        fee_frac=level.cost_bps / 1e4,
+        fee_frac=RETURN_SCALE * level.cost_bps / 1e4,
         half_spread_frac=0.0,
         impact_coef=0.0,
         max_volume_share=1.0,

@@ -1,5 +1,8 @@
 """Limits on an account, the same in training, backtest and live: who may open a lot, and the two halts.
 
+In training and backtest the kernel calls them on every bar; live, `decide` calls them on the account it is told of
+(btcai/holdings.py), and whoever keeps that account restarts its peak and its day's start when a halt ends, as below.
+
 Daily halt: equity daily_loss_halt_frac below where the UTC day began: no new lots until cool_down_bars have passed; the
 day's start then restarts at the equity of the moment. Drawdown halt: drawdown_halt_frac below the peak: all lots are
 closed (again on every bar until none is left) and no new lots until cool_down_bars have passed; the peak then restarts
@@ -58,7 +61,10 @@ def start_day(account: FloatArray, day: int) -> None:
 def apply_halts(
     account: FloatArray, daily_loss_halt_frac: float, drawdown_halt_frac: float, cool_down_bars: int
 ) -> None:
-    """End of a bar, equity marked: count down a halt, trip one, and order the close of a drawdown halt."""
+    """End of a bar, equity marked: count down a halt, trip one, and order the close of a drawdown halt.
+
+    That order replaces any other that waits. A second call at the same close counts a bar too many, and else agrees.
+    """
     if account[HALT] != NO_HALT:
         account[COOL_DOWN] -= 1
         if account[COOL_DOWN] <= 0:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from btcai.models.actor_critic import ActorCritic
+from btcai.schema import TOKENS
 
 
 class EncoderGraph(nn.Module):
@@ -27,7 +28,7 @@ class EncoderGraph(nn.Module):
 
     def unit(self, tokens: Tensor) -> Tensor:
         """sigma * sqrt(horizon) at each decision time: (B, M, H)."""
-        return tokens[:, 143:, -1, self.column].exp().unsqueeze(-1) * self.root_horizon
+        return tokens[:, TOKENS - 1 :, -1, self.column].exp().unsqueeze(-1) * self.root_horizon
 
 
 class HeadGraph(nn.Module):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from btcai.features.scaling import CLIP
+
 
 class PatchStem(nn.Module):
     """Scaled bars of one patch -> one token embedding; the scaler lives here, so it travels with the weights.
@@ -21,8 +23,8 @@ class PatchStem(nn.Module):
         self.embed = nn.Linear(patch_bars * n_features, width)
 
     def scale(self, tokens: Tensor) -> Tensor:
-        """Standardise, clip to +-5, and set the rows of missing bars to zero; same shape."""
-        scaled = ((tokens - self.feature_mean) / self.feature_std).clamp(-5.0, 5.0)
+        """Standardise, clip to +-CLIP, and set the rows of missing bars to zero; same shape."""
+        scaled = ((tokens - self.feature_mean) / self.feature_std).clamp(-CLIP, CLIP)
         return scaled * tokens[..., -1:]
 
     def forward(self, scaled: Tensor) -> Tensor:

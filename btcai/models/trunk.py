@@ -20,6 +20,9 @@ POOLS = ((4, 0), (8, 4), (16, 12), (16, 28), (32, 44), (32, 76), (32, 108))
 KEYS, STRIDE = 35, 4
 """The attention branch reads 35 sums of 4 tokens, at t, t-4, ..., t-136."""
 
+CONV_TOKENS = TOKENS + 1 - KEYS * STRIDE
+"""Tokens that the causal convolution mixes: what the pools leave of the window, 5."""
+
 CHUNK = 32
 """Queries that share one block of keys in the banded form."""
 
@@ -29,13 +32,9 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ModelConfig, n_features: int) -> None:
         super().__init__()
-        if config.conv_tokens != TOKENS + 1 - KEYS * STRIDE:
-            raise ValueError(
-                f"conv_tokens must be {TOKENS + 1 - KEYS * STRIDE} for the pools to tile, was {config.conv_tokens}"
-            )
         width, latent = config.width, config.latent
-        self.heads, self.conv_tokens = config.attention_heads, config.conv_tokens
-        self.mix = nn.Linear(self.conv_tokens * width, width)
+        self.heads = config.attention_heads
+        self.mix = nn.Linear(CONV_TOKENS * width, width)
         self.convolution = nn.Linear((1 + len(POOLS)) * width, latent)
         memory = width // 2  # the LSTM is the dearest branch: seven steps a decision time
         self.lstm_input = nn.Linear(width, 4 * memory)
@@ -69,9 +68,9 @@ class Trunk(nn.Module):
         return latent, gates
 
     def _mix(self, embeddings: Tensor) -> Tensor:
-        """Causal convolution over `conv_tokens`, half through GELU, half linear: (B, N, W) -> (B, N - 4, W)."""
-        n = embeddings.shape[1] - self.conv_tokens + 1
-        window = torch.cat([embeddings[:, k : k + n] for k in range(self.conv_tokens)], -1)
+        """Causal convolution over CONV_TOKENS, half through GELU, half linear: (B, N, W) -> (B, N - 4, W)."""
+        n = embeddings.shape[1] - CONV_TOKENS + 1
+        window = torch.cat([embeddings[:, k : k + n] for k in range(CONV_TOKENS)], -1)
         curved, straight = self.mix(window).chunk(2, -1)
         mixed: Tensor = torch.cat([fn.gelu(curved), straight], -1)
         return mixed

@@ -32,7 +32,7 @@ def save_model(model: ActorCritic, folder: Path) -> None:
 def load_model(folder: Path, bucket_name: str, config: Config) -> ActorCritic:
     """The saved network in evaluation mode; ArtifactError names the command that makes it."""
     path = folder / WEIGHTS
-    remedy = f"make it with: btcai stage train@{bucket_name}"
+    remedy = "make it with: btcai run"
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; {remedy}")
     model = new_model(config, bucket_name)

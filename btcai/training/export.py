@@ -78,7 +78,7 @@ def prove_parity(
     """
     rng = np.random.default_rng(0)
     first = data.warmup_bars + bundle.lookback_bars
-    ends = np.linspace(first, len(data), windows, dtype=np.int64)
+    ends = np.linspace(first, len(data.features), windows, dtype=np.int64)
     account = _random_accounts(windows, rng)
     encoder = EncoderGraph(model, bundle.horizons_bars, LOG_SIGMA).eval()
     head = HeadGraph(model).eval()

@@ -26,7 +26,8 @@ from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
 from btcai.training.checkpoint import load_model, new_model, save_model, set_up_torch
-from btcai.training.trainer import Row, forecasts, pretrain, train_ppo, validate
+from btcai.training.play import forecasts, validate
+from btcai.training.trainer import Row, pretrain, train_ppo
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def train_bucket(
     curves: Curves = []
     rows = pretrain(model, task, config.pretrain, budget.pretrain_updates, rng)
     _record(curves, rows, f"{bucket_name}: prediction", budget.pretrain_updates)
+    calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
     _record(
         curves, train_ppo(model, task, config.ppo, budget.ppo_updates, rng), f"{bucket_name}: PPO", budget.ppo_updates
     )
@@ -146,12 +148,15 @@ def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
     model.std_factor.fill_(1.0)
     seen = forecasts(model, task, task.valid)
     before = coverage(seen.target, seen.known, seen.quantiles[..., 0], seen.quantiles[..., -1])
-    fitted = fit_static(seen.target, seen.known, seen.mean, seen.std, seen.quantiles, np.asarray(QUANTILE_LEVELS))
+    overlap = np.maximum(1.0, np.asarray(task.bucket.horizons_bars) / task.patch_bars)
+    levels = np.asarray(QUANTILE_LEVELS)
+    fitted = fit_static(seen.target, seen.known, seen.mean, seen.std, seen.quantiles, levels, overlap)
     model.quantile_offset.copy_(torch.from_numpy(fitted.offset))
     model.std_factor.copy_(torch.from_numpy(fitted.std_factor))
     metrics: dict[str, float] = {}
     for h, horizon in enumerate(task.bucket.horizons_bars):
         rows = seen.known[:, h]
+        metrics[f"valid_outcomes_{horizon}"] = float(rows.sum() / overlap[h])  # that do not overlap
         metrics[f"valid_coverage_90_raw_{horizon}"] = float(before[h])
         metrics[f"valid_ic_{horizon}"] = correlation(seen.mean[rows, h], seen.target[rows, h])
     return metrics

@@ -2,42 +2,27 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from btcai.agent.ppo import Batch, gae, ppo_update
-from btcai.agent.rollout import HeadWeights, Rollout, walk
-from btcai.agent.task import Stretches, Task, clock_decisions, sample_stretches, stretches_at
+from btcai.agent.rollout import Rollout
+from btcai.agent.task import Stretches, Task, sample_stretches, stretches_at
 from btcai.config import PpoConfig, PretrainConfig
 from btcai.errors import DataError
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import forecast_loss
-from btcai.schema import ACCOUNT_FEATURES, TOKENS, BoolArray, Float32Array, FloatArray, IntArray, Span
+from btcai.schema import TOKENS, Action
+from btcai.training.play import choose_hold_bias, collect
 
 Row = dict[str, float]
 
 HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
 VALIDATIONS = 8  # times a phase of training looks at the validation span
-ENCODE_CHUNK = 1024  # decision times encoded at once outside training: bounds memory
-LOTS = ACCOUNT_FEATURES.index("lots_frac")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """Greedy play on the validation span from a flat account, mean over phases of the patch.
-
-    score: sum of rewards; net_log_return: of equity, after costs; exposure_frac: share of lots open; trades: decisions
-    that were not HOLD.
-    """
-
-    score: float
-    net_log_return: float
-    exposure_frac: float
-    trades: float
 
 
 def pretrain(
@@ -83,101 +68,22 @@ def train_ppo(
         left = 1 - update / updates
         _set_rate(optimizer, config.learning_rate * left)
         stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
-        rollout = collect(model, with_cost_share(task, update, updates, config), stretches, config.agents, rng)
         if update == 0 and float(model.reward_scale) == 1.0:
-            model.reward_scale.fill_(reward_unit(rollout, task.bucket.discount))
+            at_full_cost = collect(model, task, stretches, config.agents, rng)
+            model.reward_scale.fill_(reward_unit(at_full_cost, task.bucket.discount))
+        rollout = collect(model, with_cost_share(task, update, updates, config), stretches, config.agents, rng)
         batch = _batch(model, task, stretches, rollout, config)
-        losses = ppo_update(model, optimizer, batch, config, config.entropy_coef * (0.1 + 0.9 * left), rng)
+        losses = ppo_update(model, optimizer, batch, config, entropy_at(update, updates, config), rng)
         _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
         row = {**asdict(losses), "reward": float(rollout.reward.mean()), **_terms(rollout)}
         if _is_due(update, updates):
-            validation = validate(average, task)
+            validation, bias = choose_hold_bias(average, task)
             row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
             if validation.score >= best:  # of equals the latest: it has learned most
                 best, kept = validation.score, copy.deepcopy(average.state_dict())
+                kept["head.policy.bias"][Action.HOLD] += bias
         yield row
     model.load_state_dict(kept)
-
-
-@torch.no_grad()
-def collect(
-    model: ActorCritic, task: Task, stretches: Stretches, agents: int, rng: np.random.Generator | None
-) -> Rollout:
-    """Encode each decision time once, then walk `agents` accounts along every stretch with the head alone."""
-    encoding = model.encode(torch.from_numpy(stretches.tokens), banded=stretches.bars.shape[1] % 128 == 0)
-    if rng is not None:
-        model.refresh_signal_scale(encoding)
-    size_frac, allowed = _sizes(model, task, encoding, stretches.bars)
-    projected = model.head.market(model.latent(encoding)).numpy()
-    return walk(task, stretches.bars, projected, head_weights(model), size_frac, allowed, agents, rng)
-
-
-def validate(model: ActorCritic, task: Task, span: Span | None = None, phases: int = 4) -> Validation:
-    """Greedy play over the validation span (or another), at up to `phases` phases of the patch."""
-    span = span or task.valid
-    results = []
-    for phase in np.linspace(0, task.patch_bars, min(phases, task.patch_bars), endpoint=False).astype(int):
-        rollout = play(model, task, clock_decisions(task, span, int(phase)))
-        results.append(
-            (
-                rollout.reward.sum(),
-                rollout.terms[..., 0].sum(),
-                rollout.observation[..., LOTS].mean(),
-                (rollout.action != 0).sum(),
-            )
-        )
-    score, net, exposure, trades = np.mean(results, 0)
-    return Validation(score=score, net_log_return=net, exposure_frac=exposure, trades=trades)
-
-
-@torch.no_grad()
-def play(model: ActorCritic, task: Task, decision_bars: IntArray) -> Rollout:
-    """One flat account, greedily, over consecutive decision bars (D,)."""
-    projected, sizes, allowed = [], [], []
-    for bars, encoding, _ in _encode_all(model, task, decision_bars, Span(0, len(task.features))):
-        size_frac, entry_allowed = _sizes(model, task, encoding, bars)
-        projected.append(model.head.market(model.latent(encoding)).numpy())
-        sizes.append(size_frac)
-        allowed.append(entry_allowed)
-    return walk(
-        task, decision_bars[None], np.concatenate(projected, 1), head_weights(model),
-        np.concatenate(sizes, 1), np.concatenate(allowed, 1), 1, None,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Forecasts:
-    """Forecasts beside outcomes at D decision times, in units of sigma * sqrt(horizon).
-
-    target, known, mean, std (D, H); quantiles (D, H, Q).
-    """
-
-    target: Float32Array
-    known: BoolArray
-    mean: Float32Array
-    std: Float32Array
-    quantiles: Float32Array
-
-
-@torch.no_grad()
-def forecasts(model: ActorCritic, task: Task, span: Span) -> Forecasts:
-    """Forecasts at every decision time of the span at one phase, with the outcomes that lie inside the span."""
-    parts = []
-    for _, encoding, stretch in _encode_all(model, task, clock_decisions(task, span, 0), span):
-        calibrated = (tensor[0].numpy() for tensor in model.calibrated(encoding))
-        parts.append((stretch.target[0], stretch.known[0], *calibrated))
-    target, known, mean, std, quantiles = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Forecasts(target=target, known=known, mean=mean, std=std, quantiles=quantiles)
-
-
-def _encode_all(
-    model: ActorCritic, task: Task, decision_bars: IntArray, span: Span
-) -> Iterator[tuple[IntArray, Encoding, Stretches]]:
-    """Encode consecutive decision bars (D,) in chunks of (1, M); targets are known inside `span` only."""
-    for chunk in range(0, len(decision_bars), ENCODE_CHUNK):
-        bars = decision_bars[None, chunk : chunk + ENCODE_CHUNK]
-        stretch = stretches_at(task, span, bars)
-        yield bars, model.encode(torch.from_numpy(stretch.tokens)), stretch
 
 
 @torch.no_grad()
@@ -186,16 +92,13 @@ def forecast_error(model: ActorCritic, held_out: Stretches) -> float:
     return float(_forecast_loss(model, model.encode(torch.from_numpy(held_out.tokens)), held_out))
 
 
-def head_weights(model: ActorCritic) -> HeadWeights:
-    """The head's account half as contiguous arrays."""
-    head = model.head
-    return HeadWeights(
-        account=_array(head.account.weight.T),
-        policy=_array(head.policy.weight.T),
-        policy_bias=_array(head.policy.bias),
-        value=_array(head.value.weight[0]),
-        value_bias=head.value.bias.item(),
-    )
+def entropy_at(update: int, updates: int, config: PpoConfig) -> float:
+    """The entropy coefficient, falling to zero over the first entropy_frac of the updates.
+
+    With a bonus left a policy prefers to trade with a small probability at each decision: as good when sampled, but its
+    likeliest action, which is what is traded, is to wait.
+    """
+    return config.entropy_coef * max(0.0, 1 - update / max(1.0, config.entropy_frac * updates))
 
 
 def with_cost_share(task: Task, update: int, updates: int, config: PpoConfig) -> Task:
@@ -239,16 +142,6 @@ def _batch(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollou
     )
 
 
-def _sizes(model: ActorCritic, task: Task, encoding: Encoding, bars: IntArray) -> tuple[FloatArray, BoolArray]:
-    """Lot sizes and entry permissions (S, M) from the shortest horizon's forecast."""
-    mean, std, _ = model.calibrated(encoding)
-    sigma = task.bars.sigma[bars]
-    unit = sigma * task.bucket.horizons_bars[0] ** 0.5
-    flat = (mean[..., 0].numpy() * unit).ravel(), (std[..., 0].numpy() * unit).ravel(), sigma.ravel()
-    size_frac, allowed = task.sizes(*flat)
-    return size_frac.reshape(bars.shape), allowed.reshape(bars.shape)
-
-
 def _forecast_loss(model: ActorCritic, encoding: Encoding, batch: Stretches) -> Tensor:
     return forecast_loss(
         encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles,
@@ -289,7 +182,3 @@ def _is_due(update: int, updates: int) -> bool:
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def _array(weight: Tensor) -> Float32Array:
-    return np.ascontiguousarray(weight.detach().numpy())

@@ -10,6 +10,7 @@ from btcai.config import BucketConfig, ModelConfig, PpoConfig, PretrainConfig
 from btcai.market.kernel import bar_arrays
 from btcai.market.known_answer import (
     LOT_FRAC,
+    RETURN_SCALE,
     Level,
     Score,
     hidden_positions,
@@ -20,11 +21,11 @@ from btcai.market.known_answer import (
     shown_positions,
 )
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import ACCOUNT_FEATURES, BoolArray, FloatArray, MarketData, Span
-from btcai.training.trainer import play, pretrain, train_ppo
+from btcai.schema import BoolArray, FloatArray, MarketData, Span
+from btcai.training.play import LOTS, play
+from btcai.training.trainer import pretrain, train_ppo
 
 HORIZONS_BARS = (3, 12, 36, 108)
-LOTS = ACCOUNT_FEATURES.index("lots_frac")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def mark(agent: ActorCritic, level: Level, *, shown: bool, bucket: BucketConfig,
         task = known_answer_task(data, level, bucket, valid_bars=n_bars)
         decisions = clock_decisions(task, task.valid, 0)
         positions = play(agent, task, decisions).observation[0, 0, 1:, LOTS].astype(np.float64)
-        returns = data.bars.close / data.bars.open - 1
+        returns = (data.bars.close / data.bars.open - 1) / RETURN_SCALE
         optimal = shown_positions(drift[None], level) if shown else hidden_positions(returns[None], level)
         held = decisions[:-1]
         earned.append(policy_value_bps(positions, drift[held], level.cost_bps))

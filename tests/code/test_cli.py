@@ -1,6 +1,7 @@
 """The command line: quick to answer, one line per error, and every change of a setting is printed."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import yaml
 from btcai import cli, datasets, paths, summary
 from btcai.champions import Standing
 from btcai.config import load_config, set_param
-from btcai.errors import ConfigError, DataError
+from btcai.environment import TELEMETRY_OFF
+from btcai.errors import DataError
 from btcai.schema import Action, Decision, Forecast
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +49,15 @@ DECISION = Decision(
 
 
 def standing(edge: str) -> Standing:
-    fields = {"bucket": "scalping", "version": 3, "data_version": "d", "code_version": "c", "score": 0.5, "run_id": "r"}
+    fields = {
+        "bucket": "scalping",
+        "version": 3,
+        "data_version": "d",
+        "code_version": "c",
+        "judged_on": "t",
+        "score": 0.5,
+        "run_id": "r",
+    }
     return Standing(**fields, edge=edge)  # type: ignore[arg-type]
 
 
@@ -165,14 +175,18 @@ def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
     assert cli._read_account(None) is None
 
 
-def test_set_param_keeps_comments_and_refuses_what_the_rules_refuse(project: Path) -> None:
-    before = Path("params.yaml").read_text(encoding="utf-8")
-    assert set_param(Path("params.yaml"), "data.market", "btcusdt") == ("simulated", "btcusdt")
-    after = Path("params.yaml").read_text(encoding="utf-8")
-    assert after == before.replace("market: simulated", "market: btcusdt")
-    with pytest.raises(ConfigError, match="profile"):
-        set_param(Path("params.yaml"), "profile", "huge")
-    assert Path("params.yaml").read_text(encoding="utf-8") == after
+@pytest.mark.parametrize(("label", "tools"), [("MLflow", ("DO_NOT", "MLFLOW")), ("Prefect", ("DO_NOT", "PREFECT"))])
+def test_the_servers_to_paste_phone_nobody(
+    project: Path, capsys: pytest.CaptureFixture[str], label: str, tools: tuple[str, ...]
+) -> None:
+    cli._print(summary.places_view(project))
+    shown = capsys.readouterr().out
+    command = shown.partition(label)[2].partition("then http")[0]
+    words = shlex.split(command.replace("\\ ", " ").replace("\\\n", " "))
+    server = next(place for place, word in enumerate(words) if word.startswith(".venv/bin/"))
+    needed = {f"{name}={value}" for name, value in TELEMETRY_OFF.items() if name.startswith(tools)}
+    assert needed <= set(words[:server])
+    assert all(len(line.rstrip()) <= 80 for line in shown.splitlines())
 
 
 def test_an_unknown_profile_changes_nothing(project: Path) -> None:

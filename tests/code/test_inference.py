@@ -14,8 +14,7 @@ from learning_tasks import settings
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
 from btcai.features.pipeline import WARMUP_BARS
-from btcai.inference import MANIFEST, account_rows, decide, load_bundle
-from btcai.market.account import CASH, EQUITY, LOT_COST_USDT, N_LOTS, PEAK_EQUITY, START_EQUITY
+from btcai.inference import MANIFEST, decide, load_bundle
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
 
 NEEDED = {"scalping": TOKENS + WARMUP_BARS, "medium": 10 * TOKENS + WARMUP_BARS}
@@ -69,7 +68,8 @@ def test_size_aims_at_the_target_volatility_shared_by_the_lots(buying: Path) -> 
 
 def test_only_a_buy_has_a_size(tmp_path: Path) -> None:
     bundle = load_bundle(hand_made_bundle(tmp_path, logits=(0.0, 0.0, 0.0, 1.0)))
-    decision = decide(bundle, bars(NEEDED["scalping"]))
+    lot = {"btc": 0.1, "entry_price": 30_000.0}
+    decision = decide(bundle, bars(NEEDED["scalping"]), {"cash_usdt": 1e5, "lots": [lot]})
     assert (decision.action, decision.size_frac) == (Action.CLOSE_ALL, 0.0)
 
 
@@ -78,6 +78,8 @@ def test_a_buy_under_too_much_doubt_becomes_hold(tmp_path: Path) -> None:
     decision = decide(bundle, bars(NEEDED["scalping"]))
     assert (decision.action, decision.size_frac) == (Action.HOLD, 0.0)
     assert decision.probabilities[Action.BUY] > 0.4  # what the network said stays readable
+    uncertainty = 0.5 / (float(market().sigma[8999]) * 3**0.5)
+    assert decision.note == f"a lot is not allowed: predicted uncertainty {uncertainty:.3g} is above 3"
 
 
 def test_a_buy_of_nothing_becomes_hold(tmp_path: Path) -> None:
@@ -87,6 +89,7 @@ def test_a_buy_of_nothing_becomes_hold(tmp_path: Path) -> None:
     gaining = decide(load_bundle(hand_made_bundle(tmp_path / "gain", sizing=sizing, mean=0.001)), given)
     losing = decide(load_bundle(hand_made_bundle(tmp_path / "loss", sizing=sizing, mean=-0.001)), given)
     assert (gaining.action, losing.action) == (Action.BUY, Action.HOLD)
+    assert (gaining.note, losing.note) == ("", "a lot's size is 0: the forecast promises no gain")
 
 
 @pytest.mark.parametrize("newer", range(10))
@@ -130,43 +133,6 @@ def test_no_account_is_a_flat_one_with_the_bundles_equity(buying: Path) -> None:
     assert decide(bundle, given) == decide(bundle, given, {"cash_usdt": 100_000})
 
 
-@pytest.mark.parametrize(
-    ("account", "message"),
-    [
-        ({"cash_usdt": 1.0, "cash": 1.0}, "remove cash$"),
-        ({}, 'needs "cash_usdt"'),
-        ({"cash_usdt": -1.0}, "cash_usdt must be a finite number of at least 0, was -1.0"),
-        ({"cash_usdt": True}, "cash_usdt must be a finite number"),
-        ({"cash_usdt": "5"}, "cash_usdt must be a finite number"),
-        ({"cash_usdt": float("nan")}, "cash_usdt must be a finite number"),
-        ({"cash_usdt": 0.0, "equity_start_usdt": 5.0}, "worth more than nothing"),
-        ({"cash_usdt": 1.0, "equity_start_usdt": 0.0}, "equity_start_usdt must be"),
-        ({"cash_usdt": 1.0, "peak_equity_usdt": -1.0}, "peak_equity_usdt must be"),
-        ({"cash_usdt": 1.0, "lots": [{"btc": 1.0, "entry_price": 1.0}] * 3}, "at most 2 open lots, the account has 3"),
-        ({"cash_usdt": 1.0, "lots": [{"btc": 0.0, "entry_price": 1.0}]}, r"lots\[0\].btc must be"),
-        ({"cash_usdt": 1.0, "lots": [{"btc": 1.0}]}, r"lots\[0\].entry_price must be .* was None"),
-        ({"cash_usdt": 1.0, "lots": [{"btc": 1.0, "price": 1.0}]}, "lots must be a list of"),
-        ({"cash_usdt": 1.0, "lots": {"btc": 1.0}}, "lots must be a list of"),
-        ({"cash_usdt": 1.0, "lots": None}, "lots must be a list of"),
-        ({"cash_usdt": 1.0, "lots": ["1 btc"]}, "lots must be a list of"),
-    ],
-)
-def test_an_account_that_cannot_be_is_refused_by_name(account: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        account_rows(account, max_lots=2, mark=30_000.0)
-
-
-def test_a_described_account_is_valued_at_the_mark() -> None:
-    lots = [{"btc": 0.5, "entry_price": 20_000.0}, {"btc": 0.25, "entry_price": 40_000}]
-    described = {"cash_usdt": 1000, "lots": lots, "equity_start_usdt": 20_000, "peak_equity_usdt": 50_000.0}
-    row, lot_rows = account_rows(described, max_lots=3, mark=30_000.0)
-    assert row[[CASH, N_LOTS]].tolist() == [1000.0, 2.0]
-    assert row[EQUITY] == 1000 + 0.75 * 30_000
-    assert row[[START_EQUITY, PEAK_EQUITY]].tolist() == [20_000.0, 50_000.0]
-    assert lot_rows[:, LOT_COST_USDT].tolist() == [10_000.0, 10_000.0, 0.0]
-    assert account_rows({"cash_usdt": 7, "peak_equity_usdt": 3}, 1, 1.0)[0][PEAK_EQUITY] == 7.0  # a peak is never below
-
-
 def test_a_missing_bundle_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no bundle in .*; make one with: btcai run"):
         load_bundle(tmp_path)
@@ -187,6 +153,44 @@ def test_a_manifest_cut_short_is_refused(tmp_path: Path) -> None:
     path = hand_made_bundle(tmp_path) / MANIFEST
     path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"manifest.json is not valid JSON .*btcai run"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"sha256": None}, "sha256"),
+        ({"sha256": ["abc"]}, "sha256"),
+        ({"rules": {"fee_frac": 0.001}}, "rules"),
+        ({"bucket_config": {}}, "bucket_config"),
+        ({"sizing": {"strategy": "all in"}}, "sizing"),
+        ({"versions": {}}, "versions.data"),
+        ({"equity_usdt": 0}, "equity_usdt"),
+        ({"warmup_bars": "many"}, "warmup_bars"),
+    ],
+)
+def test_a_manifest_with_a_damaged_part_is_refused_by_its_name(
+    tmp_path: Path, change: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(
+        ArtifactError, match=rf"manifest.json is damaged \({where}.*remake it with: btcai run"
+    ) as refused:
+        load_bundle(hand_made_bundle(tmp_path, **change))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_manifest_without_any_of_its_keys_is_refused(tmp_path: Path) -> None:
+    path = hand_made_bundle(tmp_path) / MANIFEST
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for key in whole:
+        path.write_text(json.dumps({name: part for name, part in whole.items() if name != key}), encoding="utf-8")
+        with pytest.raises(ArtifactError, match=f"damaged .{key}: Field required"):
+            load_bundle(tmp_path)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"damaged \(the whole"):
+        load_bundle(tmp_path)
+    path.write_text(json.dumps(whole | {"sha256": {}}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"encoder.onnx is missing or not the file"):
         load_bundle(tmp_path)
 
 

@@ -112,18 +112,21 @@ def test_json_lines_may_be_left_out(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["btcai.log"]
 
 
-def test_file_rotates_and_keeps_three_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 200)
-    logs.setup("INFO", tmp_path)
-    for number in range(50):
-        logger.info("record %d", number)
-    assert sorted(path.name for path in tmp_path.glob("btcai.log*")) == [
-        "btcai.log",
-        "btcai.log.1",
-        "btcai.log.2",
-        "btcai.log.3",
-    ]
-    assert "record 49" in (tmp_path / "btcai.log").read_text(encoding="utf-8")
+def test_processes_that_share_the_files_lose_and_mix_no_line(tmp_path: Path) -> None:
+    """4 processes x 300 lines of 6 kB: 7.2 MB, more than a rotating file would hold."""
+    code = (
+        "import logging, pathlib, sys; from btcai import logs; logs.setup('INFO', pathlib.Path(sys.argv[1]))\n"
+        "for number in range(300): logging.getLogger('btcai').info(f'{sys.argv[2]} {number} ' + 'x' * 6000)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    running = [subprocess.Popen([*command, name], stderr=subprocess.DEVNULL) for name in "abcd"]
+    assert [process.wait(timeout=60) for process in running] == [0, 0, 0, 0]
+    expected = {f"{name} {number} {'x' * 6000}" for name in "abcd" for number in range(300)}
+    messages = [str(record["message"]) for record in json_records(tmp_path)]
+    assert (len(messages), set(messages)) == (1200, expected)
+    lines = (tmp_path / "btcai.log").read_text(encoding="utf-8").splitlines()
+    assert {line.partition("btcai: ")[2] for line in lines} == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["btcai.jsonl", "btcai.log"]
 
 
 def test_folder_that_is_a_file_is_refused_with_a_remedy(tmp_path: Path) -> None:

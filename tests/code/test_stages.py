@@ -1,18 +1,28 @@
 """Stages: glue that reads and writes files, and a graph that lists exactly what each stage depends on."""
 
+import ast
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from btcai import paths, stages
-from btcai.config import load_config
+from btcai import paths, stages, versions
+from btcai.config import Config, load_config
 from btcai.errors import ArtifactError, ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
+
+EXEMPT = {"errors", "logs", "paths", "environment", "stages"}
+"""They change no result."""
+EXEMPT |= {"config", "versions"}
+"""config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
+AT_HAND_OVER = {"inference", "features.pipeline"}
+"""Training imports names of them; what they compute it meets as artifacts/features, or never."""
+EXEMPT_IN = {"train": AT_HAND_OVER, "consolidate": AT_HAND_OVER}
 
 
 def graph() -> dict[str, dict[str, object]]:
@@ -38,8 +48,89 @@ def test_the_code_a_stage_depends_on_exists() -> None:
             assert (ROOT / path).exists(), f"{name}: {path}"
 
 
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Modules of btcai that the code imports when it runs, without "btcai."; imports for type hints are left out."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "btcai":
+            names = [".".join(f"{node.module}.{alias.name}".split(".")[1:]) for alias in node.names]
+            inside = [name for name in names if file_of(name).is_file()]
+            yield from inside or [str(node.module).removeprefix("btcai.")]
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+def file_of(module: str) -> Path:
+    return ROOT / "btcai" / f"{module.replace('.', '/')}.py"
+
+
+def closure(modules: Iterable[str], exempt: set[str]) -> set[str]:
+    """The modules and all they import, each, up to those exempt."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in found | exempt:
+            found.add(module)
+            waiting += imported([ast.parse(file_of(module).read_text(encoding="utf-8"))])
+    return found
+
+
+def imported_by_stage(function: str) -> set[str]:
+    """What a function of stages.py imports, with the functions of stages.py that it calls, and the file's own head."""
+    tree = ast.parse(file_of("stages").read_text(encoding="utf-8"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    called, waiting = set[str](), [function]
+    while waiting:
+        name = waiting.pop()
+        called.add(name)
+        names = {node.id for node in ast.walk(functions[name]) if isinstance(node, ast.Name)}
+        waiting += [other for other in names & set(functions) if other not in called]
+    head = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+    return set(imported([*head, *(functions[name] for name in called)]))
+
+
+@pytest.mark.parametrize("name", ["validate", "features", "train", "consolidate", "evaluate", "export", "register"])
+def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
+    exempt = (EXEMPT - ({"versions"} if name == "register" else set())) | EXEMPT_IN.get(name, set())
+    listed = code_of(graph()[name])
+    missing = {
+        path
+        for module in closure(imported_by_stage(name), exempt)
+        if not listed & {path := file_of(module).relative_to(ROOT).as_posix(), *map(str, Path(path).parents)}
+    }
+    assert missing == set()
+
+
+def test_the_import_closure_is_found() -> None:
+    found = closure(imported_by_stage("validate"), EXEMPT)
+    assert found == {"schema", "data.frame", "data.page", "data.sources", "data.store", "data.validation"}
+
+
+def test_what_has_no_part_in_judging_is_not_imported_by_it() -> None:
+    judging = closure(["evaluation.backtest", "evaluation.judge"], EXEMPT)
+    assert {"evaluation.walk", "evaluation.metrics", "market.kernel", "market.execution"} <= judging
+    assert not {file_of(module).relative_to(ROOT / "btcai").as_posix() for module in judging} & (
+        versions.NO_PART_IN_JUDGING
+    )
+    assert all((ROOT / "btcai" / name).is_file() for name in versions.NO_PART_IN_JUDGING)
+
+
+def test_a_change_of_the_consolidation_budget_trains_no_bucket_again() -> None:
+    budgets = {
+        name: {key for key in graph()[name]["params"] if key.startswith("profiles")}  # type: ignore[attr-defined]
+        for name in ("train", "consolidate")
+    }
+    assert budgets["train"] == {"profiles.${profile}.pretrain_updates", "profiles.${profile}.ppo_updates"}
+    assert budgets["consolidate"] == {"profiles.${profile}.consolidate_updates"}
+
+
 def test_export_depends_on_the_code_that_its_version_hashes() -> None:
-    assert code_of(graph()["export"]) == {f"btcai/{name}" for name in stages.MODEL_CODE}
+    proving = {"btcai/inference.py", "btcai/holdings.py"}  # walk the finished bundle beside the agent
+    assert code_of(graph()["export"]) - proving == {f"btcai/{name}" for name in stages.MODEL_CODE}
 
 
 def test_every_package_that_trains_is_in_the_code_version() -> None:
@@ -63,6 +154,54 @@ def test_code_version_follows_contents_not_places(tmp_path: Path) -> None:
     assert version == stages.code_version(tmp_path / "b")
     (tmp_path / "b" / "schema.py").write_text("changed", encoding="utf-8")
     assert version != stages.code_version(tmp_path / "b")
+
+
+def changed(**values: object) -> Config:
+    """params.yaml with some leaves set, "market__severity" for market.severity."""
+    raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        *sections, leaf = key.split("__")
+        section = raw
+        for name in sections:
+            section = section[name]
+        section[leaf] = value
+    return Config.model_validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"seed": 8}, True),
+        ({"ppo__clip": 0.3}, True),
+        ({"buckets__short__max_lots": 3}, True),
+        ({"market__severity": "base"}, False),
+        ({"market__severities__pessimistic__fee_bps": 11.0}, False),
+        ({"splits__test_folds": 5}, False),
+        ({"splits__embargo_bars": 289}, False),
+        ({"risk__cool_down_bars": 12}, False),
+        ({"sizing__max_uncertainty": 2.0}, False),
+        ({"buckets__long__horizons_bars": [2016, 4032]}, False),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_scores_compare_only_on_the_same_terms(change: dict[str, object], same: bool) -> None:
+    before = versions.judged_on(load_config(PARAMS), "d1")
+    assert (versions.judged_on(changed(**change), "d1") == before) is same
+    assert versions.judged_on(changed(**change), "d2") != before
+
+
+def test_the_terms_follow_the_judging_code_but_not_its_figures(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "btcai", tmp_path / "btcai", ignore=shutil.ignore_patterns("__pycache__"))
+    package, config = tmp_path / "btcai", load_config(PARAMS)
+    terms = versions.judged_on(config, "d1", package)
+    assert terms == versions.judged_on(config, "d1")
+    for name in ("evaluation/figures.py", "models/trunk.py", "cli.py"):
+        (package / name).write_text("changed", encoding="utf-8")
+    assert terms == versions.judged_on(config, "d1", package)
+    for name in ("evaluation/metrics.py", "market/execution.py"):
+        (package / name).write_text("changed", encoding="utf-8")
+        assert terms != (terms := versions.judged_on(config, "d1", package))
 
 
 def test_missing_outputs_name_the_stage_that_makes_them(tmp_path: Path) -> None:

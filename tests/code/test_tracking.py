@@ -11,22 +11,23 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from btcai import paths, tracking
-from btcai.champions import Standing, append_trial, is_placed, place_champion, promotion, read_standing
-from btcai.config import Config, load_config
+from btcai import paths, recording, tracking
+from btcai.champions import Standing, append_trial, is_placed, is_whole, place_champion, promotion, read_standing
+from btcai.config import Config, load_config, set_param
 from btcai.errors import ArtifactError
+from btcai.recording import Judged, curve_points, flat
 from btcai.schema import BUCKETS
-from btcai.tracking import Judged, curve_points, flat
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 
 
-def standing(version: int, score: float, data_version: str = "d1") -> Standing:
+def standing(version: int, score: float, judged_on: str = "t1") -> Standing:
     return Standing(
         bucket="short",
         version=version,
-        data_version=data_version,
+        data_version="d",
         code_version="c",
+        judged_on=judged_on,
         score=score,
         edge="none",
         run_id=f"run{version}",
@@ -63,21 +64,45 @@ def judged(score: float, edge: Any = "none") -> dict[str, Judged]:
     return {bucket: Judged(score=score, edge=edge, metrics={"sharpe": 0.1, "cagr": float("nan")}) for bucket in BUCKETS}
 
 
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
-    ("candidate", "champion", "promoted"),
+    ("candidate", "champion", "others", "winner", "reason"),
     [
-        (standing(1, -0.5), None, True),
-        (standing(1, float("nan")), None, False),
-        (standing(2, 0.4), standing(1, 0.3), True),
-        (standing(2, 0.3), standing(1, 0.3), False),
-        (standing(2, 0.2, "d2"), standing(1, 0.3, "d1"), True),
-        (standing(2, float("nan"), "d2"), standing(1, 0.3, "d1"), False),
-        (standing(1, 0.3), standing(1, 0.3), False),
+        (standing(1, -0.5), None, [], 1, "first valid version"),
+        (standing(1, NAN), None, [], None, "not a number"),
+        (standing(2, 0.4), standing(1, 0.3), [], 2, "0.4000 beats version 1's 0.3000"),
+        (standing(2, 0.3), standing(1, 0.3), [], 1, "does not beat version 1"),
+        (standing(2, NAN), standing(1, 0.3), [], 1, "not a number"),
+        (standing(1, 0.3), standing(1, 0.3), [standing(2, 0.2)], 1, "champion already"),
+        (standing(2, 0.2, "t2"), standing(1, 0.3), [], 2, "judged on other terms than champion version 1"),
+        (standing(2, NAN, "t2"), standing(1, 0.3), [], 1, "not a number"),
+        (standing(2, 0.5), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "other terms than champion version 3"),
+        (standing(2, NAN), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "version 1 is the best on these terms"),
+        (standing(4, 1.0), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "version 1 is the best on these terms"),
     ],
-    ids=["first", "first_invalid", "better", "equal", "new_data", "new_data_invalid", "itself"],
+    ids=[
+        "first",
+        "first_invalid",
+        "better",
+        "equal",
+        "invalid",
+        "itself",
+        "new_terms",
+        "new_terms_invalid",
+        "back_on_old_terms_with_a_loser",
+        "back_on_old_terms_invalid",
+        "back_on_old_terms_equal",
+    ],
 )
-def test_promotion_rule(candidate: Standing, champion: Standing | None, promoted: bool) -> None:
-    assert promotion(candidate, champion)[0] is promoted
+def test_promotion_rule(
+    candidate: Standing, champion: Standing | None, others: list[Standing], winner: int | None, reason: str
+) -> None:
+    registered = [*others, *([champion] if champion and champion.version != candidate.version else []), candidate]
+    chosen, why = promotion(candidate, champion, registered)
+    assert (chosen.version if chosen else None) == winner
+    assert reason in why
 
 
 def test_placing_replaces_the_whole_folder_with_the_bundles_bytes(tmp_path: Path) -> None:
@@ -114,6 +139,30 @@ def test_the_ledger_holds_a_configuration_once(tmp_path: Path) -> None:
     assert len(ledger.read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_a_torn_line_of_the_ledger_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = tmp_path / "trials.jsonl"
+    ledger.write_text('{"input_hash": "a"}\n{"input_ha', encoding="utf-8")  # killed while appending
+    assert append_trial(ledger, {"input_hash": "b"})
+    assert "line 2 is torn" in caplog.text
+    assert not append_trial(ledger, {"input_hash": "a"})
+    assert not append_trial(ledger, {"input_hash": "b"})
+    assert ledger.read_text(encoding="utf-8").splitlines()[1:] == ['{"input_ha', '{"input_hash": "b"}']
+
+
+@pytest.mark.parametrize("text", ['{"bucket": "sho', "[1]", '{"bucket": "short", "version": 1}'])
+def test_a_standing_that_cannot_be_read_says_how_to_restore_it(tmp_path: Path, text: str) -> None:
+    write_bundle(tmp_path / "a", 1.0)
+    champion = tmp_path / "champion" / "short"
+    assert not is_whole(champion)
+    place_champion(tmp_path / "a", standing(1, 0.1), champion)
+    assert is_whole(champion)
+    (champion / "standing.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="restore it with: btcai run"):
+        read_standing(champion)
+    assert not is_whole(champion)  # so that btcai run does restore it
+    assert not is_placed(standing(1, 0.1), champion)
+
+
 def test_flat_joins_names_with_dots() -> None:
     assert flat({"ppo": {"clip": 0.2, "sizes": [1, 2]}, "seed": 7}) == {
         "ppo.clip": "0.2",
@@ -148,7 +197,7 @@ def test_life_of_a_champion(tmp_path: Path) -> None:
     again = tracking.register(tmp_path, config, judged(0.1))
     assert again["parent_run_id"] == first["parent_run_id"]
     assert [v.version for v in client.search_model_versions("name = 'btcai-long'")] == [1]
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(recording.EXPERIMENT)
     assert len(client.search_runs([experiment.experiment_id])) == 5
     assert len((tmp_path / paths.TRIALS).read_text(encoding="utf-8").splitlines()) == 1
 
@@ -176,7 +225,24 @@ def test_life_of_a_champion(tmp_path: Path) -> None:
     assert standing_now is not None
     assert standing_now.edge == "proven"
 
+    # back on the first data with the loser's inputs: the winner on those terms returns, its files too
+    project(tmp_path, weight=2.0)
+    back = tracking.register(tmp_path, config, judged(0.05))["buckets"]["long"]
+    assert not back["promoted"]
+    assert back["aliases"] == {"champion": 1, "challenger": 2, "previous": 3}
+    assert (champion / "policy.onnx").read_bytes() == kept
+
+    # the first bundle judged at other costs: a worse score, a new champion, no new data
+    params = tmp_path / "params.yaml"
+    shutil.copy(PARAMS, params)
+    set_param(params, "market.severity", "optimistic")
+    project(tmp_path)
+    cheap = tracking.register(tmp_path, load_config(params), judged(0.02))["buckets"]["long"]
+    assert cheap["promoted"]
+    assert cheap["reason"].startswith("judged on other terms than champion version 1")
+
     # a lost folder comes back, from the record
+    project(tmp_path, weight=3.0, data_version="d2")
     shutil.rmtree(champion)
     tracking.register(tmp_path, config, judged(0.01, "proven"))
     assert (champion / "policy.onnx").read_bytes() == (tmp_path / paths.CANDIDATE / "long" / "policy.onnx").read_bytes()
@@ -186,21 +252,21 @@ def test_life_of_a_champion(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # MLflow warns of its own and its dependencies' deprecations
 def test_a_killed_attempt_is_removed_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = project(tmp_path)
-    whole = tracking._register_version
+    whole = recording._register_version
 
     def dies_at_medium(client: Any, submission: Any, bucket: str, run_id: str) -> None:
         if bucket == "medium":
             raise KeyboardInterrupt
         whole(client, submission, bucket, run_id)
 
-    monkeypatch.setattr(tracking, "_register_version", dies_at_medium)
+    monkeypatch.setattr(recording, "_register_version", dies_at_medium)
     with pytest.raises(KeyboardInterrupt):
         tracking.register(tmp_path, config, judged(0.1))
     assert not (tmp_path / paths.CHAMPION).exists()
-    monkeypatch.setattr(tracking, "_register_version", whole)
+    monkeypatch.setattr(recording, "_register_version", whole)
     report = tracking.register(tmp_path, config, judged(0.1))
     client = tracking._client(tmp_path)
     assert all(len(client.search_model_versions(f"name = 'btcai-{bucket}'")) == 1 for bucket in BUCKETS)
     assert report["buckets"]["scalping"]["aliases"]["champion"] == report["buckets"]["scalping"]["version"]
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(recording.EXPERIMENT)
     assert len(client.search_runs([experiment.experiment_id])) == 5

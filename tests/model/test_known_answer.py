@@ -8,6 +8,7 @@ from scipy import stats
 from btcai.market.known_answer import (
     LEVELS,
     LOT_FRAC,
+    RETURN_SCALE,
     Level,
     Optimum,
     filtered_drift,
@@ -132,7 +133,7 @@ def test_value_of_a_policy_by_hand() -> None:
 def test_kernel_pays_what_the_formula_says() -> None:
     level = LEVELS["easy"]
     data, _ = known_answer_market(level, 3000, seed=8, shown=False)
-    returns = data.bars.close / data.bars.open - 1.0
+    returns = (data.bars.close / data.bars.open - 1.0) / RETURN_SCALE
     positions = hidden_positions(returns[None], level)[0]
     trader = Trader(data, known_answer_rules(level), 100_000.0)
     before, entry = 0.0, np.nan
@@ -142,7 +143,7 @@ def test_kernel_pays_what_the_formula_says() -> None:
         formula = positions[t] * returns[t + 1] - level.cost_bps / 1e4 * abs(positions[t] - before)
         entry = data.bars.close[t] if action == Action.BUY else entry
         grown = data.bars.close[t] / entry if positions[t] or before else 1.0  # the lot's BTC are fixed at entry
-        assert reward == pytest.approx(LOT_FRAC * formula * grown, rel=1e-6, abs=1e-12)
+        assert reward == pytest.approx(LOT_FRAC * RETURN_SCALE * formula * grown, rel=1e-6, abs=1e-14)
         before = positions[t]
 
 
@@ -156,7 +157,7 @@ def test_market_is_on_the_grid_and_shows_what_it_should(shown: bool) -> None:
     assert (data.features[:, -1] == 1).all()
     np.testing.assert_array_equal(data.bars.open[1:], data.bars.close[:-1])
     np.testing.assert_array_equal(np.diff(data.bars.close_ts_ns), BAR_NS)
-    assert (data.sigma == 30e-4).all()
+    assert data.sigma == pytest.approx(30e-4 * RETURN_SCALE)
     if shown:
         np.testing.assert_allclose(data.features[:, 1], drift / 5e-4, rtol=1e-6)
 

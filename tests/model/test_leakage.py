@@ -22,8 +22,8 @@ from btcai.market.env import TradingEnv
 from btcai.market.kernel import make_rules
 from btcai.schema import BUCKETS, TOKENS, Float32Array, FloatArray, MarketData, Span
 from btcai.training.checkpoint import TorchPolicy
+from btcai.training.play import collect
 from btcai.training.progressive import calibrate, make_task
-from btcai.training.trainer import collect
 
 CONFIG = tiny_config()
 CUTS = (4321, 6000, 9401)

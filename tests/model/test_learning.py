@@ -1,7 +1,5 @@
 """It must learn what can be learned, and find nothing where there is nothing."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +10,9 @@ from btcai.config import PpoConfig
 from btcai.market.known_answer import LEVELS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action
-from btcai.training.trainer import play, pretrain, train_ppo
-from btcai.training.yardstick import LOTS, Budget, learn, mark
+from btcai.training.play import LOTS, play
+from btcai.training.trainer import pretrain, train_ppo
+from btcai.training.yardstick import Budget, learn, mark
 
 SIGMA = LEVEL.sigma_bps / 1e4
 PPO = settings().ppo.model_copy(update={"stretches": 16, "minibatches": 4, "learning_rate": 0.003})
@@ -119,8 +118,7 @@ def test_shuffled_returns_hold_no_edge_when_trading_is_forced() -> None:
     model = trained(task, 15, pretrain_updates=10)
     decisions = clock_decisions(task, task.valid, 0)
     held = forced_positions(model, task, decisions)
-    assert 0.2 < held.mean() < 0.8  # it did trade
-    assert np.abs(np.diff(held)).mean() > 0.05
+    assert np.abs(np.diff(held)).mean() > 0.05  # it did trade
     gross = (held - held.mean()) * returns[decisions[1:]]  # timing alone: what the market gave to all is taken out
     standard_error = gross.std() / len(gross) ** 0.5
     assert abs(gross.mean()) < 2.6 * standard_error
@@ -128,7 +126,7 @@ def test_shuffled_returns_hold_no_edge_when_trading_is_forced() -> None:
 
 def forced_positions(model: ActorCritic, task: Task, decisions: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     """1 where the model prefers being long more than it does on the median decision: half the time in the market."""
-    flat = play(model, replace(task, rules=task.rules._replace(max_exposure_frac=1.0)), decisions)
+    flat = play(model, task, decisions)
     with torch.no_grad():
         from btcai.agent.task import stretches_at
         from btcai.schema import Span

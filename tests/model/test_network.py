@@ -9,7 +9,7 @@ from btcai.models.heads import ActorCriticHead
 from btcai.models.stem import PatchStem
 from btcai.schema import ACCOUNT_FEATURES, TOKENS, Action
 
-CONFIG = ModelConfig(width=16, attention_heads=2, conv_tokens=5, hidden=16, latent=16)
+CONFIG = ModelConfig(width=16, attention_heads=2, hidden=16, latent=16)
 N_FEATURES = 6
 
 

@@ -16,8 +16,8 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, Span
 from btcai.training import progressive
 from btcai.training.checkpoint import WEIGHTS, load_model, save_model
+from btcai.training.play import Validation
 from btcai.training.progressive import consolidate, train_bucket
-from btcai.training.trainer import Validation
 
 SHORT = splits(Span(2016, 7000), Span(7100, 9900))
 LONG = splits(Span(2016, 7900), Span(8000, 13500))  # holds a lookback of the long bucket
@@ -85,7 +85,7 @@ def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path) -> None:
 
 
 def test_a_missing_teacher_names_the_stage_that_trains_it(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="btcai stage train@scalping"):
+    with pytest.raises(ArtifactError, match="btcai run"):
         train(tmp_path / "short", "short", teacher=tmp_path / "scalping")
     assert not (tmp_path / "short").exists()
 
@@ -104,7 +104,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
         """0 before; then only the candidate of `short` (patch of 2 bars) is better."""
         seen = judged[task.patch_bars] = judged.get(task.patch_bars, 0) + 1
         score = 0.0 if seen == 1 else 1.0 if task.patch_bars == 2 else -1.0
-        return Validation(score=score, net_log_return=0.0, exposure_frac=0.0, trades=0.0)
+        return Validation(score=score, net_profit=0.0, exposure_frac=0.0, orders=0.0)
 
     def one_step(model: ActorCritic, task: Task, *_: object) -> list[dict[str, float]]:
         with torch.no_grad():

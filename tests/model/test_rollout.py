@@ -13,7 +13,7 @@ from btcai.config import ModelConfig
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import TOKENS, Span
-from btcai.training.trainer import collect, head_weights, play
+from btcai.training.play import collect, head_weights, play
 
 
 def test_the_compiled_head_is_the_torch_head() -> None:

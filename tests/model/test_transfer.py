@@ -7,7 +7,7 @@ from btcai.agent.transfer import blend_trunk, hand_over, mean_trunk
 from btcai.config import ModelConfig
 from btcai.models.actor_critic import ActorCritic
 
-CONFIG = ModelConfig(width=16, attention_heads=2, conv_tokens=5, hidden=16, latent=16)
+CONFIG = ModelConfig(width=16, attention_heads=2, hidden=16, latent=16)
 N_FEATURES = 6
 
 

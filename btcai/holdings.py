@@ -1,0 +1,172 @@
+"""A described account as the market's rules see it: rows of the kernel, its halts applied, what an order comes to."""
+
+from typing import Any
+
+from btcai.errors import DataError
+from btcai.market.account import (
+    CASH,
+    COOL_DOWN,
+    DAY,
+    DAY_START_EQUITY,
+    EQUITY,
+    HALT,
+    LOT_BTC,
+    LOT_COST_USDT,
+    LOT_ENTRY_PRICE,
+    N_LOTS,
+    PEAK_EQUITY,
+    PENDING,
+    SINCE_TRADE,
+    START_EQUITY,
+    equity_usdt,
+    new_accounts,
+)
+from btcai.market.kernel import Rules, place
+from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT, apply_halts, can_buy
+from btcai.schema import Action, FloatArray
+
+KEYS = (
+    "cash_usdt",
+    "lots",
+    "equity_start_usdt",
+    "peak_equity_usdt",
+    "day_start_equity_usdt",
+    "decisions_since_trade",
+    "cool_down_bars",
+    "halt",
+    "order_pending",
+)
+HALTS = {"daily": DAILY_HALT, "drawdown": DRAWDOWN_HALT}
+NOT_ALLOWED = "a lot is not allowed"
+"""Note of an entry that sizing forbids; its figures are for the caller to add."""
+
+_TINY, _HUGE = 1e-12, 1e15
+"""What an amount above nothing is at least, and what no number of an account is above: no sum or product overflows."""
+
+
+def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: int) -> tuple[FloatArray, FloatArray]:
+    """The account (N_ACCOUNT,) and lots (max_lots, N_LOT) as the kernel leaves them at a bar's close, halts included.
+
+    `account` (KEYS; amounts in USDT) describes that moment; all but cash_usdt may be left out:
+    lots                   [{"btc", "entry_price"}], oldest first; none
+    equity_start_usdt      what the goal is measured from; the equity now
+    peak_equity_usdt       since the start or since the last drawdown halt ended, whichever is later; the equity now
+    day_start_equity_usdt  when the UTC day began, or when the last halt ended if that is later; the equity now
+    decisions_since_trade  decisions made since the last fill, this one not counted; 0
+    cool_down_bars         how many bars a halt still lasts, 0 without one; 0
+    halt                   "daily" or "drawdown": which halt that is; daily
+    order_pending          whether an order still waits for its fill; false
+    mark is the bar's known price in USDT, day its UTC day number.
+    """
+    row, lots = account_rows(account, rules.max_lots, mark)
+    row[DAY] = day
+    if row[HALT] != NO_HALT:
+        row[COOL_DOWN] += 1  # apply_halts takes the bar off that the description has already taken off
+    apply_halts(row, rules.daily_loss_halt_frac, rules.drawdown_halt_frac, rules.cool_down_bars)
+    return row, lots
+
+
+def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[FloatArray, FloatArray]:
+    """A described account as kernel rows, valued at `mark`; DataError names what is wrong with the description."""
+    if unknown := set(account) - set(KEYS):
+        raise DataError(f"an account holds {', '.join(KEYS)}; remove {', '.join(sorted(unknown))}")
+    if "cash_usdt" not in account:
+        raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
+    rows, lot_rows = new_accounts(1, max_lots, 0.0)
+    row, lot_row = rows[0], lot_rows[0]
+    row[CASH] = _amount(account, "cash_usdt", 0.0, least=0.0)
+    row[N_LOTS] = _fill_lots(account.get("lots", []), lot_row)
+    equity = equity_usdt(row, lot_row, mark)
+    if equity <= 0.0:  # every share of the observation is of it
+        raise DataError("an account must be worth more than nothing: give cash_usdt above 0 or its open lots")
+    row[EQUITY] = equity
+    row[START_EQUITY] = _amount(account, "equity_start_usdt", equity, least=_TINY)
+    row[PEAK_EQUITY] = max(equity, _amount(account, "peak_equity_usdt", 0.0, least=0.0))
+    row[DAY_START_EQUITY] = _amount(account, "day_start_equity_usdt", equity, least=_TINY)
+    row[SINCE_TRADE] = _count(account, "decisions_since_trade")
+    row[COOL_DOWN] = _count(account, "cool_down_bars")
+    row[HALT] = _halt(account, row[COOL_DOWN] > 0)
+    row[PENDING] = Action.BUY if _flag(account, "order_pending") else Action.HOLD  # any: it only matters that one waits
+    return row, lot_row
+
+
+def _fill_lots(lots: Any, lot_row: FloatArray) -> int:
+    """Write the described lots into lot_row (max_lots, N_LOT); returns how many."""
+    if not isinstance(lots, list) or any(
+        not isinstance(lot, dict) or set(lot) - {"btc", "entry_price"} for lot in lots
+    ):
+        raise DataError(f'account: lots must be a list of {{"btc": ..., "entry_price": ...}}, was {lots!r:.80}')
+    if len(lots) > len(lot_row):
+        raise DataError(
+            f"this bucket holds at most {len(lot_row)} open lots, the account has {len(lots)}; close some first"
+        )
+    for k, lot in enumerate(lots):
+        lot_row[k, LOT_BTC] = _number(lot.get("btc"), f"lots[{k}].btc", _TINY)
+        lot_row[k, LOT_ENTRY_PRICE] = _number(lot.get("entry_price"), f"lots[{k}].entry_price", _TINY)
+        lot_row[k, LOT_COST_USDT] = lot_row[k, LOT_BTC] * lot_row[k, LOT_ENTRY_PRICE]
+    return len(lots)
+
+
+def _amount(account: dict[str, Any], name: str, default: float, least: float) -> float:
+    return _number(account.get(name, default), name, least)
+
+
+def _number(value: object, name: str, least: float) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= _HUGE:
+        return float(value)
+    raise DataError(f"account: {name} must be a number from {least:g} to {_HUGE:g}, was {value!r:.80}")
+
+
+def _count(account: dict[str, Any], name: str) -> int:
+    value = account.get(name, 0)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _HUGE:
+        return value
+    raise DataError(f"account: {name} must be a whole number of at least 0, was {value!r:.80}")
+
+
+def _flag(account: dict[str, Any], name: str) -> bool:
+    value = account.get(name, False)
+    if isinstance(value, bool):
+        return value
+    raise DataError(f"account: {name} must be true or false, was {value!r}")
+
+
+def _halt(account: dict[str, Any], cooling: bool) -> int:
+    value = account.get("halt", "daily")
+    if not isinstance(value, str) or value not in HALTS:
+        raise DataError(f"account: halt must be {' or '.join(HALTS)}, or left out, was {value!r}")
+    if "halt" in account and not cooling:
+        raise DataError("account: halt needs cool_down_bars, the bars it still lasts; leave halt out when it is over")
+    return HALTS[value] if cooling else NO_HALT
+
+
+def settle(
+    row: FloatArray, lots: FloatArray, wanted: Action, size_frac: float, entry_allowed: bool, rules: Rules
+) -> tuple[Action, str]:
+    """What the rules make of the action a policy wants at this close, and which of them spoke ("" when none did).
+
+    A drawdown halt closes all lots, in place of any order that waits; else nothing is ordered while one waits; what
+    the kernel would not take is HOLD. The order taken is written into the row.
+    """
+    if row[HALT] == DRAWDOWN_HALT and row[N_LOTS] > 0:
+        return Action.CLOSE_ALL, "drawdown halt: close all"
+    if row[PENDING] != Action.HOLD:
+        return Action.HOLD, "order pending"
+    room = can_buy(row, rules.max_lots, rules.max_exposure_frac, rules.fee_frac)
+    place(row, lots, int(wanted), size_frac, entry_allowed, rules)
+    action = Action(int(row[PENDING]))
+    if row[HALT] != NO_HALT:
+        kind = next(name for name, halt in HALTS.items() if halt == row[HALT])
+        return action, f"{kind} halt: no new lots"
+    return action, "" if action is wanted else _refusal(row, wanted, room, entry_allowed, rules)
+
+
+def _refusal(row: FloatArray, wanted: Action, room: bool, entry_allowed: bool, rules: Rules) -> str:
+    """Why an order was not taken, where neither a halt nor a waiting order is the reason."""
+    if wanted is not Action.BUY:
+        return "no lot is open to sell"
+    if row[N_LOTS] >= rules.max_lots:
+        return f"all {rules.max_lots} lots are open"
+    if not room:
+        return "no cash or exposure is left for a lot"
+    return "a lot's size is 0: the forecast promises no gain" if entry_allowed else NOT_ALLOWED

@@ -1,0 +1,49 @@
+"""Hashes of what a result rests on: the same content in two clones is the same version."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from btcai.config import Config
+
+PACKAGE = Path(__file__).parent
+JUDGING_CODE = ("evaluation", "market")
+"""Packages that turn decisions into a score."""
+NO_PART_IN_JUDGING = frozenset(
+    {
+        "evaluation/figures.py",
+        "evaluation/formats.py",
+        "evaluation/page.py",
+        "evaluation/report.py",
+        "market/env.py",
+        "market/known_answer.py",
+    }
+)
+"""Files of JUDGING_CODE that no score passes through: another colour in a figure must not make scores incomparable."""
+
+
+def code_sha256(names: Iterable[str], package: Path = PACKAGE, without: Collection[str] = ()) -> str:
+    """A hash over files or folders of `package`, names and bytes: not the commit, so clones agree."""
+    digest = hashlib.sha256()
+    for name in names:
+        files = sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / name]
+        for file in files:
+            place = file.relative_to(package).as_posix()
+            if place not in without:
+                digest.update(f"{place}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def judged_on(config: Config, data_version: str, package: Path = PACKAGE) -> str:
+    """A hash of the terms of a score: bars, spans, costs, limits, sizing, judging code. Equal ones compare.
+
+    The horizons are in it because the longest is the purge between the spans.
+    """
+    terms = {
+        "data_version": data_version,
+        "horizons_bars": {name: bucket.horizons_bars for name, bucket in config.buckets.items()},
+        "code": code_sha256(JUDGING_CODE, package, NO_PART_IN_JUDGING),
+        **config.model_dump(mode="json", include={"splits", "market", "risk", "sizing"}),
+    }
+    return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
