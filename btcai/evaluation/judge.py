@@ -62,7 +62,7 @@ class Verdict:
     edge: Literal["proven", "none"]
     text: str
     differences: tuple[tuple[str, float, float], ...]
-    """(baseline, low, high): 1 - FAMILY_ERROR / buckets interval of this bucket's Sharpe ratio minus the baseline's, same days."""
+    """(baseline, low, high): this bucket's Sharpe ratio minus the baseline's, same days; 1 - FAMILY_ERROR / buckets."""
 
 
 @dataclass(frozen=True, kw_only=True)

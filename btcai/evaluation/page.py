@@ -93,8 +93,8 @@ stationary bootstrap, which keeps runs of similar days together; differences to 
 both. A dash is a figure that is not defined: too few days, no trade, or no variance. The walk-forward score is the mean
 of the folds' Sharpe ratios; a fold without one counts as 0.</p>
 <p>An edge is called proven only if the Sharpe ratio lies surely above every baseline's (the whole interval of the
-difference above 0, 95 % for all buckets together), at least {POSITIVE_FOLDS:.0%} of the folds gained, and the net return is positive under every cost
-severity.</p>"""
+difference above 0, 95 % for all buckets together), at least {POSITIVE_FOLDS:.0%} of the folds gained, and the net
+return is positive under every cost severity.</p>"""
 
 
 def _answer(verdicts: Sequence[Verdict]) -> str:
