@@ -80,7 +80,7 @@ def walk(
         uniform = np.zeros((s * agents, m - 1))
     else:
         uniform = rng.random((s * agents, m - 1))
-        live_a_little(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
+        randomise_accounts(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
     shape = (s * agents, m - 1)
     observation = np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32)
     value, logp = np.zeros((s * agents, m), np.float32), np.zeros(shape, np.float32)
@@ -103,7 +103,7 @@ def walk(
     )
 
 
-def live_a_little(
+def randomise_accounts(
     account: FloatArray, lots: FloatArray, task: Task, bar: IntArray, size_frac: FloatArray, rng: np.random.Generator
 ) -> None:
     """Give fresh accounts a past, so that training meets every account that long play leads to.

@@ -26,11 +26,6 @@ def between(low: float, high: float, digits: int = 2) -> str:
     return f"{ratio(low, digits)} .. {ratio(high, digits)}" if isfinite(low) and isfinite(high) else UNDEFINED
 
 
-def usdt(amount: float) -> str:
-    """12345.6 -> "12,346"."""
-    return f"{amount:,.0f}" if isfinite(amount) else UNDEFINED
-
-
 def _no_minus_zero(value: float, digits: int) -> str:
     text = f"{value:,.{digits}f}"
     return text.removeprefix("-") if not text.strip("-0.,") else text

@@ -39,7 +39,7 @@ from btcai.schema import BAR_NS, BARS_PER_DAY, Action, BoolArray, Float32Array, 
 RUIN_FRAC = 0.1
 """An account at or below this share of its start's equity is finished."""
 
-_HOLD, _BUY, _SELL, _CLOSE_ALL = int(Action.HOLD), int(Action.BUY), int(Action.SELL), int(Action.CLOSE_ALL)
+_HOLD, _BUY, _CLOSE_ALL = int(Action.HOLD), int(Action.BUY), int(Action.CLOSE_ALL)
 _OBSERVED_SIGMAS = 5.0
 
 
