@@ -5,11 +5,11 @@ import pytest
 import torch
 from learning_tasks import LEVEL, SMALL, settings, task_from_returns
 
-from btcai.agent.task import Task, clock_decisions
+from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.config import PpoConfig
 from btcai.market.known_answer import LEVELS
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import Action
+from btcai.schema import Action, FloatArray, IntArray, Span
 from btcai.training.play import LOTS, play
 from btcai.training.trainer import pretrain, train_ppo
 from btcai.training.yardstick import Budget, learn, mark
@@ -124,13 +124,10 @@ def test_shuffled_returns_hold_no_edge_when_trading_is_forced() -> None:
     assert abs(gross.mean()) < 2.6 * standard_error
 
 
-def forced_positions(model: ActorCritic, task: Task, decisions: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def forced_positions(model: ActorCritic, task: Task, decisions: IntArray) -> FloatArray:
     """1 where the model prefers being long more than it does on the median decision: half the time in the market."""
     flat = play(model, task, decisions)
     with torch.no_grad():
-        from btcai.agent.task import stretches_at
-        from btcai.schema import Span
-
         preference = []
         for chunk in range(0, len(decisions), 1000):
             stretch = stretches_at(task, Span(0, len(task.features)), decisions[None, chunk : chunk + 1000])
@@ -142,7 +139,7 @@ def forced_positions(model: ActorCritic, task: Task, decisions: np.ndarray) -> n
     return (wanted > np.median(wanted)).astype(float)
 
 
-def oracle(following: np.ndarray, cost: float = 5e-4) -> np.ndarray:  # type: ignore[type-arg]
+def oracle(following: FloatArray, cost: float = 5e-4) -> FloatArray:
     """Best positions of 0 or 1 against known returns, by dynamic programming backwards."""
     worth = np.zeros((len(following) + 1, 2))
     choice = np.zeros((len(following), 2), int)
@@ -159,5 +156,5 @@ def oracle(following: np.ndarray, cost: float = 5e-4) -> np.ndarray:  # type: ig
     return positions
 
 
-def profit(positions: np.ndarray, following: np.ndarray, cost: float = 5e-4) -> float:  # type: ignore[type-arg]
+def profit(positions: FloatArray, following: FloatArray, cost: float = 5e-4) -> float:
     return float((positions * following).sum() - cost * np.abs(np.diff(np.r_[0.0, positions])).sum())
