@@ -7,7 +7,7 @@ from learning_tasks import LEVEL, SMALL, settings, task_from_returns
 
 from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.config import PpoConfig
-from btcai.market.known_answer import LEVELS
+from btcai.market.known_answer import LEVELS, RETURN_SCALE
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray, IntArray, Span
 from btcai.training.play import LOTS, play
@@ -73,8 +73,7 @@ def test_probe_value_is_the_discounted_reward() -> None:
     model = trained(task, 40, ppo=PPO.model_copy(update={"prediction_coef": 0.0}))
     rollout = play(model, task, clock_decisions(task, task.valid, 0)[:50])
     value = rollout.value[0, 0, 30:] * float(model.reward_scale)
-    # lots are fixed BTC, so profits grow a little with the price: 20 % either way
-    assert value.mean() == pytest.approx(5e-4 / (1 - task.bucket.discount), rel=0.2)
+    assert value.mean() == pytest.approx(RETURN_SCALE * 5e-4 / (1 - task.bucket.discount), rel=0.2)
 
 
 @pytest.mark.slow
