@@ -51,7 +51,7 @@ def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) 
     with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["phase"], row["update"]) for row in rows] == [
-        (f"scalping: {phase}", str(update)) for phase in ("prediction", "PPO") for update in (0, 1)
+        (f"scalping: {phase}", str(update)) for phase in ("prediction", "PPO") for update in (1, 2)
     ]
     model = load_model(folder, "scalping", tiny_config())
     assert np.array_equal(model.stem.feature_mean.numpy(), scaler().mean)
