@@ -43,9 +43,8 @@ def use(root: Path, market: str) -> tuple[str, str]:
     """Put a market that is there into use; returns the old and the new one."""
     if market not in markets(root):
         there = ", ".join(markets(root)) or "none"
-        raise DataError(
-            f"no bars in {paths.DATA / market}, markets here: {there}; get them with: btcai data import PATH"
-        )
+        command = "simulate" if market == SIMULATED else f"import PATH --market {market}"
+        raise DataError(f"no bars in {paths.DATA / market}, markets here: {there}; get them with: btcai data {command}")
     return set_param(root / paths.PARAMS, "data.market", market)
 
 
