@@ -23,7 +23,11 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export ORT_DISABLE_TELEMETRY := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help run setup check test test-slow lock tools
+# Prefect's database is the one that `make run` writes to, so that its pages show every run.
+export PREFECT_HOME := $(CURDIR)/.prefect
+PREFECT_API := http://127.0.0.1:4200/api
+
+.PHONY: help run setup check test test-slow lock tools mlflow-server prefect-server prefect-worker
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +36,9 @@ help:
 	@echo "make test       check, then the fast tests"
 	@echo "make test-slow  the slow tests"
 	@echo "make check      ruff, mypy --strict, import directions"
+	@echo "make mlflow-server    runs and models at http://127.0.0.1:5000"
+	@echo "make prefect-server   runs and schedules of the flow at http://127.0.0.1:4200"
+	@echo "make prefect-worker   deploy prefect.yaml to that server and run what is due"
 	@echo "make lock       bring requirements.lock up to pyproject.toml"
 
 run: setup
@@ -48,6 +55,21 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict btcai flows
 	$(BIN)/lint-imports
+
+mlflow-server: setup
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
+		--backend-store-uri sqlite:///mlflow/mlflow.db
+
+prefect-server: setup
+	$(BIN)/prefect server start --host 127.0.0.1 --port 4200
+
+prefect-worker: export PREFECT_API_URL := $(PREFECT_API)
+prefect-worker: setup
+	@$(BIN)/python -c 'import urllib.request as r; r.urlopen("$(PREFECT_API)/health")' 2>/dev/null || { \
+		echo "btcai: no Prefect server answers at $(PREFECT_API); start it in another terminal: make prefect-server" >&2; exit 1; }
+	$(BIN)/prefect --no-prompt work-pool create btcai --type process --overwrite
+	$(BIN)/prefect --no-prompt deploy --all
+	$(BIN)/prefect worker start --pool btcai --type process --limit 1
 
 setup: $(VENV)/.locked $(TORCH_STAMP) $(VENV)/.project
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from btcai.errors import ArtifactError
+from btcai.files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -40,53 +41,30 @@ class Standing:
 def promotion(
     candidate: Standing, champion: Standing | None, versions: Iterable[Standing]
 ) -> tuple[Standing | None, str]:
-    """Who is champion now, and why: the best valid one of `versions` on the candidate's terms, the earliest of equals.
+    """Who is champion now: the best valid one of `versions` on the candidate's terms, the earliest of equals.
 
     So the terms of an earlier time (its market, costs or spans) bring back the champion of that time. A candidate
-    without a valid score, first on its terms, leaves the champion as it is. The sealed span has no part in it.
+    without a valid score, first on its terms, leaves the champion as it is. The sealed span has no part in it. Beside
+    it, how the candidate stands among the versions; asked again, that is the same, whoever was champion meanwhile.
     """
     peers = [one for one in versions if one.judged_on == candidate.judged_on and math.isfinite(one.score)]
     best = max(peers, key=lambda one: (one.score, -one.version), default=None)
-    if best is None:
-        return champion, _invalid(candidate)
-    if champion is None:
-        return best, "first valid version" if best == candidate else _best(best)
-    if champion.version != best.version:
-        if champion.judged_on != candidate.judged_on:
-            return best, f"judged on other terms than champion version {champion.version}: {_best(best)}"
-        return best, f"score {best.score:.4f} beats version {champion.version}'s {champion.score:.4f}"
-    if candidate.version == best.version:
-        return best, f"version {candidate.version} is the champion already"
     if not math.isfinite(candidate.score):
-        return best, _invalid(candidate)
-    return best, f"score {candidate.score:.4f} does not beat version {best.version}'s {best.score:.4f}"
-
-
-def _invalid(candidate: Standing) -> str:
-    return f"walk-forward score is {candidate.score}, not a number to compare"
-
-
-def _best(best: Standing) -> str:
-    return f"version {best.version} is the best on these terms, score {best.score:.4f}"
+        return best or champion, f"walk-forward score is {candidate.score}, not a number to compare"
+    if best is not None and best.version != candidate.version:
+        return best, f"score {candidate.score:.4f} does not beat version {best.version}'s {best.score:.4f}"
+    place = "first" if len(peers) < 2 else f"best of {len(peers)}"
+    return candidate, f"score {candidate.score:.4f} is the {place} on these terms"
 
 
 def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
     """Make `folder` hold the bundle's very bytes plus standing.json; readers meet the old or the new, never a mixture.
 
-    A folder cannot be renamed over a full one, so the old one steps aside first: a reader between the two renames
-    finds no bundle and is told how to make one.
+    A reader between the two renames of the swap finds no bundle and is told how to make one.
     """
-    fresh = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(bundle, fresh)
-    (fresh / STANDING).write_text(json.dumps(asdict(standing), indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole(folder) as draft:
+        shutil.copytree(bundle, draft, dirs_exist_ok=True)
+        (draft / STANDING).write_text(json.dumps(asdict(standing), indent=2) + "\n", encoding="utf-8")
 
 
 def read_standing(folder: Path) -> Standing | None:

@@ -1,5 +1,6 @@
 """The command line: each command a thin layer over one plain function, heavy imports inside."""
 
+import errno
 import logging
 import os
 import sys
@@ -25,8 +26,12 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Get bars, choose the market in use.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+registry_app = typer.Typer(help="What is registered, and what each champion was made from.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
 
 INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a disk that takes no more, which are no bug of ours."""
 EXTRAS = "pip install 'btcai[operate]'"
 
 
@@ -39,6 +44,10 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except BtcaiError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _fail(f"{error}: nothing was replaced; free the disk or mend its permissions, then run it again")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("btcai", "flows")):  # ours: a bug, not something to install
             raise
@@ -88,16 +97,32 @@ def data_simulate() -> None:
 
 @data_app.command("import")
 def data_import(
-    path: Annotated[Path, typer.Argument(help="Parquet or CSV of 5-minute bars, open time in UTC.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", readable=False, help="One file or several, judged and imported as one."),
+    ],
     market: Annotated[str, typer.Option(help="Name of the market: its folder under data/.")] = "btcusdt",
-    timeframe: Annotated[str, typer.Option(help="Of the bars in the file.")] = "5m",
+    timeframe: Annotated[str, typer.Option(help="Of the bars in the files.")] = "5m",
 ) -> None:
-    """Import a file of bars and put it into use."""
+    """Import 5-minute bars and put them into use: all of them, or nothing changes.
+
+    Files: parquet, feather, CSV or JSON (plain or gzipped), or a zip of CSV
+    files, as Binance's archive, freqtrade and ccxt write them. What a file is,
+    its first bytes tell.
+
+    Columns: the opening time in UTC (timestamp, open_time, date, datetime or
+    time), open, high, low, close, volume; others are ignored. Where they have
+    no names: ccxt's 6 (CSV or JSON lists) or Binance's 12.
+
+    Times: stamps, ISO text, or numbers of s, ms, us or ns since 1970.
+
+    Gaps are fine. One bad bar refuses the import and is named by file and row.
+    """
     from btcai import datasets
 
-    report, old, new = datasets.import_file(_project(), path, market, timeframe)
-    typer.echo(report)
-    _show_change("data.market", old, new)
+    done = datasets.import_files(_project(), files, market, timeframe)
+    typer.echo(done.printed())
+    _show_change("data.market", done.old_market, done.market)
 
 
 @data_app.command("use")
@@ -138,13 +163,8 @@ def run(
     if profile is not None:
         _set("profile", profile)
     config = _config()
-    if made := datasets.ensure(root, config):
-        typer.echo(made)
-    if not datasets.is_pinned(root):
-        typer.echo(
-            "note: data/ is not what data.dvc names; the run takes what is in data/. Record it with: dvc add data",
-            err=True,
-        )
+    for note in datasets.ready(root, config):
+        typer.echo(f"note: {note}", err=True)
     from flows import settings
 
     settings.apply(root)
@@ -195,6 +215,25 @@ def decide(
         age = summary.bar_age(decision.close_ts_ns, time.time_ns(), bundle.patch_bars)
         told = str(account) if account else "flat (no --account given)"
         _print(summary.decision_view(decision, standing, told, age))
+
+
+@registry_app.command("list")
+def registry_list() -> None:
+    """Every bucket's champion, challenger and previous champion."""
+    from btcai import registry, registry_view
+
+    _print(registry_view.shelves_view(registry.shelves(_project())))
+
+
+@registry_app.command("show")
+def registry_show(
+    bucket: Annotated[str, typer.Argument(help="scalping, short, medium or long.")],
+    params: Annotated[bool, typer.Option("--params", help="Every parameter, not only those that differ now.")] = False,
+) -> None:
+    """Trace a bucket's champion to its run, data, code, locks and settings, and say how to make it again."""
+    from btcai import registry, registry_view
+
+    _print(registry_view.trace_view(registry.trace(_project(), bucket, _config()), all_params=params))
 
 
 def champion_folder(root: Path, bucket: str) -> Path:

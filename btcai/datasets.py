@@ -1,8 +1,12 @@
 """Which market is in use: data/MARKET on disk, data.dvc that pins it, data.market in params.yaml."""
 
 import logging
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +16,8 @@ from btcai.environment import child_environment
 from btcai.errors import DataError
 
 if TYPE_CHECKING:
-    from btcai.data.store import ImportReport
+    from btcai.data.sources import Source
+    from btcai.data.store import Written
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +32,88 @@ def simulate(root: Path) -> str:
     return written
 
 
-def import_file(root: Path, path: Path, market: str, timeframe: str) -> tuple[str, str, str]:
-    """Bars of a file join data/MARKET, pinned and in use; returns what was imported, old market, new."""
-    from btcai.data import store
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What an import did: figures to print, remarks, and the market in use before and after it."""
+
+    figures: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    old_market: str
+    market: str
+
+    def printed(self) -> str:
+        """One line for each figure and remark."""
+        width = max(len(name) for name, _ in self.figures)
+        lines = [f"  {name:<{width}}  {figure}" for name, figure in self.figures]
+        return "\n".join([f"{self.market}:", *lines, *(f"note: {note}" for note in self.notes)])
+
+
+def import_files(root: Path, files: Sequence[Path], market: str, timeframe: str) -> Imported:
+    """Bars of all files join data/MARKET, pinned by data.dvc and in use: all of it, or nothing has changed."""
+    from btcai.data import sources, store
 
     if market == SIMULATED:
         raise DataError(f"{SIMULATED} is the simulated market's name; choose another: --market btcusdt")
-    load_config(root / paths.PARAMS)  # a broken file is found before any bar is written
-    report = store.import_file(root / paths.DATA, market, path, timeframe)
-    pin(root)
-    return (_imported(report), *set_param(root / paths.PARAMS, "data.market", market))
+    config = load_config(root / paths.PARAMS)  # a broken file is found before any bar is read
+    source = sources.read_source(files, timeframe, sources.clock_ms())
+    try:
+        with (
+            _restored(root / PIN),
+            _restored(root / paths.PARAMS),
+            store.changed(root / paths.DATA, market, source.bars, source.place) as written,
+        ):
+            if written.rows_added or not is_pinned(root):
+                pin(root)
+            if config.data.market != market:
+                set_param(root / paths.PARAMS, "data.market", market)
+    except OSError as error:
+        raise DataError(f"the import failed: {error}; nothing has changed: free the disk, then try again") from error
+    return Imported(
+        figures=_figures(source, written),
+        notes=_too_few(root, load_config(root / paths.PARAMS)),
+        old_market=config.data.market,
+        market=market,
+    )
+
+
+def check_enough(root: Path, config: Config) -> None:
+    """DataError where the market in use has too few bars for the splits of params.yaml."""
+    from btcai.data.store import read_market
+    from btcai.features.pipeline import WARMUP_BARS
+    from btcai.features.splits import make_splits
+    from btcai.schema import BAR_SECONDS
+
+    stamps = read_market(root / paths.DATA, config.data.market)["open_time"]
+    n_bars = int((stamps.iloc[-1] - stamps.iloc[0]).total_seconds()) // BAR_SECONDS + 1  # the grid: gaps count
+    make_splits(n_bars, config.splits, config.purge_bars, WARMUP_BARS)
+
+
+def _too_few(root: Path, config: Config) -> tuple[str, ...]:
+    try:
+        check_enough(root, config)
+    except DataError as error:
+        return (f"imported, but nothing can be trained yet: {error}",)
+    return ()
+
+
+@contextmanager
+def _restored(file: Path) -> Iterator[None]:
+    """Where the block raises, the file is again as it was, or gone; its copy is made while the disk has room."""
+    before = file.with_name(f".{file.name}.before")
+    existed, copied = file.exists(), False
+    try:
+        if existed:
+            shutil.copy2(file, before)
+            copied = True
+        yield
+    except BaseException:
+        if copied:
+            before.replace(file)
+        elif not existed:
+            file.unlink(missing_ok=True)
+        raise
+    finally:
+        before.unlink(missing_ok=True)
 
 
 def use(root: Path, market: str) -> tuple[str, str]:
@@ -70,9 +147,35 @@ def ensure(root: Path, config: Config) -> str | None:
             "or go back to the simulated market with: btcai data simulate"
         )
     written = _write_simulated(root)
-    if not (root / PIN).is_file():
-        pin(root)
+    held = (root / PIN).read_bytes() if (root / PIN).is_file() else None
+    pin(root)  # into DVC's cache too, without which it knows no bars
+    if held is not None and (root / PIN).read_bytes() != held:
+        (root / PIN).write_bytes(held)  # other bars are on record: that is the user's to change
     return written
+
+
+def ready(root: Path, config: Config) -> list[str]:
+    """See to it that the market in use can be run on, and return what a user should know before.
+
+    A fresh clone's simulated market is made; DataError where there are no bars or too few of them for the splits. Bars
+    that nothing has on record are pointed out: `dvc repro` would take them in silence.
+    """
+    made = ensure(root, config)
+    check_enough(root, config)
+    notes = [made] if made else []
+    if not is_pinned(root):
+        notes.append(f"{paths.DATA}/ is not what {PIN} names; this run takes it as it is. Record it with: dvc add data")
+    elif _git(root, "status", "--porcelain", "--", str(PIN)):
+        notes.append(f"{PIN} has changed since the last commit. Keep it with: git commit {PIN} {paths.PARAMS}")
+    return notes
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; nothing where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, text=True, capture_output=True, check=False).stdout
+    except FileNotFoundError:
+        return ""
 
 
 def markets(root: Path) -> list[str]:
@@ -84,7 +187,7 @@ def markets(root: Path) -> list[str]:
 
 def pin(root: Path) -> None:
     """`dvc add data`: data.dvc then names exactly these bars."""
-    _dvc(root, "add", "--quiet", str(paths.DATA))
+    _dvc(root, "add", str(paths.DATA))  # quiet, it would not say why it failed
 
 
 def is_pinned(root: Path) -> bool:
@@ -96,16 +199,31 @@ def _write_simulated(root: Path) -> str:
     from btcai.data.simulator import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
     from btcai.data.store import write_market
 
-    return _imported(write_market(root / paths.DATA, SIMULATED, simulate_bars(DEFAULT_BARS, DEFAULT_SEED)))
-
-
-def _imported(report: "ImportReport") -> str:
-    again = f", {report.duplicates_dropped:,} repeated" if report.duplicates_dropped else ""
-    gaps = f", {report.missing_bars:,} missing in {report.gaps} gaps" if report.gaps else ", no gaps"
+    written = write_market(root / paths.DATA, SIMULATED, simulate_bars(DEFAULT_BARS, DEFAULT_SEED))
     return (
-        f"{report.market}: {report.rows_added:,} bars added of {report.rows_read:,} read{again}; "
-        f"now {report.rows:,} bars, {report.first} to {report.last}{gaps}"
+        f"{SIMULATED}: {written.rows_added:,} bars added, now {written.rows:,}, {written.first} to {written.last}, "
+        f"{_gaps(written)}"
     )
+
+
+def _figures(source: "Source", written: "Written") -> tuple[tuple[str, str], ...]:
+    """An import's report: name and figure of each line."""
+    return (
+        ("files", f"{len(source.files):,}"),
+        ("rows read", f"{source.rows_read:,}"),
+        ("repeated rows, dropped", f"{source.duplicates_dropped:,}"),
+        ("rows out of order, sorted", f"{source.out_of_order:,}"),
+        ("bars added", f"{written.rows_added:,}"),
+        ("bars now held", f"{written.rows:,}"),
+        ("first to last", f"{written.first} to {written.last}"),
+        ("gaps", _gaps(written)),
+        ("bars without volume", f"{written.zero_volume_bars:,}"),
+        ("version", written.content_sha256[:12]),
+    )
+
+
+def _gaps(written: "Written") -> str:
+    return f"{written.gaps:,}, {written.missing_bars:,} bars missing" if written.gaps else "no gaps"
 
 
 def _status_line(root: Path, market: str, used: str) -> str:
@@ -120,11 +238,14 @@ def _status_line(root: Path, market: str, used: str) -> str:
 
 
 def _dvc(root: Path, *arguments: str, allowed: tuple[int, ...] = (0,)) -> int:
-    """Run dvc; DataError with its last line when it fails. `dvc status --quiet` answers 1 for a difference."""
+    """Run dvc; DataError with its reason when it fails. `dvc status --quiet` answers 1 for a difference."""
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=root, env=child_environment(), text=True, capture_output=True, check=False)
     if done.returncode not in allowed:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise DataError(f"dvc {' '.join(arguments)} failed: {said[-1].strip()}; mend that, then run it again")
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [
+            f"exit code {done.returncode}, without --quiet it says why"
+        ]
+        reason = next((line for line in said if line.startswith("ERROR: ")), said[-1]).removeprefix("ERROR: ")
+        raise DataError(f"dvc {' '.join(arguments)} failed: {reason}; mend that, then run it again")
     logger.debug("dvc %s: exit code %d", " ".join(arguments), done.returncode)
     return done.returncode

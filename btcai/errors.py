@@ -15,3 +15,7 @@ class DataError(BtcaiError):
 
 class ArtifactError(BtcaiError):
     """A stage's output is missing or does not fit; names the command that makes it."""
+
+
+class DiskError(BtcaiError):
+    """A disk that is full, or a folder that may not be written; what was there before is there still."""

@@ -53,6 +53,9 @@ class _AppendHandler(logging.FileHandler):
         try:
             assert self.stream is not None  # open from the start
             os.write(self.stream.fileno(), f"{self.format(record)}{self.terminator}".encode())
+        except OSError as error:  # a full disk: say so once, and let the work fail or go on by itself
+            self.setLevel(sys.maxsize)
+            sys.stderr.write(f"warning: {self.baseFilename} takes no more lines: {error}\n")
         except Exception:  # as every handler of the standard library does
             self.handleError(record)
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")  # DATA / MARKET / YYYY-MM.parquet
-VALIDATION = Path("reports/validation")  # report.json, index.html
+VALIDATION = Path("reports/validation")  # report.json, metrics.json, index.html
+REJECTED = Path("reports/rejected")  # the same, of bars that broke a rule
 FEATURES = Path("artifacts/features")  # features.npy, bars.npy, close_ts_ns.npy, scaler.json, meta.json
 TRAIN = Path("artifacts/train")  # TRAIN / BUCKET / model.safetensors, metrics.json, curves.csv
 CONSOLIDATE = Path("artifacts/consolidate")  # the same, the models that are judged
-EVALUATION = Path("reports/evaluation")  # metrics.json, table.csv, equity.csv, index.html, *.png
+EVALUATION = Path("reports/evaluation")  # metrics.json, summary/STRATEGY.json, *.csv, index.html, *.png
 CANDIDATE = Path("models/candidate")  # CANDIDATE / BUCKET / encoder.onnx, head.onnx, policy.onnx, manifest.json
 CHAMPION = Path("models/champion")  # the same; what decide and serve read
 REGISTER = Path("reports/register.json")

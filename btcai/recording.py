@@ -1,20 +1,19 @@
 """One run of the pipeline written to MLflow: a parent run, a child run per bucket, a version per registered model."""
 
 import csv
-import importlib.metadata
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from btcai import paths
-from btcai.champions import Edge, Standing
+from btcai import cards, lineage, packaging, paths, usage
+from btcai.champions import Standing
 from btcai.config import Config
-from btcai.schema import BUCKETS
+from btcai.schema import BUCKETS, RAW_COLUMNS
+from btcai.submission import Submission
 
 logger = logging.getLogger(__name__)
 
@@ -22,28 +21,11 @@ EXPERIMENT = "btcai"
 LOG_BATCH = 1000
 """Metrics one request may carry."""
 PARAM_BATCH = 100
+DIGEST = 36
+"""Characters of a dataset's digest; DVC's hash of a folder just fits."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What evaluation found about one bucket."""
-
-    score: float
-    edge: Edge
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """What one run of the pipeline hands to the record, besides its files."""
-
-    root: Path
-    config: Config
-    judged: Mapping[str, Judged]
-    data_version: str
-    code_version: str
-    judged_on: str
-    input_hash: str
+Point = tuple[str, float, int, int]
+"""name, value, step, Unix time in ms"""
 
 
 def model_name(bucket: str) -> str:
@@ -60,16 +42,41 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return leaves
 
 
-def curve_points(path: Path, prefix: str) -> list[tuple[str, float, int]]:
-    """A curves.csv -> (name, value, step): finite numbers; the step is the row, as phases restart their counter."""
+def flat_config(config: Config) -> dict[str, str]:
+    """Every setting of params.yaml, as runs have them on record."""
+    return flat(config.model_dump(mode="json"))
+
+
+def of_bucket(settings: Mapping[str, str], bucket: str) -> dict[str, str]:
+    """The settings that concern a bucket: all but those of the other buckets."""
+    others = tuple(f"buckets.{name}." for name in BUCKETS if name != bucket)
+    return {key: value for key, value in settings.items() if not key.startswith(others)}
+
+
+def curve_points(path: Path, prefix: str) -> list[Point]:
+    """A curves.csv -> points: finite numbers; the step is the row, as phases restart their counter."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            (f"{prefix}/{name}", number, step)
+            (f"{prefix}/{name}", number, step, _now_ms())
             for step, row in enumerate(csv.DictReader(file))
             for name, number in _numbers(row)
         ]
+
+
+def usage_points(path: Path) -> list[Point]:
+    """A system.csv -> points, at their own times: what MLflow's own monitor would have logged during the training."""
+    return [
+        (f"system/{name}", value, step, int(row["unix_s"] * 1000))
+        for step, row in enumerate(usage.read(path))
+        for name, value in row.items()
+        if name not in ("unix_s", "elapsed_s")
+    ]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _numbers(row: Mapping[str, str | None]) -> Iterator[tuple[str, float]]:
@@ -124,43 +131,77 @@ def recorded(client: Any, input_hash: str) -> str | None:
 
 def record(client: Any, submission: Submission) -> str:
     """One parent run, a child run and a model version per bucket. FINISHED last, so that a killed attempt is known."""
-    settings = flat(submission.config.model_dump(mode="json"))
-    parent = _start(
-        client, submission, f"{submission.config.data.market} {submission.config.profile}", {"role": "parent"}
-    )
+    name = f"{submission.history.market} {submission.config.profile}"
+    parent = _start(client, submission, name, {"role": "parent", "mlflow.note.content": submission.results})
+    settings = flat_config(submission.config)
     _log_params(client, parent, settings)
-    _log_metrics(client, parent, [(f"score/{b}", j.score, 0) for b, j in submission.judged.items()])
+    _log_metrics(client, parent, [(f"score/{b}", j.score, 0, _now_ms()) for b, j in submission.judged.items()])
+    _log_reports(client, submission, parent)
     for bucket in BUCKETS:
-        child = _start(client, submission, bucket, {"role": bucket, "mlflow.parentRunId": parent})
-        others = tuple(f"buckets.{name}." for name in BUCKETS if name != bucket)
-        _log_params(client, child, {key: value for key, value in settings.items() if not key.startswith(others)})
+        began_s = time.monotonic()
+        note = cards.version_card(submission, bucket)
+        tags = {"role": bucket, "mlflow.parentRunId": parent, "mlflow.note.content": note}
+        child = _start(client, submission, bucket, tags)
+        _log_params(client, child, of_bucket(settings, bucket))
         _log_results(client, submission, bucket, child)
-        _register_version(client, submission, bucket, child)
+        version = _register_version(client, submission, bucket, child)
         client.set_terminated(child)
-        logger.info("recorded %s as run %s", bucket, child)
+        taken_s = time.monotonic() - began_s
+        logger.info("recorded %s version %s as run %s in %.1f s", model_name(bucket), version, child, taken_s)
     client.set_terminated(parent)
     return parent
 
 
 def _start(client: Any, submission: Submission, name: str, tags: dict[str, str]) -> str:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
+    """A new run with its tags and its data. MLflow's pages show commit and source by the mlflow.source tags."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    run = client.create_run(experiment.experiment_id, tags=tags | _version_tags(submission), run_name=name)
-    market = submission.config.data.market
-    source = json.dumps({"uri": str(paths.DATA / market)})
-    dataset = Dataset(name=market, digest=submission.data_version[:32], source_type="local", source=source)
-    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    source = {"mlflow.source.name": "btcai stage register", "mlflow.source.type": "LOCAL"}
+    if commit := submission.lineage.get("git_commit"):
+        source["mlflow.source.git.commit"] = commit
+    every = tags | source | _version_tags(submission)
+    run = client.create_run(experiment.experiment_id, tags=every, run_name=name)
+    client.log_inputs(run.info.run_id, [_dataset(submission)])
     return str(run.info.run_id)
 
 
+def _dataset(submission: Submission) -> Any:
+    """The market as a dataset of the run: by DVC's hash where it is known, else by its content's."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    history = submission.history
+    columns = [{"name": RAW_COLUMNS[0], "type": "datetime", "required": True}]
+    columns += [{"name": name, "type": "double", "required": True} for name in RAW_COLUMNS[1:]]
+    dataset = Dataset(
+        name=history.market,
+        digest=(history.dvc_md5 or history.data_version)[:DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": (paths.DATA / history.market).as_posix()}),
+        schema=json.dumps({"mlflow_colspec": columns}),
+        profile=json.dumps(
+            {"num_rows": history.rows, "first_open_time": history.first, "last_open_time": history.last}
+        ),
+    )
+    tags = {"mlflow.data.context": "training", "content_sha256": history.data_version}
+    if history.dvc_md5:
+        tags["dvc_md5"] = history.dvc_md5
+    return DatasetInput(dataset, [InputTag(key, value) for key, value in tags.items()])
+
+
 def _version_tags(submission: Submission) -> dict[str, str]:
-    return {
+    """What a run and a version are traced by; input_hash alone says whether they are the same."""
+    history = submission.history
+    found = {
         "input_hash": submission.input_hash,
-        "data_version": submission.data_version,
+        "data_version": history.data_version,
+        "data_market": history.market,
+        "data_rows": str(history.rows),
+        "data_first": history.first,
+        "data_last": history.last,
         "code_version": submission.code_version,
         "judged_on": submission.judged_on,
+        **submission.lineage,
     }
+    return found | ({"market_dvc_md5": history.dvc_md5} if history.dvc_md5 else {})
 
 
 def _log_params(client: Any, run_id: str, settings: Mapping[str, str]) -> None:
@@ -171,73 +212,75 @@ def _log_params(client: Any, run_id: str, settings: Mapping[str, str]) -> None:
         client.log_batch(run_id, params=params[first : first + PARAM_BATCH])
 
 
-def _log_metrics(client: Any, run_id: str, points: list[tuple[str, float, int]]) -> None:
+def _log_metrics(client: Any, run_id: str, points: Iterable[Point]) -> None:
     from mlflow.entities import Metric
 
-    now_ms = int(time.time() * 1000)
-    metrics = [Metric(name, value, now_ms, step) for name, value, step in points if math.isfinite(value)]
+    metrics = [Metric(name, value, at_ms, step) for name, value, step, at_ms in points if math.isfinite(value)]
     for first in range(0, len(metrics), LOG_BATCH):
         client.log_batch(run_id, metrics=metrics[first : first + LOG_BATCH])
 
 
+def _log_reports(client: Any, submission: Submission, run_id: str) -> None:
+    """The pages and figures for people, and the files from which everything can be made again."""
+    evaluation, validation = (submission.root / folder for folder in (paths.EVALUATION, paths.VALIDATION))
+    pages = [evaluation / "index.html", evaluation / "table.csv", *sorted(evaluation.glob("*.png"))]
+    _log_files(client, run_id, pages, "report")
+    _log_files(client, run_id, [validation / "index.html"], "validation")
+    _log_files(client, run_id, [submission.root / name for name in lineage.KEPT], "lineage")
+
+
+def _log_files(client: Any, run_id: str, files: Iterable[Path], folder: str) -> None:
+    for file in files:
+        if file.is_file():
+            client.log_artifact(run_id, str(file), folder)
+
+
 def _log_results(client: Any, submission: Submission, bucket: str, run_id: str) -> None:
-    """Curves of both training stages, evaluation's figures, the bundle as it is."""
+    """Curves of both training stages, what they took of the machine, evaluation's figures, the bundle as it is."""
     root, judged = submission.root, submission.judged[bucket]
     points = curve_points(root / paths.TRAIN / bucket / "curves.csv", "train")
     points += curve_points(root / paths.CONSOLIDATE / bucket / "curves.csv", "consolidate")
-    points += [(f"evaluation/{name}", value, 0) for name, value in judged.metrics.items()]
-    _log_metrics(client, run_id, [*points, ("evaluation/score", judged.score, 0)])
+    points += usage_points(root / paths.TRAIN / bucket / usage.FILE)
+    figures = {**judged.metrics, "score": judged.score}
+    points += [(f"evaluation/{name}", value, 0, _now_ms()) for name, value in figures.items()]
+    _log_metrics(client, run_id, points)
     client.set_tag(run_id, "edge", judged.edge)
+    _log_files(client, run_id, sorted((root / paths.EVALUATION).glob(f"*{bucket}*.png")), "report")
     client.log_artifacts(run_id, str(root / paths.CANDIDATE / bucket), "bundle")
 
 
-def _register_version(client: Any, submission: Submission, bucket: str, run_id: str) -> None:
-    """policy.onnx as a model of the run and a version of the registered model, everything about it in its tags."""
+def _register_version(client: Any, submission: Submission, bucket: str, run_id: str) -> str:
+    """The bundle as a model of the run and a version of the registered model, everything about it in its tags."""
     import mlflow
-    import onnx
+
+    name, judged = model_name(bucket), submission.judged[bucket]
+    settings = submission.config.buckets[bucket]
+    with mlflow.start_run(run_id=run_id):
+        logged, bundle_version = packaging.log_bundle(
+            submission.root / paths.CANDIDATE / bucket, settings, judged.edge, submission.history.unsealed
+        )
+    _ensure_registered(client, name, cards.model_card(bucket, settings, name))
+    made = client.create_model_version(
+        name,
+        logged.model_uri,
+        run_id=run_id,
+        tags={"edge": judged.edge, "score": repr(judged.score), "model_version": bundle_version}
+        | _version_tags(submission),
+        description=cards.version_card(submission, bucket),
+        model_id=logged.model_id,
+    )
+    return str(made.version)
+
+
+def _ensure_registered(client: Any, name: str, card: str) -> None:
     from mlflow.exceptions import MlflowException
 
-    graph = onnx.load(str(submission.root / paths.CANDIDATE / bucket / "policy.onnx"))
-    with mlflow.start_run(run_id=run_id):
-        logged = mlflow.onnx.log_model(
-            graph,
-            name="policy",
-            signature=_signature(graph),
-            save_as_external_data=False,  # the default empties the graph in memory
-            onnx_execution_providers=["CPUExecutionProvider"],
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("onnx", "onnxruntime")],
-        )
     try:
-        client.create_registered_model(model_name(bucket))
+        client.create_registered_model(name, description=card)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    judged = submission.judged[bucket]
-    tags = _version_tags(submission) | {"edge": judged.edge, "score": repr(judged.score)}
-    client.create_model_version(
-        model_name(bucket), logged.model_uri, run_id=run_id, tags=tags, model_id=logged.model_id
-    )
-
-
-def _signature(graph: Any) -> Any:
-    """The graph's own input and output names, as the pyfunc flavour feeds them."""
-    import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    def schema(values: Any) -> Any:
-        return Schema(
-            [
-                TensorSpec(
-                    onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
-                    tuple(dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim),
-                    value.name,
-                )
-                for value in values
-            ]
-        )
-
-    return ModelSignature(inputs=schema(graph.graph.input), outputs=schema(graph.graph.output))
+        client.update_registered_model(name, description=card)
 
 
 def standing(bucket: str, version: Any) -> Standing:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from btcai import paths, versions
 from btcai.config import Config, CostConfig
 from btcai.errors import ArtifactError, ConfigError, DataError
+from btcai.files import whole
 from btcai.schema import BUCKETS, MarketData, Span
 
 if TYPE_CHECKING:
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
+    from btcai.submission import History
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,13 @@ def validate(config: Config, root: Path) -> None:
 
     market = config.data.market
     report = validation.validate(read_market(root / paths.DATA, market))
-    folder = root / paths.VALIDATION
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
-    (folder / "index.html").write_text(render_html(report), encoding="utf-8")
+    folder = paths.VALIDATION if report.success else paths.REJECTED
+    with whole(root / folder) as out:
+        (out / "report.json").write_text(report.to_json(), encoding="utf-8")
+        (out / "metrics.json").write_text(report.counts_json(), encoding="utf-8")
+        (out / "index.html").write_text(render_html(report), encoding="utf-8")
     if not report.success:
-        raise DataError(f"{market}: {validation.failure_message(report)}; see {paths.VALIDATION}/index.html")
+        raise DataError(f"{market}: {validation.failure_message(report)}; see {folder}/index.html")
     for note in report.warnings:
         logger.warning("%s: %s", market, note)
     logger.info("%s: %d bars keep all %d rules", market, report.rows, len(report.expectations))
@@ -71,57 +74,68 @@ def features(config: Config, root: Path) -> None:
     data = build_market(to_grid(frame))
     splits = make_splits(len(data), config.splits, config.purge_bars, data.warmup_bars)
     meta = {"market": config.data.market, "data_version": content_sha256(frame), "splits": asdict(splits)}
-    folder = root / paths.FEATURES
-    save_market(data, folder, meta)
-    (folder / "scaler.json").write_text(fit_scaler(data.features, splits.train).to_json(), encoding="utf-8")
+    with whole(root / paths.FEATURES) as out:
+        save_market(data, out, meta)
+        (out / "scaler.json").write_text(fit_scaler(data.features, splits.train).to_json(), encoding="utf-8")
     for line in splits.printed(data.bars.close_ts_ns).splitlines():
         logger.info("%s", line)
 
 
 def train(config: Config, root: Path, *, bucket: str) -> None:
-    """artifacts/features and the bucket before it -> artifacts/train/BUCKET."""
+    """artifacts/features and the bucket before it -> artifacts/train/BUCKET, with what it took of the machine."""
+    from btcai import usage
     from btcai.training.progressive import train_bucket
 
     teachers = dict((after, before) for before, after in pairwise(BUCKETS))
     teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
-    out = root / paths.TRAIN / bucket
-    out.mkdir(parents=True, exist_ok=True)
     data, splits, scaler = load_features(root)
-    train_bucket(data, splits, scaler, bucket, config, teacher, out)
+    with whole(root / paths.TRAIN / bucket) as out, usage.sampled(out / usage.FILE):
+        train_bucket(data, splits, scaler, bucket, config, teacher, out)
 
 
 def consolidate(config: Config, root: Path) -> None:
     """artifacts/train -> artifacts/consolidate: the four models that are judged."""
     from btcai.training import progressive
 
-    (root / paths.CONSOLIDATE).mkdir(parents=True, exist_ok=True)
     data, splits, scaler = load_features(root)
-    progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, root / paths.CONSOLIDATE)
+    with whole(root / paths.CONSOLIDATE) as out:
+        progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, out)
 
 
 def evaluate(config: Config, root: Path) -> None:
-    """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged."""
+    """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged.
+
+    The report also shows how each bucket learned: curves.csv of artifacts/train and artifacts/consolidate.
+    """
     from btcai.evaluation.backtest import backtest
     from btcai.evaluation.baselines import run_baselines
+    from btcai.evaluation.curves import read_curves
+    from btcai.evaluation.evidence import Evidence
     from btcai.evaluation.judge import judge
-    from btcai.evaluation.report import ReportInfo, write_report
-    from btcai.evaluation.result import BacktestResult
+    from btcai.evaluation.reliability import reliability
+    from btcai.evaluation.report import write_report
     from btcai.training.checkpoint import load_policy
 
     data, splits, _ = load_features(root)
+    curves = {bucket: read_curves(root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     costs: dict[str, CostConfig] = dict(config.market.severities.items())
     equity_usdt = config.market.equity_usdt
-    results: dict[str, dict[str, BacktestResult]] = {}
+    results, forecasts = {}, {}
     for bucket, settings in config.buckets.items():
         policy = load_policy(root / paths.CONSOLIDATE / bucket, bucket, config)
         walks = backtest(
             policy, data, splits.test, settings, list(costs.values()), config.risk, config.sizing, equity_usdt
         )
         results[bucket] = dict(zip(costs, walks, strict=True))
+        forecasts[bucket] = reliability(walks[0], data, settings, splits.train)
         logger.info("%s walked %d decisions", bucket, len(walks[0].decisions))
     baselines = run_baselines(data, splits.test, costs, equity_usdt)
-    judgement = judge(results, baselines, splits.folds, seed=config.seed, severity=config.market.severity)
-    info = ReportInfo(
+    evidence = Evidence(
+        judgement=judge(results, baselines, splits.folds, seed=config.seed, severity=config.market.severity),
+        results=results,
+        baselines=baselines,
+        forecasts=forecasts,
+        curves=curves,
         market=config.data.market,
         data_version=data_version(root),
         severities=costs,
@@ -129,7 +143,9 @@ def evaluate(config: Config, root: Path) -> None:
         sealed_text=_days(splits.sealed, data),
         start_equity_usdt=equity_usdt,
     )
-    write_report(root / paths.EVALUATION, judgement, results, baselines, info)
+    with whole(root / paths.EVALUATION) as out:
+        written = write_report(out, evidence)
+    logger.info("wrote %d files to %s", len(written), paths.EVALUATION)
 
 
 def _days(span: Span, data: MarketData) -> str:
@@ -150,18 +166,43 @@ def export(config: Config, root: Path) -> None:
     data, splits, scaler = load_features(root)
     data = replace(data, features=data.features[: splits.sealed.first])  # the proof of parity walks them
     made_from = {"data": data_version(root), "code": code_version()}
-    for bucket in BUCKETS:
-        out = root / paths.CANDIDATE / bucket
-        export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, made_from, out)
+    with whole(root / paths.CANDIDATE) as out:
+        for bucket in BUCKETS:
+            export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, made_from, out / bucket)
 
 
 def register(config: Config, root: Path) -> None:
     """models/candidate and reports/evaluation -> MLflow, models/champion, reports/register.json."""
-    from btcai import tracking
+    from btcai import cards, tracking
 
     found = read_metrics(root)
     judged = {bucket: _judged(found, bucket) for bucket in BUCKETS}
-    tracking.register(root, config, judged)
+    tracking.register(root, config, judged, _history(root), cards.results(found))
+
+
+def _history(root: Path) -> "History":
+    """What artifacts/features say of the bars they were made from; of the bars themselves only the unsealed ones."""
+    from dataclasses import fields
+
+    from btcai.data.frame import iso
+    from btcai.features.store import read_meta
+    from btcai.lineage import market_md5
+    from btcai.schema import BAR_NS, Bars
+    from btcai.submission import History
+
+    data, splits, _ = load_features(root)
+    meta = read_meta(root / paths.FEATURES)
+    opens_ms = (data.bars.close_ts_ns[data.bars.present] - BAR_NS) // 1_000_000
+    unsealed = {field.name: getattr(data.bars, field.name)[: splits.sealed.first] for field in fields(Bars)}
+    return History(
+        market=meta["market"],
+        rows=len(opens_ms),
+        first=iso(opens_ms[0]),
+        last=iso(opens_ms[-1]),
+        data_version=meta["data_version"],
+        dvc_md5=market_md5(root, meta["market"]),
+        unsealed=Bars(**unsealed),
+    )
 
 
 def load_features(root: Path) -> "tuple[MarketData, Splits, Scaler]":
@@ -206,12 +247,15 @@ def read_metrics(root: Path) -> dict[str, Any]:
 
 def _judged(found: dict[str, Any], bucket: str) -> Any:
     """A bucket's figures under the severity that is judged; undefined ones (null) come back as nan."""
-    from btcai.recording import Judged
+    from btcai.submission import Judged
 
     figures = found["strategies"][bucket][found["judged_severity"]]
     numbers = {name: float("nan") if figures[name] is None else figures[name] for name in figures}
     metrics = {name: float(number) for name, number in numbers.items() if isinstance(number, int | float)}
-    return Judged(score=metrics["walk_forward_score"], edge=found["verdicts"][bucket]["edge"], metrics=metrics)
+    verdict = found["verdicts"][bucket]
+    return Judged(
+        score=metrics["walk_forward_score"], edge=verdict["edge"], metrics=metrics, verdict=verdict.get("text", "")
+    )
 
 
 def run_stage(name: str, config: Config, root: Path) -> None:

@@ -1,35 +1,22 @@
 """What the commands print: decisions, what each bucket trained, the table of results, where everything is."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from btcai import paths
+from btcai import paths, usage
 from btcai.champions import Standing
 from btcai.schema import BAR_SECONDS, BUCKETS, QUANTILE_LEVELS, Action, Decision
 
-if TYPE_CHECKING:
-    from btcai.evaluation.judge import Row
-
 INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%} interval"
-TRAINED = ("pretrain_updates", "ppo_updates", "decision_times", "env_steps", "seconds")
-"""What a trained bucket's metrics.json says of the effort."""
-MLFLOW_PAGES = r"""DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true \
-MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-.venv/bin/mlflow server --workers 1 \
---backend-store-uri sqlite:///mlflow/mlflow.db
-then http://127.0.0.1:5000"""
-PREFECT_PAGES = r"""DO_NOT_TRACK=true PREFECT_SERVER_ANALYTICS_ENABLED=false \
-PREFECT_HOME="$PWD/.prefect" .venv/bin/prefect server start
-then http://127.0.0.1:4200"""
-"""To paste: whole in 80 columns, and a pasted server inherits no environment that turned telemetry off."""
+TRAINED = ("pretrain_updates", "ppo_updates", "decision_times", "env_steps")
+"""What a trained bucket's metrics.json says of the effort; how long it took is in its system.csv."""
 
 
 def decision_json(decision: Decision, standing: Standing | None) -> str:
@@ -80,13 +67,15 @@ def _ago(minutes: float) -> str:
 
 
 def _forecasts(decision: Decision) -> Table:
+    from btcai.evaluation.formats import duration
+
     table = Table(title="Predicted return", title_justify="left", pad_edge=False)
     for head in ("horizon", "mean", "std", INTERVAL):
         table.add_column(head, justify="right")
     for forecast in decision.forecasts:
         low, high = forecast.quantiles[0], forecast.quantiles[-1]
         interval = f"{low:+.2%} .. {high:+.2%}"
-        table.add_row(_duration(forecast.horizon_bars), f"{forecast.mean:+.3%}", f"{forecast.std:.2%}", interval)
+        table.add_row(duration(forecast.horizon_bars), f"{forecast.mean:+.3%}", f"{forecast.std:.2%}", interval)
     return table
 
 
@@ -101,15 +90,6 @@ def _spoken(action: Action) -> str:
     return action.name.lower().replace("_", " ")
 
 
-def _duration(bars: int) -> str:
-    """36 -> "3 h": the largest unit that fits, without needless decimals."""
-    minutes = bars * BAR_SECONDS / 60
-    for unit, size in (("d", 1440.0), ("h", 60.0)):
-        if minutes >= size:
-            return f"{minutes / size:g} {unit}"
-    return f"{minutes:g} min"
-
-
 def _pairs() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
@@ -121,13 +101,14 @@ def trained_view(root: Path) -> Table | None:
     """What each bucket trained, from artifacts/train; None before the first training."""
     table = Table(title="Trained", title_justify="left", pad_edge=False)
     table.add_column("bucket")
-    for head in TRAINED:
+    for head in (*TRAINED, "seconds"):
         table.add_column(head.replace("_", " "), justify="right")
     for bucket in BUCKETS:
         path = root / paths.TRAIN / bucket / "metrics.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            table.add_row(bucket, *(_number(found.get(key)) for key in TRAINED))
+            effort = [found.get(key) for key in TRAINED]
+            table.add_row(bucket, *map(_number, [*effort, usage.elapsed_s(path.with_name(usage.FILE))]))
     return table if table.row_count else None
 
 
@@ -137,37 +118,15 @@ def _number(value: float | None) -> str:
 
 def results_view(found: dict[str, Any]) -> RenderableType:
     """metrics.json of the evaluation -> the one table, a verdict per bucket."""
+    from btcai.evaluation.record import judgement_of
     from btcai.evaluation.report import rich_table
 
-    severity = found["judged_severity"]
-    rows = sorted(_rows(found, severity), key=_place)
+    judgement = judgement_of(found)
     span = f"{found['market']}, {found['first_day']} to {found['last_day']}; the sealed span is unread"
     verdicts = _pairs()
-    for bucket in BUCKETS:
-        verdict = found["verdicts"][bucket]
-        verdicts.add_row(bucket, Text(verdict["text"], style="green" if verdict["edge"] == "proven" else ""))
-    return Group(Text(span, style="dim"), rich_table(rows), verdicts)
-
-
-def _rows(found: dict[str, Any], severity: str) -> "Iterator[Row]":
-    """JSON has no nan and no tuples: null and lists turn back."""
-    from btcai.evaluation.judge import Row
-
-    for strategy, by_severity in found["strategies"].items():
-        figures = {name: _revived(value) for name, value in by_severity[severity].items()}
-        yield Row(strategy=strategy, severity=severity, **figures)
-
-
-def _revived(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_revived(item) for item in value)
-    return float("nan") if value is None else value
-
-
-def _place(row: "Row") -> tuple[int, str]:
-    """Buckets first, shortest first; then the baselines, cash and holding before the cleverer ones."""
-    order = (*BUCKETS, "cash", "buy_and_hold")
-    return (order.index(row.strategy) if row.strategy in order else len(order), row.strategy)
+    for verdict in judgement.verdicts:
+        verdicts.add_row(verdict.bucket, Text(verdict.text, style="green" if verdict.edge == "proven" else ""))
+    return Group(Text(span, style="dim"), rich_table(judgement.judged_rows()), verdicts)
 
 
 def places_view(root: Path) -> Table:
@@ -177,6 +136,6 @@ def places_view(root: Path) -> Table:
     placed = [bucket for bucket in BUCKETS if (root / paths.CHAMPION / bucket).is_dir()]
     table.add_row("models", f"{paths.CHAMPION}/{{{','.join(placed)}}}" if placed else f"none yet in {paths.CHAMPION}")
     table.add_row("decide", "btcai decide --bucket scalping --bars FILE")
-    table.add_row("MLflow", Text(MLFLOW_PAGES))
-    table.add_row("Prefect", Text(PREFECT_PAGES))
+    table.add_row("MLflow", "make mlflow-server, then http://127.0.0.1:5000")
+    table.add_row("Prefect", "make prefect-server, then http://127.0.0.1:4200")
     return table

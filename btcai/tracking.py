@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,12 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, paths, recording, versions
+from btcai import champions, lineage, paths, recording, versions
 from btcai.champions import Standing
 from btcai.config import Config
+from btcai.environment import QUIET
 from btcai.errors import ArtifactError
-from btcai.recording import Judged, Submission, model_name
+from btcai.recording import model_name
 from btcai.schema import BUCKETS
+from btcai.submission import History, Judged, Submission
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +32,30 @@ def store_uri(root: Path) -> str:
     return f"sqlite:///{(root / STORE).resolve()}"
 
 
-def register(root: Path, config: Config, judged: Mapping[str, Judged]) -> dict[str, Any]:
+def register(
+    root: Path, config: Config, judged: Mapping[str, Judged], history: History, results: str
+) -> dict[str, Any]:
     """Record the candidates under `root`, promote those that win, write reports/register.json; returns its content.
 
-    Idempotent by input_hash: the same inputs make no new run, version or ledger line. The promotion rule is asked every
-    time, so going back to an earlier market, or to earlier costs or spans, brings its champion back.
+    `results` describes the run on MLflow's page, markdown. Idempotent by input_hash: the same inputs make no new run,
+    version or ledger line, and the same report. The promotion rule is asked every time, so going back to an earlier
+    market, or to earlier costs or spans, brings its champion back.
     """
-    submission = _submission(root, config, judged)
+    submission = _submission(root, config, judged, history, results)
     client = _client(root)
     parent = recording.recorded(client, submission.input_hash) or recording.record(client, submission)
     report = {
         "input_hash": submission.input_hash,
-        "data_version": submission.data_version,
+        "data_version": history.data_version,
         "code_version": submission.code_version,
         "judged_on": submission.judged_on,
         "parent_run_id": parent,
+        "page": f"#/experiments/{client.get_run(parent).info.experiment_id}/runs/{parent}",
         "buckets": {bucket: _promote(client, submission, bucket) for bucket in BUCKETS},
     }
-    trial = {key: value for key, value in report.items() if key != "buckets"} | {
+    trial = {key: value for key, value in report.items() if key not in ("buckets", "page")} | {
         "recorded_unix_s": int(time.time()),
-        "config": recording.flat(config.model_dump(mode="json")),
+        "config": recording.flat_config(config),
         "scores": {bucket: _or_none(judged[bucket].score) for bucket in BUCKETS},
     }
     champions.append_trial(root / paths.TRIALS, trial)
@@ -61,8 +68,12 @@ def _or_none(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _submission(root: Path, config: Config, judged: Mapping[str, Judged]) -> Submission:
-    """Everything that makes this run what it is goes into input_hash: settings, bundles, verdicts, their terms."""
+def _submission(root: Path, config: Config, judged: Mapping[str, Judged], history: History, results: str) -> Submission:
+    """Everything that makes this run what it is goes into input_hash: settings, bundles, verdicts, their terms.
+
+    Where it was made (the commit, the locks, the libraries) is on record but does not: another commit of the same
+    bundles is the same run.
+    """
     digest = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode())
     made_from: dict[str, str] = {}
     for bucket in BUCKETS:
@@ -78,27 +89,47 @@ def _submission(root: Path, config: Config, judged: Mapping[str, Judged]) -> Sub
         digest.update(manifest.read_bytes())
         digest.update(f"{judged[bucket].score!r} {judged[bucket].edge}".encode())
         made_from = json.loads(manifest.read_text(encoding="utf-8"))["versions"]
-    terms = versions.judged_on(config, made_from["data"])
+        if made_from["data"] != history.data_version:
+            raise ArtifactError(
+                f"a bundle must be of the bars in {paths.FEATURES}, {bucket}'s was made from others "
+                f"({made_from['data'][:12]}, not {history.data_version[:12]}); make it again with: btcai run"
+            )
+    terms = versions.judged_on(config, history.data_version)
     digest.update(terms.encode())
     return Submission(
         root=root,
         config=config,
         judged=judged,
-        data_version=made_from["data"],
+        history=history,
+        results=results,
         code_version=made_from["code"],
         judged_on=terms,
         input_hash=digest.hexdigest(),
+        lineage=lineage.tags(root),
     )
 
 
-def _client(root: Path) -> Any:
+def read_client(root: Path) -> Any:
+    """A client to read this project's store with; ArtifactError where nothing was ever recorded."""
+    if not (root / STORE).is_file():
+        raise ArtifactError(f"no registry yet ({STORE} is missing); make one with: btcai run")
+    return _connected(root)
+
+
+def _connected(root: Path) -> Any:
     """A client of this project's own store; also points mlflow's global functions at it, which log_model needs."""
     import mlflow
 
-    (root / ARTIFACTS).mkdir(parents=True, exist_ok=True)
+    os.environ.update(QUIET)
     mlflow.set_tracking_uri(store_uri(root))
     mlflow.set_registry_uri(store_uri(root))
-    client = mlflow.MlflowClient()
+    return mlflow.MlflowClient()
+
+
+def _client(root: Path) -> Any:
+    """A client to write with: the store and the experiment are made where they are missing."""
+    (root / ARTIFACTS).mkdir(parents=True, exist_ok=True)
+    client = _connected(root)
     if client.get_experiment_by_name(recording.EXPERIMENT) is None:
         client.create_experiment(recording.EXPERIMENT, artifact_location=(root / ARTIFACTS).resolve().as_uri())
     return client
@@ -117,16 +148,24 @@ def _promote(client: Any, submission: Submission, bucket: str) -> dict[str, Any]
         client.set_registered_model_alias(name, "champion", str(champion.version))
     if champion is not None:
         _place(champion, submission.root)
-    promoted = candidate == champion != before
-    logger.info("%s version %d %s: %s", name, candidate.version, "promoted" if promoted else "not promoted", reason)
+    logger.info("%s version %d: %s; %s", name, candidate.version, reason, _change(before, champion))
     return {
         **asdict(candidate),
         "score": _or_none(candidate.score),
         "model": name,
         "aliases": {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()},
-        "promoted": promoted,
         "reason": reason,
     }
+
+
+def _change(before: Standing | None, champion: Standing | None) -> str:
+    """What became of the champion, for the log."""
+    if champion is None:
+        return "no champion yet"
+    if before is None or before.version == champion.version:
+        return f"champion is version {champion.version}"
+    terms = " judged on other terms" if before.judged_on != champion.judged_on else ""
+    return f"champion is version {champion.version} now, after version {before.version}{terms}"
 
 
 def _champion(client: Any, bucket: str) -> Standing | None:

@@ -12,9 +12,14 @@ JUDGING_CODE = ("evaluation", "market")
 """Packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(
     {
+        "evaluation/curves.py",
+        "evaluation/evidence.py",
         "evaluation/figures.py",
         "evaluation/formats.py",
         "evaluation/page.py",
+        "evaluation/panels.py",
+        "evaluation/record.py",
+        "evaluation/reliability.py",
         "evaluation/report.py",
         "market/env.py",
         "market/known_answer.py",

@@ -3,7 +3,6 @@
 DVC decides whether a stage has to run; Prefect decides when, how often again, for how long, and keeps the history.
 """
 
-import csv
 import subprocess
 import sys
 import time
@@ -15,16 +14,18 @@ from typing import Literal
 from unittest import mock
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import deployment
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from btcai import paths
+from btcai import datasets, paths
 from btcai.champions import is_whole
+from btcai.config import load_config
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
 from btcai.schema import BUCKETS
+from flows.artifacts import Progress, publish
 from flows.process import stream
 
 State = Literal["ran", "skipped"]
@@ -61,26 +62,37 @@ class StageFailed(BtcaiError):
 def pipeline(root: str = ".", force: bool = False) -> dict[str, State]:
     """Validate, build features, train the buckets shortest first, consolidate, evaluate, export, register."""
     project = Path(root).resolve()
+    prepare(project)
     states: dict[str, State] = {}
-    for name in stage_order(project):
+    progress, order = Progress("pipeline"), stage_order(project)
+    for place, name in enumerate(order):
+        progress.step(place / len(order), name)
         again = force or (name == "register" and champions_missing(project))
         limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
         stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
         states[name] = stage(name, str(project), again)
+    progress.step(1.0, "every stage is up to date")
     publish(project, states)
     return states
+
+
+def prepare(root: Path) -> None:
+    """Settings and bars are looked at before the first stage: a scheduled run has no command line that did."""
+    for note in datasets.ready(root, load_config(root / paths.PARAMS)):
+        get_run_logger().warning(note)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
 def run_stage(name: str, root: str, force: bool = False) -> State:
     """Bring one stage up to date, its output streamed to the console and to Prefect's log."""
-    log = get_run_logger()
+    log, progress = get_run_logger(), Progress(name)
     began_s = time.monotonic()
     say(f"{name}:")
 
     def show(line: str) -> None:
         say(f"  {line}")
         log.info(line)
+        progress.read(line)
 
     state = reproduce(name, Path(root), force=force, show=show)
     say(f"{name}: {'done in' if state == 'ran' else 'up to date, checked in'} {time.monotonic() - began_s:.1f} s")
@@ -128,18 +140,10 @@ def champions_missing(root: Path) -> bool:
     return not all(is_whole(root / paths.CHAMPION / bucket) for bucket in BUCKETS)
 
 
-def publish(root: Path, states: dict[str, State]) -> None:
-    """The run's page in Prefect: what each stage did, and the one table of results."""
-    rows = "\n".join(f"| {name} | {state} |" for name, state in states.items())
-    create_markdown_artifact(key="stages", markdown=f"| stage | state |\n|---|---|\n{rows}", description="What ran")
-    table = root / paths.EVALUATION / "table.csv"
-    if table.is_file():
-        with table.open(encoding="utf-8", newline="") as file:
-            create_table_artifact(key="results", table=list(csv.DictReader(file)), description="After all costs")
-
-
 def say(line: str) -> None:
-    """One line on stderr, at once: progress for whoever watches, whatever logging is set to."""
+    """One line on stderr, at once, whatever logging is set to. A deployment's run is watched on Prefect's pages."""
+    if deployment.id is not None:
+        return
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

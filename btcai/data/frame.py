@@ -1,6 +1,7 @@
 """What a frame of raw bars is: its columns, its order, its duplicates, its gaps and its hash."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,11 @@ def parts(frame: pd.DataFrame) -> tuple[IntArray, FloatArray]:
     return open_ms, frame[list(VALUE_COLUMNS)].to_numpy(dtype=np.float64)
 
 
-def sort_unique(frame: pd.DataFrame, remedy: str) -> tuple[pd.DataFrame, int]:
-    """Oldest first, repeated bars once -> (frame, number dropped); DataError where two bars of one time disagree."""
+def sort_unique(frame: pd.DataFrame, place: Callable[[int], str], remedy: str) -> tuple[pd.DataFrame, IntArray]:
+    """Oldest first, repeated bars once -> (frame, which rows it kept); DataError where two bars of one time disagree.
+
+    place(i) says where row i comes from.
+    """
     open_ms, values = parts(frame)
     order = np.argsort(open_ms, kind="stable")
     open_ms, values = open_ms[order], values[order]
@@ -62,17 +66,19 @@ def sort_unique(frame: pd.DataFrame, remedy: str) -> tuple[pd.DataFrame, int]:
     differs = ~((first == second) | (np.isnan(first) & np.isnan(second))).all(axis=1)
     if differs.any():
         at = int(again[differs.argmax()])
+        one, other = (f"{place(int(order[row]))} {describe_bar(values[row])}" for row in (at - 1, at))
         raise DataError(
             f"two bars of one time must agree, {int(differs.sum())} pair(s) do not; the first at {iso(open_ms[at])}: "
-            f"{_values(values[at - 1])} and {_values(values[at])}; {remedy}"
+            f"{one} and {other}; {remedy}"
         )
     keep = np.ones(len(open_ms), dtype=bool)
     keep[again] = False
-    return make_frame(open_ms[keep], values[keep]), len(again)
+    return make_frame(open_ms[keep], values[keep]), order[keep]
 
 
-def _values(row: FloatArray) -> str:
-    return "(" + ", ".join(f"{name} {value}" for name, value in zip(VALUE_COLUMNS, row.tolist(), strict=True)) + ")"
+def describe_bar(values: FloatArray) -> str:
+    """Values (5,) of one bar in brackets, each with its name."""
+    return "(" + ", ".join(f"{name} {value}" for name, value in zip(VALUE_COLUMNS, values.tolist(), strict=True)) + ")"
 
 
 def find_gaps(open_ms: IntArray) -> tuple[Gap, ...]:

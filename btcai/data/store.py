@@ -1,14 +1,11 @@
-"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only. A market changes as a whole or not at all.
-
-One writer at a time. A market is written beside the old one and swapped in; a write that was killed between the two
-renames leaves the old one as .MARKET.old, which readers find and the next write puts back.
-"""
+"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only. A market changes as a whole or not at all."""
 
 import logging
 import os
 import re
-import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btcai.data.frame import BAR_MS, content_sha256, find_gaps, iso, make_frame, parts, sort_unique
-from btcai.data.sources import read_source
 from btcai.errors import DataError
+from btcai.files import backup_of, replaced, settle
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars, FloatArray, IntArray
 
 __all__ = [
-    "ImportReport",
+    "Written",
+    "changed",
     "content_sha256",
-    "import_file",
     "list_markets",
     "market_status",
     "read_market",
@@ -42,54 +39,60 @@ MONTH_FILES = "[0-9][0-9][0-9][0-9]-[0-9][0-9].parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportReport:
-    """What one import did, and the market after it."""
+class Written:
+    """What joined a market, and the market after it."""
 
     market: str
-    rows_read: int
-    duplicates_dropped: int  # within what was read
     rows_added: int  # what the market did not hold yet
     rows: int
     first: str
     last: str
     gaps: int
     missing_bars: int
+    zero_volume_bars: int
     content_sha256: str
 
 
-def import_file(data_root: Path, market: str, path: Path, timeframe: str = "5m") -> ImportReport:
-    """Merge a file's bars into a market."""
-    source = read_source(path, timeframe)
-    report = write_market(data_root, market, source.bars)
-    return replace(report, rows_read=source.rows_read, duplicates_dropped=source.duplicates_dropped)
+def write_market(data_root: Path, market: str, frame: pd.DataFrame) -> Written:
+    """Merge raw bars into a market, as `changed`, for good."""
+    with changed(data_root, market, frame) as written:
+        return written
 
 
-def write_market(data_root: Path, market: str, frame: pd.DataFrame) -> ImportReport:
-    """Merge raw bars into a market, making it if it is new; bars it already holds change nothing.
+@contextmanager
+def changed(
+    data_root: Path, market: str, frame: pd.DataFrame, place: Callable[[int], str] | None = None
+) -> Iterator[Written]:
+    """Merge raw bars into a market, making it if it is new; where the block raises, the market is as it was.
 
-    DataError, and nothing written, where a new bar disagrees with one on disk.
+    Bars that it already holds change nothing on disk. DataError where a new bar disagrees with one on disk; place(i)
+    says where row i of the frame comes from.
     """
     folder = _folder(data_root, market)
-    bars, dropped = sort_unique(frame, "keep one of the two")
+    origin = place or (lambda row: f"row {row}")
+    bars, kept = sort_unique(frame, origin, "keep one of the two")
     if bars.empty:
         raise DataError(f"an import into {market} must hold at least one bar, was empty; give a file with rows")
-    _recover(folder)
+    settle(folder)  # a change that was killed, before the folder is read
     held = _read_months(folder) if _months(folder) else bars.iloc[:0]
-    remedy = f"the first is on disk: give the other bars a market of their own, or remove {folder} and import again"
-    merged, known = sort_unique(pd.concat([held, bars], ignore_index=True), remedy)
-    added = len(bars) - known
-    if added:
-        _replace(folder, merged)
-        logger.info("%s: %d bars added, %d in all", folder, added, len(merged))
-    status = _describe(market, merged)
-    kept = {key: status[key] for key in ("market", "rows", "first", "last", "gaps", "missing_bars", "content_sha256")}
-    return ImportReport(rows_read=len(frame), duplicates_dropped=dropped, rows_added=added, **kept)
+    merged, _ = sort_unique(
+        pd.concat([held, bars], ignore_index=True),
+        lambda row: "on disk" if row < len(held) else origin(int(kept[row - len(held)])),
+        f"give the other bars a market of their own (--market), or remove {folder} and import again",
+    )
+    written = Written(rows_added=len(merged) - len(held), **_describe(market, merged))
+    if not written.rows_added:
+        yield written
+        return
+    with replaced(folder, lambda draft: _write_months(draft, merged)):
+        logger.info("%s: %d bars added, %d in all", folder, written.rows_added, written.rows)
+        yield written
 
 
 def read_market(data_root: Path, market: str) -> pd.DataFrame:
     """A market's raw bars with RAW_COLUMNS, oldest first; DataError names the commands that make one."""
     folder = _folder(data_root, market)
-    for place in (folder, _backup(folder)):
+    for place in (folder, backup_of(folder)):
         if _months(place):
             return _read_months(place)
     raise DataError(
@@ -164,10 +167,6 @@ def _folder(data_root: Path, market: str) -> Path:
     return data_root / market
 
 
-def _backup(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
 def _months(folder: Path) -> list[Path]:
     return sorted(folder.glob(MONTH_FILES))
 
@@ -185,33 +184,6 @@ def _read_months(folder: Path) -> pd.DataFrame:
     table = pa.concat_tables(tables)
     open_ms = table[RAW_COLUMNS[0]].cast(pa.int64()).to_numpy()
     return make_frame(open_ms, np.column_stack([table[name].to_numpy() for name in RAW_COLUMNS[1:]]))
-
-
-def _replace(folder: Path, frame: pd.DataFrame) -> None:
-    """Write the whole market beside the old one, then swap; on any failure the old one stays as it was."""
-    draft, backup = folder.with_name(f".{folder.name}.new"), _backup(folder)
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
-        _write_months(draft, frame)
-        if folder.exists():
-            folder.rename(backup)
-        draft.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"{folder} could not be written: {error}; it is as it was, free the disk and try again"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        _recover(folder)
-
-
-def _recover(folder: Path) -> None:
-    """Finish or undo a swap that was cut off."""
-    backup = _backup(folder)
-    if backup.exists() and not folder.exists():
-        backup.rename(folder)
-    shutil.rmtree(backup, ignore_errors=True)
 
 
 def _write_months(folder: Path, frame: pd.DataFrame) -> None:

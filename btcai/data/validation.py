@@ -68,6 +68,18 @@ class ValidationReport:
         """Strict JSON (no NaN), keys in order, no time of writing."""
         return json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
+    def counts_json(self) -> str:
+        """The figures alone, for `dvc metrics`."""
+        counts = {
+            "bars": self.rows,
+            "missing_bars": self.missing_bars,
+            "gaps": len(self.gaps),
+            "zero_volume_bars": self.zero_volume_bars,
+            "rules": len(self.expectations),
+            "rules_broken": sum(not result.success for result in self.expectations),
+        }
+        return json.dumps(counts, indent=2) + "\n"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Rule:

@@ -5,6 +5,7 @@ Leak-free by construction: a decision at t reads feature rows up to t and an acc
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,8 @@ def backtest_rules(
         actions[:, d] = policy.probabilities(latents[d], observed).argmax(axis=1)
         until = t + policy.patch_bars if d + 1 < len(decisions) else span.stop - 1
         advance(t, until, actions[:, d].copy(), float(size_frac[d]), bool(entry_allowed[d]))
-    return [_result(data, span, decisions, actions[r], accounts[r], record, r) for r in range(len(rules))]
+    results = (_result(data, span, decisions, actions[r], accounts[r], record, r) for r in range(len(rules)))
+    return [replace(result, encoded=encoded) for result in results]
 
 
 def _result(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from btcai.evaluation.formats import percent
+from btcai.evaluation.formats import DID_NOT_TRADE, percent
 from btcai.evaluation.judge import Row
 from btcai.evaluation.metrics import drawdown_path
 from btcai.evaluation.result import label
@@ -29,8 +29,12 @@ STYLES: Mapping[str, tuple[str, str, float]] = {
     "momentum_90d": ("#777777", "-.", 1.2),
 }
 _OTHER = ("#CC79A7", "-", 1.4)
-_GRID = "#DDDDDD"
-_INK = "#333333"
+GRID = "#DDDDDD"
+INK = "#333333"
+SOFT = "#666666"
+WIDTH_INCHES = 10.0
+DPI = 110
+"""Together the width of the report's page in pixels."""
 
 
 def equity_png(daily: pd.DataFrame, title: str) -> bytes:
@@ -40,7 +44,7 @@ def equity_png(daily: pd.DataFrame, title: str) -> bytes:
     axes.set_yscale("log")
     axes.set_ylabel("growth of 1 USDT after costs (log scale)")
     _plain_ticks(axes, daily)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def drawdown_png(daily: pd.DataFrame, title: str) -> bytes:
@@ -50,37 +54,47 @@ def drawdown_png(daily: pd.DataFrame, title: str) -> bytes:
     below = pd.concat([start, daily]).apply(lambda path: -100.0 * drawdown_path(path.to_numpy()))
     _paths(axes, below.iloc[1:], [label(name) for name in daily.columns])
     axes.set_ylabel("below the peak of daily closes, %")
-    axes.set_ylim(top=0.0)
-    return _png(figure)
+    axes.set_ylim(top=0.02 * max(1.0, -float(below.min().min())))
+    return png_bytes(figure)
 
 
 def sharpe_png(rows: Sequence[Row], title: str) -> bytes:
     """Every strategy's annual Sharpe ratio with its 95 % interval: what can be told apart from luck."""
-    shown = [row for row in rows if np.isfinite(row.sharpe)]
-    figure, axes = _canvas(title, height=1.4 + 0.38 * max(1, len(shown)))
-    axes.axvline(0.0, color=_INK, linewidth=0.8)
-    for place, row in enumerate(reversed(shown)):
+    figure, axes = _canvas(title, height=1.4 + 0.34 * len(rows))
+    axes.grid(False, axis="y")
+    axes.axvline(0.0, color=INK, linewidth=0.8)
+    for place, row in enumerate(reversed(rows)):
         colour, _, _ = STYLES.get(row.strategy, _OTHER)
-        axes.plot([row.sharpe_low, row.sharpe_high], [place, place], color=colour, linewidth=2.2)
-        axes.plot([row.sharpe], [place], "o" if row.is_bucket else "D", color=colour, markersize=6)
-    axes.set_yticks(range(len(shown)), [label(row.strategy) for row in reversed(shown)])
-    axes.set_ylim(-0.7, max(1, len(shown)) - 0.3)
+        if np.isfinite(row.sharpe):
+            axes.plot([row.sharpe_low, row.sharpe_high], [place, place], color=colour, linewidth=2.2)
+            axes.plot([row.sharpe], [place], "o" if row.is_bucket else "D", color=colour, markersize=6)
+        else:
+            why = DID_NOT_TRADE if row.did_not_trade else "too few days, or no variance"
+            axes.annotate(why, (0.0, place), (6, 0), textcoords="offset points", va="center", fontsize=8.5, color=SOFT)
+    axes.set_yticks(range(len(rows)), [label(row.strategy) for row in reversed(rows)])
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel("annual Sharpe ratio of daily returns, bar = 95 % interval")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _canvas(title: str, height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.0, height), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=10.5, color=_INK)
-    axes.grid(True, color=_GRID, linewidth=0.6)
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    plain(axes)
+    axes.tick_params(labelsize=9)
+    return figure, axes
+
+
+def plain(axes: "Axes") -> None:
+    """A light grid behind, two spines."""
+    axes.grid(True, color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=9)
+    axes.tick_params(colors=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    return figure, axes
 
 
 def _paths(axes: "Axes", daily: pd.DataFrame, labels: Sequence[str]) -> None:
@@ -93,7 +107,7 @@ def _paths(axes: "Axes", daily: pd.DataFrame, labels: Sequence[str]) -> None:
         axes.plot(dates, values, color=colour, linestyle=dashes, linewidth=width, label=text, zorder=order)
     axes.margins(x=0.01)
     axes.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False, labelcolor=_INK, handlelength=2.6
+        loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False, labelcolor=INK, handlelength=2.6
     )
     _dates(axes)
 
@@ -120,10 +134,11 @@ def _plain_ticks(axes: "Axes", daily: pd.DataFrame) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     margin = (high / low) ** 0.05
     axes.set_ylim(low / margin, high * margin)
-    axes.axhline(1.0, color=_INK, linewidth=0.6)
+    axes.axhline(1.0, color=INK, linewidth=0.6)
 
 
-def _png(figure: "Figure") -> bytes:
+def png_bytes(figure: "Figure") -> bytes:
+    """The figure as PNG, the same bytes for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
+from btcai.config import CostConfig
 from btcai.evaluation.judge import Row
 from btcai.evaluation.result import label
+from btcai.schema import BAR_SECONDS
 
 UNDEFINED = "-"
 DID_NOT_TRADE = "did not trade"
@@ -24,6 +26,20 @@ def ratio(value: float, digits: int = 2) -> str:
 def between(low: float, high: float, digits: int = 2) -> str:
     """An interval: "-0.50 .. 1.20"; undefined is a dash."""
     return f"{ratio(low, digits)} .. {ratio(high, digits)}" if isfinite(low) and isfinite(high) else UNDEFINED
+
+
+def duration(bars: int) -> str:
+    """36 -> "3 h": the largest unit that fits, without needless decimals."""
+    minutes = bars * BAR_SECONDS / 60
+    for unit, size in (("d", 1440.0), ("h", 60.0)):
+        if minutes >= size:
+            return f"{minutes / size:g} {unit}"
+    return f"{minutes:g} min"
+
+
+def cost_text(cost: CostConfig) -> str:
+    """What one side of a trade costs, in words."""
+    return f"fee {cost.fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
 
 
 def _no_minus_zero(value: float, digits: int) -> str:

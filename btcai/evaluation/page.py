@@ -3,11 +3,13 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Protocol
 
+from btcai.calibration import MIN_INDEPENDENT
 from btcai.config import CostConfig
-from btcai.evaluation.formats import COLUMNS, UNDEFINED, between, flag, percent, ratio
-from btcai.evaluation.judge import POSITIVE_FOLDS, RECOMMENDED, Judgement, Row, Verdict
+from btcai.evaluation.evidence import Evidence
+from btcai.evaluation.formats import COLUMNS, UNDEFINED, between, cost_text, duration, flag, percent, ratio
+from btcai.evaluation.judge import POSITIVE_FOLDS, RECOMMENDED, Row, Verdict
+from btcai.evaluation.reliability import Reliability
 from btcai.evaluation.result import label
 
 _STYLE = """
@@ -16,7 +18,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 1120px; padding: 28px 22px 60px; background: #fff; color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
 h1 { font-size: 25px; margin: 0 0 2px } h2 { font-size: 18px; margin: 36px 0 8px }
-p { max-width: 78ch; margin: 6px 0 } .soft { color: var(--soft) }
+p { max-width: 78ch; margin: 6px 0 } .soft { color: var(--soft); overflow-wrap: anywhere }
 .answer { margin: 18px 0 4px; padding: 13px 18px; background: var(--tint); border-left: 5px solid var(--bad) }
 .answer.proven { border-left-color: var(--good) } .answer strong { font-size: 17px }
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: 13.5px }
@@ -27,44 +29,36 @@ th:first-child, td:first-child { text-align: left }
 tr.first-baseline td { border-top: 2px solid var(--soft) }
 .up { color: var(--good) } .down { color: var(--bad) }
 .flag { color: var(--bad); font-size: 12px; display: block; white-space: normal; max-width: 30ch }
-img { width: 100%; height: auto; display: block; margin: 10px 0 }
+img { width: 100%; min-width: 700px; height: auto; display: block; margin: 10px 0 }
 dt { font-weight: 600; margin-top: 10px } dd { margin: 0; max-width: 84ch }
 pre { background: var(--tint); padding: 12px 16px; overflow-x: auto; font-size: 12.5px; line-height: 1.45 }
-@media print { body { padding: 0 } .scroll { overflow: visible } table { font-size: 10px } }
+@media print { body { padding: 0 } .scroll { overflow: visible } table { font-size: 10px }
+  img { min-width: 0 } }
 """
 _ALT = {
     "equity.png": "Equity of every strategy over the test span",
     "drawdown.png": "Drawdown of every strategy over the test span",
     "sharpe.png": "Sharpe ratio of every strategy with its 95 % interval",
+    "calibration.png": "Share of outcomes below each predicted quantile, per bucket and horizon",
+    "training.png": "Losses, validation score, entropy and KL of every bucket over its updates",
 }
 
 
-class Info(Protocol):
-    """What the page prints beside the numbers (report.ReportInfo)."""
-
-    @property
-    def market(self) -> str: ...
-    @property
-    def data_version(self) -> str: ...
-    @property
-    def severities(self) -> Mapping[str, CostConfig]: ...
-    @property
-    def splits_text(self) -> str: ...
-    @property
-    def sealed_text(self) -> str: ...
-
-
-def render_page(judgement: Judgement, info: Info, days: str, pictures: Mapping[str, bytes]) -> str:
+def render_page(evidence: Evidence, days: str, pictures: Mapping[str, bytes]) -> str:
     """The whole page; `days` is the tested span in words, `pictures` PNG bytes by file name."""
+    judgement, market = evidence.judgement, escape(evidence.market)
     rows = judgement.judged_rows()
+    shown = {name: _picture(name, content) for name, content in pictures.items()}
     body = [
-        f"<h1>btcai: evaluation on {escape(info.market)}</h1>",
+        f"<h1>btcai: evaluation on {market}</h1>",
         f'<p class="soft">Test span {days}, not used to train. {escape(judgement.severity.capitalize())} costs unless '
-        f"said otherwise. Data version {escape(info.data_version)}.</p>",
+        f"said otherwise. Data version {escape(evidence.data_version)}.</p>",
         _answer(judgement.verdicts),
         "<h2>Every bucket beside every baseline</h2>",
         _strategies(rows),
-        *(_picture(name, content) for name, content in pictures.items()),
+        shown["equity.png"],
+        shown["drawdown.png"],
+        shown["sharpe.png"],
         "<h2>Verdicts</h2>",
         _verdicts(judgement.verdicts),
         "<h2>Sharpe ratio minus each baseline's, joint 95 % interval</h2>",
@@ -72,18 +66,34 @@ def render_page(judgement: Judgement, info: Info, days: str, pictures: Mapping[s
         "<h2>Walk-forward folds</h2>",
         _folds(rows),
         "<h2>The same under other costs</h2>",
-        _severities(judgement.rows, info.severities),
+        _severities(judgement.rows, evidence.severities),
+        "<h2>Forecasts</h2>",
+        _READ_CALIBRATION,
+        shown["calibration.png"],
+        _forecasts(evidence.forecasts),
+        "<h2>Training</h2>",
+        _READ_TRAINING,
+        shown["training.png"],
         "<h2>Spans</h2>",
-        f"<pre>{escape(info.splits_text)}</pre>",
-        f"<p><strong>Sealed span, untouched:</strong> {escape(info.sealed_text)}. No figure here has read it.</p>",
+        f"<pre>{escape(evidence.splits_text)}</pre>",
+        f"<p><strong>Sealed span, untouched:</strong> {escape(evidence.sealed_text)}. No figure here has read it.</p>",
         "<h2>How this was measured</h2>",
         _METHOD,
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-    title = f"<title>btcai evaluation: {escape(info.market)}</title>"
     content = "\n".join(body)
+    title = f"<title>btcai evaluation: {market}</title>"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}{title}</head>\n<body>\n{content}\n</body></html>\n'
 
+
+_READ_CALIBRATION = f"""<p>What each bucket predicted at its decisions in the test span, beside what followed. Where
+the line follows the diagonal, one outcome in twenty falls below the 5 % quantile, half below the median, and so on.
+Outcomes of a long horizon overlap, so few of them are apart: the grey band is where forecasts that are right would
+still fall. With fewer than {MIN_INDEPENDENT} apart nothing can be said either way.</p>"""
+
+_READ_TRAINING = """<p>Every update of every phase, in order. The weights that score best on the validation span are
+kept, which is not always the last update; consolidation is kept only where it scores better. The test span plays no
+part.</p>"""
 
 _METHOD = f"""<p>A decision taken when a bar closes fills at the next bar's open, worse by half the spread and by market
 impact, less the fee; nothing fills on a missing bar. Baselines trade through the same fills and costs. Lots still open
@@ -94,7 +104,11 @@ both. A dash is a figure that is not defined: too few days, no trade, or no vari
 of the folds' Sharpe ratios; a fold without one counts as 0.</p>
 <p>An edge is called proven only if the Sharpe ratio lies surely above every baseline's (the whole interval of the
 difference above 0, 95 % for all buckets together), at least {POSITIVE_FOLDS:.0%} of the folds gained, and the net
-return is positive under every cost severity.</p>"""
+return is positive under every cost severity.</p>
+<p>Forecasts count where their horizon ends inside the test span at a bar that is not missing. Their pinball loss is
+divided by that of the training span's quantiles scaled by the volatility of the moment: below 1 the model knows more
+than volatility. The information coefficient is the correlation of the predicted mean with the outcome; 95 % of those
+of a forecast that knows nothing lie within the noise beside it.</p>"""
 
 
 def _answer(verdicts: Sequence[Verdict]) -> str:
@@ -120,7 +134,7 @@ def _strategies(rows: Sequence[Row]) -> str:
 
 def _picture(name: str, content: bytes) -> str:
     data = base64.b64encode(content).decode("ascii")
-    return f'<img alt="{_ALT.get(name, name)}" src="data:image/png;base64,{data}">'
+    return f'<div class="scroll"><img alt="{_ALT[name]}" src="data:image/png;base64,{data}"></div>'
 
 
 def _verdicts(verdicts: Iterable[Verdict]) -> str:
@@ -155,10 +169,7 @@ def _folds(rows: Sequence[Row]) -> str:
 def _severities(rows: Sequence[Row], severities: Mapping[str, CostConfig]) -> str:
     """Net return and Sharpe ratio of every strategy under each cost severity."""
     found = {(row.strategy, row.severity): row for row in rows}
-    heads = [
-        f"{name}: fee {cost.fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
-        for name, cost in severities.items()
-    ]
+    heads = [f"{name}: {cost_text(cost)}" for name, cost in severities.items()]
     body = []
     for strategy in dict.fromkeys(row.strategy for row in rows):
         cells = []
@@ -168,6 +179,44 @@ def _severities(rows: Sequence[Row], severities: Mapping[str, CostConfig]) -> st
             cells.append(_cell(text, row.net_return if row else 0.0))
         body.append(f"<tr><td>{escape(label(strategy))}</td>{''.join(cells)}</tr>")
     return '<p class="soft">Net return (Sharpe ratio).</p>' + _table(["strategy", *heads], body)
+
+
+def _forecasts(forecasts: Mapping[str, tuple[Reliability, ...]]) -> str:
+    """One row per bucket and horizon; grey where the outcomes are too few to judge by."""
+    heads = (
+        "bucket",
+        "horizon",
+        "outcomes",
+        "of them apart",
+        "90 % interval holds",
+        "if right, in 95 % of cases",
+        "pinball loss, 1 = volatility alone",
+        "information coefficient +- noise",
+    )
+    body = []
+    for bucket, horizons in forecasts.items():
+        for number, found in enumerate(horizons):
+            kind = "" if found.is_judged else ' class="soft"'
+            cells = "".join(_forecast_cells(found))
+            body.append(f"<tr{kind}><td>{'' if number else escape(bucket)}</td>{cells}</tr>")
+    return _table(heads, body)
+
+
+def _forecast_cells(found: Reliability) -> list[str]:
+    """Coloured only where judged: down for a coverage that right forecasts would not show, by sign for the others."""
+    judged = float(found.is_judged)
+    missed = not found.coverage_low <= found.coverage_frac <= found.coverage_high
+    known, noise = found.information_coefficient, found.information_noise
+    few = "" if found.is_judged else ", too few to judge"
+    return [
+        _cell(duration(found.horizon_bars)),
+        _cell(f"{found.outcomes:,}"),
+        _cell(f"{found.apart:,}{few}"),
+        _cell(percent(found.coverage_frac), -judged * missed),
+        _cell(f"{percent(found.coverage_low)} .. {percent(found.coverage_high)}"),
+        _cell(ratio(found.pinball_ratio, 3), judged * (1.0 - found.pinball_ratio)),
+        _cell(f"{ratio(known, 3)} +- {ratio(noise, 3)}", judged * known * (abs(known) > noise)),
+    ]
 
 
 def _table(heads: Iterable[str], body: Iterable[str]) -> str:

@@ -1,99 +1,65 @@
 """The evaluation's files, byte-stable: metrics.json, table.csv, equity.csv, pictures, and one page for people."""
 
-import json
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import isfinite
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from btcai.config import CostConfig
-from btcai.evaluation import figures
-from btcai.evaluation.formats import COLUMNS, flag
-from btcai.evaluation.judge import Judgement, Results, Row
-from btcai.evaluation.metrics import utc_days
+from btcai.evaluation import figures, panels
+from btcai.evaluation.evidence import Evidence
+from btcai.evaluation.formats import COLUMNS, UNDEFINED, between, cost_text, flag, percent, ratio
+from btcai.evaluation.judge import Row
 from btcai.evaluation.page import render_page
-from btcai.evaluation.result import BacktestResult, label
+from btcai.evaluation.record import judgement_of, metrics_record, strict_json, summary_records
+from btcai.evaluation.result import label
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_LOG = logging.getLogger(__name__)
 _WIDE = 122
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportInfo:
-    """What the numbers rest on, printed with them."""
+def write_report(folder: Path, evidence: Evidence) -> tuple[Path, ...]:
+    """Write every file of the report to `folder`; the same evidence gives the same bytes. Returns the files' paths.
 
-    market: str
-    data_version: str
-    severities: Mapping[str, CostConfig]
-    splits_text: str
-    """The spans with bars and dates, as the command line prints them."""
-    sealed_text: str
-    """Which span is left, for example "2024-10-01 .. 2025-03-31, 52,416 bars"."""
-    start_equity_usdt: float
-
-
-def write_report(
-    folder: Path, judgement: Judgement, results: Results, baselines: Results, info: ReportInfo
-) -> tuple[Path, ...]:
-    """Write every file of the report to `folder`; the same inputs give the same bytes. Returns the files' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    daily = daily_growth({**results, **baselines}, judgement.severity)
-    pictures = draw(daily, judgement, info)
-    page = render_page(judgement, info, first_and_last_day(daily), pictures)
+    summary/STRATEGY.json: a file each, for `dvc metrics show` puts files in rows and figures in columns.
+    """
+    daily = evidence.daily()
+    days = f"{daily.index[0]:%Y-%m-%d} to {daily.index[-1]:%Y-%m-%d}"
+    pictures = draw(evidence, daily, days)
+    summaries = summary_records(evidence.judgement)
     texts = {
-        "metrics.json": strict_json(metrics_record(judgement, info, daily)),
-        "table.csv": table(judgement.rows).to_csv(index=False, lineterminator="\n"),
-        "equity.csv": (daily * info.start_equity_usdt).round(2).to_csv(lineterminator="\n", index_label="utc_date"),
-        "index.html": page,
+        "metrics.json": strict_json(metrics_record(evidence, daily)),
+        "table.csv": table(evidence.judgement.rows).to_csv(index=False, lineterminator="\n"),
+        "equity.csv": (daily * evidence.start_equity_usdt).round(2).to_csv(lineterminator="\n", index_label="utc_date"),
+        "index.html": render_page(evidence, days, pictures),
+        **{f"summary/{name}.json": strict_json(record) for name, record in summaries.items()},
     }
-    files = {name: text.encode() for name, text in texts.items()} | pictures
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    _LOG.info("wrote %d files to %s", len(files), folder)
-    return tuple(folder / name for name in files)
+    files = {folder / name: content for name, content in pictures.items()}
+    files |= {folder / name: text.encode() for name, text in texts.items()}
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tuple(files)
 
 
-def daily_growth(results: Results, severity: str) -> pd.DataFrame:
-    """Equity / start (m, strategies) at each UTC day's last bar, indexed by date (datetime64, no zone)."""
-    columns = {name: _growth(by[severity]) for name, by in results.items() if severity in by}
-    return pd.DataFrame(columns)
-
-
-def _growth(result: BacktestResult) -> "pd.Series[float]":
-    days = utc_days(result.close_ts_ns)
-    last_of_day = np.append(np.flatnonzero(np.diff(days)), len(days) - 1)
-    dates = pd.DatetimeIndex(days[last_of_day].astype("datetime64[D]").astype("datetime64[s]"))
-    return pd.Series(result.equity_usdt[last_of_day] / result.start_equity_usdt, index=dates)
-
-
-def first_and_last_day(daily: pd.DataFrame) -> str:
-    """The tested span in words: "2024-05-01 to 2024-10-31"."""
-    return f"{daily.index[0]:%Y-%m-%d} to {daily.index[-1]:%Y-%m-%d}"
-
-
-def draw(daily: pd.DataFrame, judgement: Judgement, info: ReportInfo) -> dict[str, bytes]:
-    """The pictures by file name."""
-    cost = info.severities[judgement.severity]
-    where = f"{info.market}, {first_and_last_day(daily)}, {judgement.severity} costs ({cost_text(cost)})"
+def draw(evidence: Evidence, daily: pd.DataFrame, days: str) -> dict[str, bytes]:
+    """The pictures by file name; `daily` is evidence.daily(), `days` the tested span in words."""
+    severity = evidence.judgement.severity
+    tested = f"{evidence.market}, {days}"
+    where = f"{tested}, {severity} costs (a side: {cost_text(evidence.severities[severity])})"
+    calibration = panels.calibration_figure(evidence.forecasts, f"Reliability of the forecasts: {tested}")
+    training = panels.training_figure(evidence.curves, f"Training: {evidence.market}")
     return {
         "equity.png": figures.equity_png(daily, f"Equity: {where}"),
         "drawdown.png": figures.drawdown_png(daily, f"Drawdown: {where}"),
-        "sharpe.png": figures.sharpe_png(judgement.judged_rows(), f"Sharpe ratio: {where}"),
+        "sharpe.png": figures.sharpe_png(evidence.judgement.judged_rows(), f"Sharpe ratio: {where}"),
+        "calibration.png": figures.png_bytes(calibration),
+        "training.png": figures.png_bytes(training),
     }
-
-
-def cost_text(cost: CostConfig) -> str:
-    """What one side of a trade costs, in words."""
-    return f"a side: fee {cost.fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -102,52 +68,10 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     for row in rows:
         record = asdict(row)
         returns, sharpes = record.pop("fold_returns"), record.pop("fold_sharpes")
-        for number, (gain, ratio) in enumerate(zip(returns, sharpes, strict=True), start=1):
-            record |= {f"fold_{number}_return": gain, f"fold_{number}_sharpe": ratio}
+        for number, (gain, sharpe) in enumerate(zip(returns, sharpes, strict=True), start=1):
+            record |= {f"fold_{number}_return": gain, f"fold_{number}_sharpe": sharpe}
         records.append(record)
     return pd.DataFrame(records)
-
-
-def metrics_record(judgement: Judgement, info: ReportInfo, daily: pd.DataFrame) -> dict[str, Any]:
-    """metrics.json: strategies -> severity -> figures, and a verdict per bucket."""
-    strategies: dict[str, dict[str, Any]] = {}
-    for row in judgement.rows:
-        figures_of = asdict(row)
-        strategies.setdefault(figures_of.pop("strategy"), {})[figures_of.pop("severity")] = figures_of
-    verdicts = {
-        verdict.bucket: {
-            "edge": verdict.edge,
-            "text": verdict.text,
-            "sharpe_differences": {name: {"low": low, "high": high} for name, low, high in verdict.differences},
-        }
-        for verdict in judgement.verdicts
-    }
-    return {
-        "market": info.market,
-        "data_version": info.data_version,
-        "judged_severity": judgement.severity,
-        "first_day": f"{daily.index[0]:%Y-%m-%d}",
-        "last_day": f"{daily.index[-1]:%Y-%m-%d}",
-        "sealed_span": {"read": False, "span": info.sealed_text},
-        "severities": {name: cost.model_dump() for name, cost in info.severities.items()},
-        "strategies": strategies,
-        "verdicts": verdicts,
-    }
-
-
-def strict_json(record: object) -> str:
-    """JSON with sorted keys in which an undefined number is null."""
-    return json.dumps(_finite(record), sort_keys=True, indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if isfinite(value) else None
-    return value
 
 
 def rich_table(rows: Sequence[Row], width: int | None = None) -> "Table":
@@ -185,3 +109,37 @@ def rich_table(rows: Sequence[Row], width: int | None = None) -> "Table":
 
 def _sign_style(value: float) -> str:
     return "green" if value > 0 else "red" if value < 0 else ""
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """metrics.json as read back -> a table of every strategy under the judged severity and a verdict per bucket."""
+    judgement = judgement_of(found)
+    heads = ("strategy", "net return", "Sharpe (95 %)", "max drawdown", "trades", "costs", "exposure")
+    lines = [
+        f"**{found['market']}**, {found['first_day']} to {found['last_day']}, {judgement.severity} costs; "
+        "the sealed span is unread.",
+        "",
+        _line(heads),
+        _line([":--", *["--:"] * (len(heads) - 1)]),
+        *(_line(_cells(row)) for row in judgement.judged_rows()),
+        "",
+        *(f"- **{verdict.bucket}**: {verdict.text}." for verdict in judgement.verdicts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    interval = between(row.sharpe_low, row.sharpe_high)
+    return [
+        label(row.strategy) + (f" ({flag(row)})" if flag(row) else ""),
+        percent(row.net_return),
+        UNDEFINED if interval == UNDEFINED else f"{ratio(row.sharpe)} ({interval})",
+        percent(row.max_drawdown_frac),
+        f"{row.trades:,}",
+        percent(row.cost_frac),
+        percent(row.exposure_frac, 0),
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

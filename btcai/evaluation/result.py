@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from btcai.inference import Encoded
 from btcai.schema import FloatArray, IntArray, Span
 
 LABELS = {
@@ -48,6 +49,8 @@ class BacktestResult:
     trades: pd.DataFrame
     costs_usdt: float
     traded_usdt: float
+    encoded: Encoded | None = None
+    """What a policy saw and predicted at the decisions; None where no policy traded."""
     note: str = ""
     """What a reader must know before reading the numbers, for example history that was missing."""
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
+from btcai.files import whole
 from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, session, tokens_of
 from btcai.market.kernel import make_rules
 from btcai.models.actor_critic import ActorCritic
@@ -52,19 +52,12 @@ def export_bundle(
         raise ArtifactError(
             f"{folder} was trained with another scaler; train again with: btcai stage train@{bucket_name}"
         )
-    draft = out.with_name(out.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    with whole(out) as draft:
         _write_graphs(model, config.buckets[bucket_name].horizons_bars, len(data.feature_names), draft)
         manifest = _manifest(model, bucket_name, config, data, versions, draft)
         _write_json(draft / MANIFEST, manifest)
         manifest["parity"] = prove_parity(model, load_bundle(draft), data)
         _write_json(draft / MANIFEST, manifest)
-        shutil.rmtree(out, ignore_errors=True)
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return manifest
 
 

@@ -4,7 +4,6 @@ import copy
 import csv
 import json
 import logging
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -48,7 +47,6 @@ def train_bucket(
     Writes model.safetensors, curves.csv and metrics.json into `out`; returns the metrics. All randomness comes from
     config.seed and the bucket's place in the order.
     """
-    started = time.perf_counter()
     rng = _start(config, "train", bucket_name)
     task = make_task(data, splits, bucket_name, config)
     model = new_model(config, bucket_name)
@@ -72,7 +70,6 @@ def train_bucket(
         **_amounts(config, task, budget.pretrain_updates, budget.ppo_updates),
         **{f"valid_{name}": value for name, value in asdict(validate(model, task)).items()},
         **calibrated,
-        "seconds": round(time.perf_counter() - started, 1),
     }
     save_model(model, out)
     _write(out, metrics, curves)
@@ -154,11 +151,11 @@ def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
     model.quantile_offset.copy_(torch.from_numpy(fitted.offset))
     model.std_factor.copy_(torch.from_numpy(fitted.std_factor))
     metrics: dict[str, float] = {}
-    for h, horizon in enumerate(task.bucket.horizons_bars):
-        rows = seen.known[:, h]
-        metrics[f"valid_outcomes_{horizon}"] = float(rows.sum() / overlap[h])  # that do not overlap
-        metrics[f"valid_coverage_90_raw_{horizon}"] = float(before[h])
-        metrics[f"valid_ic_{horizon}"] = correlation(seen.mean[rows, h], seen.target[rows, h])
+    for h in range(len(task.bucket.horizons_bars)):
+        rows, name = seen.known[:, h], f"h{h + 1}"  # by place: the buckets' figures share their columns
+        metrics[f"valid_outcomes_{name}"] = float(rows.sum() / overlap[h])  # that do not overlap
+        metrics[f"valid_coverage_90_raw_{name}"] = float(before[h])
+        metrics[f"valid_ic_{name}"] = correlation(seen.mean[rows, h], seen.target[rows, h])
     return metrics
 
 

@@ -1,7 +1,7 @@
 """The command line: quick to answer, one line per error, and every change of a setting is printed."""
 
 import json
-import shlex
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +15,6 @@ import yaml
 from btcai import cli, datasets, paths, summary
 from btcai.champions import Standing
 from btcai.config import load_config, set_param
-from btcai.environment import TELEMETRY_OFF
 from btcai.errors import DataError
 from btcai.schema import Action, Decision, Forecast
 
@@ -175,18 +174,12 @@ def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
     assert cli._read_account(None) is None
 
 
-@pytest.mark.parametrize(("label", "tools"), [("MLflow", ("DO_NOT", "MLFLOW")), ("Prefect", ("DO_NOT", "PREFECT"))])
-def test_the_servers_to_paste_phone_nobody(
-    project: Path, capsys: pytest.CaptureFixture[str], label: str, tools: tuple[str, ...]
-) -> None:
+def test_make_has_the_servers_that_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli._print(summary.places_view(project))
-    shown = capsys.readouterr().out
-    command = shown.partition(label)[2].partition("then http")[0]
-    words = shlex.split(command.replace("\\ ", " ").replace("\\\n", " "))
-    server = next(place for place, word in enumerate(words) if word.startswith(".venv/bin/"))
-    needed = {f"{name}={value}" for name, value in TELEMETRY_OFF.items() if name.startswith(tools)}
-    assert needed <= set(words[:server])
-    assert all(len(line.rstrip()) <= 80 for line in shown.splitlines())
+    named = set(re.findall(r"make ([a-z-]+)", capsys.readouterr().out))
+    assert named == {"mlflow-server", "prefect-server"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}: setup\n" in makefile for target in named)
 
 
 def test_an_unknown_profile_changes_nothing(project: Path) -> None:
@@ -200,13 +193,13 @@ def test_import_writes_the_market_pins_it_and_uses_it(
     project: Path, called: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_bars(project / "bars.csv")
-    cli.data_import(project / "bars.csv", market="btcusdt", timeframe="5m")
+    cli.data_import([project / "bars.csv"], market="btcusdt", timeframe="5m")
     assert "data.market: simulated -> btcusdt\n" in capsys.readouterr().out
     assert load_config(project / paths.PARAMS).data.market == "btcusdt"
-    assert called == [("add", "--quiet", "data")]
+    assert called == [("add", "data")]
     assert datasets.markets(project) == ["btcusdt"]
     with pytest.raises(DataError, match=r"must be one of 5m .* was 1h"):
-        cli.data_import(project / "bars.csv", market="btcusdt", timeframe="1h")
+        cli.data_import([project / "bars.csv"], market="btcusdt", timeframe="1h")
     with pytest.raises(DataError, match="no bars in data/other, markets here: btcusdt"):
         cli.data_use("other")
 
@@ -215,7 +208,7 @@ def test_status_names_the_market_in_use(
     project: Path, called: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_bars(project / "bars.csv")
-    cli.data_import(project / "bars.csv", market="btcusdt", timeframe="5m")
+    cli.data_import([project / "bars.csv"], market="btcusdt", timeframe="5m")
     capsys.readouterr()
     cli.data_status()
     shown = capsys.readouterr().out.splitlines()
@@ -237,7 +230,7 @@ def test_pinning_with_dvc_itself(project: Path) -> None:
         subprocess.run(command, cwd=project, check=True, capture_output=True)
     write_bars(project / "bars.csv")
     assert not datasets.is_pinned(project)
-    datasets.import_file(project, project / "bars.csv", "btcusdt", "5m")
+    datasets.import_files(project, [project / "bars.csv"], "btcusdt", "5m")
     assert datasets.is_pinned(project)
     pinned = yaml.safe_load((project / "data.dvc").read_text(encoding="utf-8"))
     assert pinned["outs"][0]["path"] == "data"

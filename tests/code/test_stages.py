@@ -16,7 +16,7 @@ from btcai.errors import ArtifactError, ConfigError, DataError
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"errors", "logs", "paths", "environment", "stages"}
+EXEMPT = {"environment", "errors", "files", "logs", "paths", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
@@ -107,7 +107,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
 
 def test_the_import_closure_is_found() -> None:
     found = closure(imported_by_stage("validate"), EXEMPT)
-    assert found == {"schema", "data.frame", "data.page", "data.sources", "data.store", "data.validation"}
+    assert found == {"schema", "data.frame", "data.page", "data.store", "data.validation"}
 
 
 def test_what_has_no_part_in_judging_is_not_imported_by_it() -> None:
@@ -242,14 +242,22 @@ class TestOnASimulatedMarket:
         assert scaler.mean.shape == (len(data.feature_names),)
         assert stages.data_version(tmp_path) == content_sha256(frame)
 
-    def test_broken_bars_fail_after_the_report_is_written(self, tmp_path: Path) -> None:
+    def test_broken_bars_fail_with_a_report_of_their_own_and_the_last_good_one_stays(self, tmp_path: Path) -> None:
         from btcai.data.simulator import simulate_bars
         from btcai.data.store import write_market
 
         frame = simulate_bars(600, 3)
+        write_market(tmp_path / paths.DATA, "sound", frame)
+        config = load_config(PARAMS)
+        sound = config.model_copy(update={"data": config.data.model_copy(update={"market": "sound"})})
+        stages.run_stage("validate", sound, tmp_path)
+        counts = json.loads((tmp_path / paths.VALIDATION / "metrics.json").read_text(encoding="utf-8"))
+        assert (counts["bars"], counts["rules_broken"]) == (600, 0)
+        before = {path.name: path.read_bytes() for path in (tmp_path / paths.VALIDATION).iterdir()}
         frame.loc[100, "high"] = frame.loc[100, "low"] / 2
         write_market(tmp_path / paths.DATA, "simulated", frame)
-        with pytest.raises(DataError, match="high"):
-            stages.run_stage("validate", load_config(PARAMS), tmp_path)
-        assert (tmp_path / paths.VALIDATION / "index.html").is_file()
-        assert not json.loads((tmp_path / paths.VALIDATION / "report.json").read_text(encoding="utf-8"))["success"]
+        with pytest.raises(DataError, match=r"high.*see reports/rejected/index\.html"):
+            stages.run_stage("validate", config, tmp_path)
+        assert (tmp_path / paths.REJECTED / "index.html").is_file()
+        assert not json.loads((tmp_path / paths.REJECTED / "report.json").read_text(encoding="utf-8"))["success"]
+        assert {path.name: path.read_bytes() for path in (tmp_path / paths.VALIDATION).iterdir()} == before

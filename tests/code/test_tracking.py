@@ -1,24 +1,21 @@
 """The record: the same inputs are recorded once, the right version is champion, its files are the bundle's bytes."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from export_fakes import hand_made_bundle
+from registry_fakes import PARAMS, SYSTEM_ROW, project, register
 
-from btcai import paths, recording, tracking
+from btcai import paths, recording, tracking, usage
 from btcai.champions import Standing, append_trial, is_placed, is_whole, place_champion, promotion, read_standing
-from btcai.config import Config, load_config, set_param
+from btcai.config import load_config, set_param
 from btcai.errors import ArtifactError
-from btcai.recording import Judged, curve_points, flat
+from btcai.inference import file_sha256, load_bundle
+from btcai.recording import curve_points, flat, usage_points
 from btcai.schema import BUCKETS
-
-PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 
 
 def standing(version: int, score: float, judged_on: str = "t1") -> Standing:
@@ -34,34 +31,8 @@ def standing(version: int, score: float, judged_on: str = "t1") -> Standing:
     )
 
 
-def write_bundle(folder: Path, weight: float, data_version: str = "d1") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    node = helper.make_node("Mul", ["tokens", "w"], ["probabilities"])
-    value = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("tokens", "probabilities")
-    ]
-    weights = [numpy_helper.from_array(np.full(4, weight, np.float32), "w")]
-    graph = helper.make_graph([node], "fake", value[:1], value[1:], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    names = ("encoder.onnx", "head.onnx", "policy.onnx")
-    for name in names:
-        onnx.save(model, str(folder / name))
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    manifest = {"bucket": folder.name, "sha256": digests, "versions": {"data": data_version, "code": "c1"}}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def project(root: Path, weight: float = 1.0, data_version: str = "d1") -> Config:
-    for bucket in BUCKETS:
-        write_bundle(root / paths.CANDIDATE / bucket, weight, data_version)
-        curves = root / paths.TRAIN / bucket / "curves.csv"
-        curves.parent.mkdir(parents=True, exist_ok=True)
-        curves.write_text("phase,update,loss\npretrain,0,2.5\nppo,0,1.5\n", encoding="utf-8")
-    return load_config(PARAMS)
-
-
-def judged(score: float, edge: Any = "none") -> dict[str, Judged]:
-    return {bucket: Judged(score=score, edge=edge, metrics={"sharpe": 0.1, "cagr": float("nan")}) for bucket in BUCKETS}
+def write_bundle(folder: Path, weight: float) -> None:
+    hand_made_bundle(folder, "short", mean=0.001 * weight)
 
 
 NAN = float("nan")
@@ -70,17 +41,17 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("candidate", "champion", "others", "winner", "reason"),
     [
-        (standing(1, -0.5), None, [], 1, "first valid version"),
+        (standing(1, -0.5), None, [], 1, "score -0.5000 is the first on these terms"),
         (standing(1, NAN), None, [], None, "not a number"),
-        (standing(2, 0.4), standing(1, 0.3), [], 2, "0.4000 beats version 1's 0.3000"),
-        (standing(2, 0.3), standing(1, 0.3), [], 1, "does not beat version 1"),
+        (standing(2, 0.4), standing(1, 0.3), [], 2, "score 0.4000 is the best of 2 on these terms"),
+        (standing(2, 0.3), standing(1, 0.3), [], 1, "does not beat version 1's 0.3000"),
         (standing(2, NAN), standing(1, 0.3), [], 1, "not a number"),
-        (standing(1, 0.3), standing(1, 0.3), [standing(2, 0.2)], 1, "champion already"),
-        (standing(2, 0.2, "t2"), standing(1, 0.3), [], 2, "judged on other terms than champion version 1"),
+        (standing(1, 0.3), standing(1, 0.3), [standing(2, 0.2)], 1, "score 0.3000 is the best of 2 on these terms"),
+        (standing(2, 0.2, "t2"), standing(1, 0.3), [], 2, "score 0.2000 is the first on these terms"),
         (standing(2, NAN, "t2"), standing(1, 0.3), [], 1, "not a number"),
-        (standing(2, 0.5), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "other terms than champion version 3"),
-        (standing(2, NAN), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "version 1 is the best on these terms"),
-        (standing(4, 1.0), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "version 1 is the best on these terms"),
+        (standing(2, 0.5), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "does not beat version 1's 1.0000"),
+        (standing(2, NAN), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "not a number"),
+        (standing(4, 1.0), standing(3, 0.7, "t2"), [standing(1, 1.0)], 1, "does not beat version 1's 1.0000"),
     ],
     ids=[
         "first",
@@ -174,12 +145,30 @@ def test_flat_joins_names_with_dots() -> None:
 def test_curves_skip_labels_and_blanks(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
     path.write_text("phase,update,loss\npretrain,0,2.5\nppo,0,\n", encoding="utf-8")
-    assert curve_points(path, "train") == [("train/update", 0.0, 0), ("train/loss", 2.5, 0), ("train/update", 0.0, 1)]
+    points = [point[:3] for point in curve_points(path, "train")]
+    assert points == [("train/update", 0.0, 0), ("train/loss", 2.5, 0), ("train/update", 0.0, 1)]
+
+
+def test_usage_has_the_names_and_times_of_mlflows_own_monitor(tmp_path: Path) -> None:
+    path = tmp_path / usage.FILE
+    path.write_text(f"{','.join(usage.COLUMNS)}\n{SYSTEM_ROW}\n", encoding="utf-8")
+    assert usage_points(path) == [
+        ("system/cpu_utilization_percentage", 50.0, 0, 1_700_000_000_500),
+        ("system/system_memory_usage_megabytes", 4000.0, 0, 1_700_000_000_500),
+        ("system/system_memory_usage_percentage", 25.0, 0, 1_700_000_000_500),
+        ("system/process_cpu_percentage", 99.0, 0, 1_700_000_000_500),
+        ("system/process_memory_megabytes", 800.0, 0, 1_700_000_000_500),
+    ]
 
 
 def test_registering_without_bundles_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="btcai stage export"):
-        tracking.register(tmp_path, load_config(PARAMS), judged(0.1))
+        register(tmp_path, load_config(PARAMS), 0.1)
+
+
+def test_bundles_of_other_bars_than_the_features_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"scalping's was made from others \(d1, not d2\).*btcai run"):
+        register(tmp_path, project(tmp_path), 0.1, data_version="d2")
 
 
 @pytest.mark.slow
@@ -188,38 +177,31 @@ def test_life_of_a_champion(tmp_path: Path) -> None:
     config = project(tmp_path)
     client = tracking._client(tmp_path)
 
-    first = tracking.register(tmp_path, config, judged(0.1))
-    assert {bucket: first["buckets"][bucket]["promoted"] for bucket in BUCKETS} == dict.fromkeys(BUCKETS, True)
+    first = register(tmp_path, config, 0.1)
+    assert {bucket: first["buckets"][bucket]["aliases"]["champion"] for bucket in BUCKETS} == dict.fromkeys(BUCKETS, 1)
     bundle, champion = tmp_path / paths.CANDIDATE / "long", tmp_path / paths.CHAMPION / "long"
     assert all((champion / file.name).read_bytes() == file.read_bytes() for file in bundle.iterdir())
 
-    # the same inputs: the same runs and versions, nothing new
-    again = tracking.register(tmp_path, config, judged(0.1))
-    assert again["parent_run_id"] == first["parent_run_id"]
+    # the same inputs, from another commit: the same runs, versions and report, nothing new
+    (tmp_path / "requirements.lock").write_text("another", encoding="utf-8")
+    report = (tmp_path / paths.REGISTER).read_bytes()
+    assert register(tmp_path, config, 0.1) == first
+    assert (tmp_path / paths.REGISTER).read_bytes() == report
     assert [v.version for v in client.search_model_versions("name = 'btcai-long'")] == [1]
     experiment = client.get_experiment_by_name(recording.EXPERIMENT)
     assert len(client.search_runs([experiment.experiment_id])) == 5
     assert len((tmp_path / paths.TRIALS).read_text(encoding="utf-8").splitlines()) == 1
 
-    # what a run holds
-    run = client.get_run(first["buckets"]["long"]["run_id"])
-    assert run.data.params["buckets.long.patch_bars"] == "28"
-    assert "buckets.short.patch_bars" not in run.data.params
-    assert run.data.metrics["evaluation/score"] == 0.1
-    assert [point.value for point in client.get_metric_history(run.info.run_id, "train/loss")] == [2.5, 1.5]
-    assert run.data.tags["mlflow.parentRunId"] == first["parent_run_id"]
-
     # a worse one on the same data challenges in vain; the champion's files stay
-    kept = (champion / "policy.onnx").read_bytes()
+    kept = (champion / "encoder.onnx").read_bytes()
     project(tmp_path, weight=2.0)
-    worse = tracking.register(tmp_path, config, judged(0.05))["buckets"]["long"]
-    assert not worse["promoted"]
+    worse = register(tmp_path, config, 0.05)["buckets"]["long"]
     assert worse["aliases"] == {"champion": 1, "challenger": 2}
-    assert (champion / "policy.onnx").read_bytes() == kept
+    assert (champion / "encoder.onnx").read_bytes() == kept
 
     # other data: its scores do not compare, so it takes over, and the folder follows
     project(tmp_path, weight=3.0, data_version="d2")
-    other = tracking.register(tmp_path, config, judged(0.01, "proven"))["buckets"]["long"]
+    other = register(tmp_path, config, 0.01, "proven", "d2")["buckets"]["long"]
     assert other["aliases"] == {"champion": 3, "challenger": 3, "previous": 1}
     standing_now = read_standing(champion)
     assert standing_now is not None
@@ -227,25 +209,63 @@ def test_life_of_a_champion(tmp_path: Path) -> None:
 
     # back on the first data with the loser's inputs: the winner on those terms returns, its files too
     project(tmp_path, weight=2.0)
-    back = tracking.register(tmp_path, config, judged(0.05))["buckets"]["long"]
-    assert not back["promoted"]
+    back = register(tmp_path, config, 0.05)["buckets"]["long"]
     assert back["aliases"] == {"champion": 1, "challenger": 2, "previous": 3}
-    assert (champion / "policy.onnx").read_bytes() == kept
+    assert back["reason"] == worse["reason"]
+    assert (champion / "encoder.onnx").read_bytes() == kept
 
     # the first bundle judged at other costs: a worse score, a new champion, no new data
-    params = tmp_path / "params.yaml"
-    shutil.copy(PARAMS, params)
-    set_param(params, "market.severity", "optimistic")
     project(tmp_path)
-    cheap = tracking.register(tmp_path, load_config(params), judged(0.02))["buckets"]["long"]
-    assert cheap["promoted"]
-    assert cheap["reason"].startswith("judged on other terms than champion version 1")
+    set_param(tmp_path / paths.PARAMS, "market.severity", "optimistic")
+    cheap = register(tmp_path, load_config(tmp_path / paths.PARAMS), 0.02)["buckets"]["long"]
+    assert cheap["aliases"]["champion"] == cheap["version"] == 4
 
     # a lost folder comes back, from the record
     project(tmp_path, weight=3.0, data_version="d2")
     shutil.rmtree(champion)
-    tracking.register(tmp_path, config, judged(0.01, "proven"))
-    assert (champion / "policy.onnx").read_bytes() == (tmp_path / paths.CANDIDATE / "long" / "policy.onnx").read_bytes()
+    register(tmp_path, config, 0.01, "proven", "d2")
+    assert (champion / "encoder.onnx").read_bytes() == (bundle / "encoder.onnx").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow warns of its own and its dependencies' deprecations
+def test_what_a_run_and_a_version_hold(tmp_path: Path) -> None:
+    shutil.copy(PARAMS.with_name("requirements.lock"), tmp_path)
+    report = register(tmp_path, project(tmp_path), 0.1)
+    client = tracking._client(tmp_path)
+
+    run = client.get_run(report["buckets"]["long"]["run_id"])
+    assert run.data.params["buckets.long.patch_bars"] == "28"
+    assert "buckets.short.patch_bars" not in run.data.params
+    assert run.data.metrics["evaluation/score"] == 0.1
+    assert [point.value for point in client.get_metric_history(run.info.run_id, "train/loss")] == [2.5, 1.5]
+    (cpu,) = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    assert (cpu.value, cpu.timestamp) == (50.0, 1_700_000_000_500)
+    assert run.data.tags["mlflow.parentRunId"] == report["parent_run_id"]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "report")] == ["report/training_long.png"]
+
+    parent = client.get_run(report["parent_run_id"])
+    assert parent.data.tags["mlflow.note.content"] == "| the | table |"
+    kept = {file.path for folder in ("report", "lineage") for file in client.list_artifacts(parent.info.run_id, folder)}
+    pages = {"report/index.html", "report/table.csv", "report/equity.png", "report/training_long.png"}
+    assert kept == pages | {"lineage/params.yaml", "lineage/requirements.lock"}
+
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("simulated", "0123456789abcdef0123456789abcdef.dir")
+    assert json.loads(given.dataset.profile)["num_rows"] == 8000
+    assert {tag.key: tag.value for tag in given.tags} == {
+        "mlflow.data.context": "training",
+        "content_sha256": "d1",
+        "dvc_md5": "0123456789abcdef0123456789abcdef.dir",
+    }
+
+    version = client.get_model_version_by_alias("btcai-long", "champion")
+    assert version.description.startswith("no edge shown")
+    assert "models:/btcai-long@champion" in client.get_registered_model("btcai-long").description
+    assert version.tags["python"].startswith("3.11")
+    assert version.tags["requirements_lock_sha256"] == file_sha256(tmp_path / "requirements.lock")
+    assert version.tags["model_version"] == load_bundle(tmp_path / paths.CHAMPION / "long").version
+    assert "git_commit" not in version.tags  # this folder is no checkout
 
 
 @pytest.mark.slow
@@ -254,17 +274,17 @@ def test_a_killed_attempt_is_removed_and_made_again(tmp_path: Path, monkeypatch:
     config = project(tmp_path)
     whole = recording._register_version
 
-    def dies_at_medium(client: Any, submission: Any, bucket: str, run_id: str) -> None:
+    def dies_at_medium(client: Any, submission: Any, bucket: str, run_id: str) -> str:
         if bucket == "medium":
             raise KeyboardInterrupt
-        whole(client, submission, bucket, run_id)
+        return whole(client, submission, bucket, run_id)
 
     monkeypatch.setattr(recording, "_register_version", dies_at_medium)
     with pytest.raises(KeyboardInterrupt):
-        tracking.register(tmp_path, config, judged(0.1))
+        register(tmp_path, config, 0.1)
     assert not (tmp_path / paths.CHAMPION).exists()
     monkeypatch.setattr(recording, "_register_version", whole)
-    report = tracking.register(tmp_path, config, judged(0.1))
+    report = register(tmp_path, config, 0.1)
     client = tracking._client(tmp_path)
     assert all(len(client.search_model_versions(f"name = 'btcai-{bucket}'")) == 1 for bucket in BUCKETS)
     assert report["buckets"]["scalping"]["aliases"]["champion"] == report["buckets"]["scalping"]["version"]

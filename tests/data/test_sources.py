@@ -3,11 +3,10 @@
 import gzip
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from btcai.data.sources import read_bars, read_source
+from btcai.data.sources import Source, read_bars, read_source
 from btcai.errors import DataError
 
 HEADER = "timestamp,open,high,low,close,volume\n"
@@ -17,12 +16,17 @@ ROWS = (
     "2023-01-01T00:10:00Z,16496.01,16503.97,16487.74,16502.67,555.3314",
 )
 FIRST_S = 1_672_531_200  # 2023-01-01T00:00:00Z
+NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
 def csv(folder: Path, *rows: str, header: str = HEADER) -> Path:
     path = folder / "bars.csv"
     path.write_text(header + "\n".join(rows) + "\n")
     return path
+
+
+def read(*paths: Path, now_ms: int = NOW_MS) -> Source:
+    return read_source(paths, "5m", now_ms)
 
 
 def epoch_rows(times: list[str]) -> list[str]:
@@ -76,8 +80,9 @@ def test_every_container_gives_the_same_bars(tmp_path: Path, form: str) -> None:
 
 
 def test_rows_are_sorted_and_agreeing_duplicates_dropped_and_counted(tmp_path: Path) -> None:
-    source = read_source(csv(tmp_path, ROWS[2], ROWS[0], ROWS[1], ROWS[0], ROWS[0]))
-    assert (source.rows_read, source.duplicates_dropped) == (5, 2)
+    source = read(csv(tmp_path, ROWS[2], ROWS[0], ROWS[1], ROWS[0], ROWS[0]))
+    assert (source.rows_read, source.duplicates_dropped, source.out_of_order) == (5, 2, 4)
+    assert [source.place(bar).partition(" of ")[0] for bar in range(3)] == ["data row 2", "data row 3", "data row 1"]
     pd.testing.assert_frame_equal(source.bars, read_bars(csv(tmp_path, *ROWS)))
 
 
@@ -87,38 +92,64 @@ def test_disagreeing_duplicates_are_shown_side_by_side(tmp_path: Path) -> None:
         read_bars(csv(tmp_path, *ROWS, other))
 
 
-def test_empty_cell_is_left_for_validation_to_name(tmp_path: Path) -> None:
-    bars = read_bars(csv(tmp_path, ROWS[0], ROWS[1].replace("16495.24", "")))
-    assert np.isnan(bars["close"].iloc[1])
+def test_disagreeing_bars_of_two_files_are_named_by_file_and_row(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
+    one.write_text(HEADER + "\n".join(ROWS) + "\n")
+    other.write_text(HEADER + ROWS[0] + "\n" + ROWS[2].replace("555.3314", "555.3") + "\n")
+    with pytest.raises(
+        DataError, match=r"row 3 of .*one\.csv \(.*555\.3314\) and data row 2 of .*other\.csv.*555\.3\)"
+    ):
+        read(one, other)
+
+
+def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    whole = read_bars(csv(tmp_path, *ROWS))
+    paths = [tmp_path / f"{number}.csv" for number in range(2)]
+    paths[0].write_text(HEADER + ROWS[2] + "\n")
+    paths[1].write_text(HEADER + "\n".join(ROWS) + "\n")
+    source = read(*paths)
+    pd.testing.assert_frame_equal(source.bars, whole)
+    assert (source.rows_read, source.duplicates_dropped, source.out_of_order) == (4, 1, 0)
+    assert source.files == tuple(map(str, paths))
 
 
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
         (ROWS, HEADER.replace("volume", "size"), "missing: volume; found: timestamp, open, high, low, close, size"),
-        (ROWS[1:], ROWS[0] + "\n", "must have a header line"),
+        (ROWS[1:], ROWS[0] + "\n", "must name its columns"),
         ((), HEADER, "holds no bars"),
         ((), "", "is empty"),
         ((ROWS[0], ROWS[1].replace("16514.99", "n.a.!")), HEADER, "high must hold numbers, was 'n.a.!' in data row 2"),
         ((ROWS[0], "soon,1,2,1,2,1"), HEADER, "ISO text or epoch numbers, was 'soon' in data row 2"),
         ((*epoch_rows([str(FIRST_S), str(FIRST_S + 300)]), "soon,1,2,1,2,1"), HEADER, "was 'soon' in data row 3"),
-        (epoch_rows(["20230101"]), HEADER, "must not be before 2009, was '20230101' in data row 1"),
-        ((ROWS[0], "2123-01-01T00:00:00Z,1,2,1,2,1"), HEADER, "not in the future, was '2123.* in data row 2"),
+        (epoch_rows(["20230101"]), HEADER, "must not be before 2009-01-01, was '20230101' in data row 1"),
+        ((ROWS[0], "2123-01-01T00:00:00Z,1,2,1,2,1"), HEADER, "from the future .* was 2123-01-01T.* in data row 2"),
         (epoch_rows([str(FIRST_S), f"{FIRST_S + 300}.5"]), HEADER, "a whole number, was '1672531500.5' in data row 2"),
         (epoch_rows([str(FIRST_S * 10**6 + 1)]), HEADER, "whole milliseconds"),
-        (epoch_rows([str(FIRST_S + 60 * i) for i in range(4)]), HEADER, "5m bars must be 300 s apart, most are 60 s"),
+        (epoch_rows([str(FIRST_S + 60 * i) for i in range(4)]), HEADER, "row 2 of .*most are 1m apart"),
+        ((ROWS[0], ROWS[1].replace("16495.24", "")), HEADER, "close must hold numbers, was empty in data row 2"),
+        ((ROWS[0], ROWS[1].replace("16495.24", "NaN")), HEADER, "close must be a number, .*was nan in data row 2"),
+        ((ROWS[0], ROWS[1].replace("16495.24", '"16,495.24"')), HEADER, "was '16,495.24' in data row 2; write it with"),
+        ((ROWS[0], ROWS[1][:40]), HEADER, "every row must have 6 cells .* was 4 in data row 2"),
+        ((ROWS[0], ROWS[1] + ",7"), HEADER, "every row must have 6 cells .* was 7 in data row 2"),
+        (ROWS, HEADER.replace("volume", "Close"), "missing: volume"),
+        ([row + ",1" for row in ROWS], HEADER.replace("volume", "volume,Close"), "one column close, was 2"),
+        (epoch_rows([str(FIRST_S), "", str(FIRST_S + 600)]), HEADER, "epoch numbers, was empty in data row 2"),
+        ((",".join("1234567"),), "", "must have 6 .* or Binance's 12, was 7"),
         (("<!doctype html><html>",), "", "is a web page"),
-        (('{"code": -1121}',), "", "is JSON"),
+        (('{"code": -1121}',), "", "is JSON but no table of bars"),
         (("a\0b",), "", "is binary"),
     ],
 )  # fmt: skip
-def test_unusable_file_is_refused_with_the_reason(
+def test_unusable_file_is_refused_in_one_line_with_the_reason(
     tmp_path: Path, rows: tuple[str, ...], header: str, message: str
 ) -> None:
     path = csv(tmp_path, *rows, header=header)
     before = path.read_bytes()
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refused:
         read_bars(path)
+    assert "\n" not in str(refused.value)
     assert path.read_bytes() == before
 
 
@@ -150,5 +181,5 @@ def test_dirty_download_sheds_its_duplicates(real_bars_path: Path) -> None:
     path = real_bars_path.with_name("dirty_btcusdt_5m_2023.csv.gz")
     if not path.is_file():
         pytest.skip(f"{path.name} is not beside the real bars")
-    source = read_source(path)
+    source = read(path)
     assert (source.rows_read, source.duplicates_dropped, len(source.bars)) == (122_000, 16_336, 105_664)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from btcai.data.frame import make_frame
 from btcai.data.simulator import simulate_bars
 from btcai.data.store import (
+    changed,
     content_sha256,
-    import_file,
     list_markets,
     market_status,
     read_market,
     to_grid,
     write_market,
 )
-from btcai.errors import DataError
+from btcai.errors import DataError, DiskError
 from btcai.schema import BAR_NS, FloatArray
 
 BAR_MS = 300_000
@@ -39,12 +39,16 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def folder_times(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
 def test_round_trip_over_a_month_border_is_exact(tmp_path: Path) -> None:
     bars = simulate_bars(12_000, 5)  # 41 days
     report = write_market(tmp_path, "sim", bars)
     pd.testing.assert_frame_equal(read_market(tmp_path, "sim"), bars)
     assert sorted(path.name for path in (tmp_path / "sim").iterdir()) == ["2022-01.parquet", "2022-02.parquet"]
-    assert (report.rows_read, report.rows_added, report.rows, report.gaps) == (12_000, 12_000, 12_000, 0)
+    assert (report.rows_added, report.rows, report.gaps) == (12_000, 12_000, 0)
     assert (report.first, report.last) == ("2022-01-01T00:00:00Z", "2022-02-11T15:55:00Z")
 
 
@@ -59,11 +63,11 @@ def test_files_carry_no_pandas_metadata_and_are_the_same_bytes_each_time(tmp_pat
 
 def test_importing_twice_changes_nothing(tmp_path: Path) -> None:
     first = write_market(tmp_path, "m", frame_of(0, 1, 2))
-    before = folder_bytes(tmp_path)
+    before, times = folder_bytes(tmp_path), folder_times(tmp_path)
     again = write_market(tmp_path, "m", frame_of(1, 2))
-    assert (again.rows_read, again.rows_added, again.rows) == (2, 0, 3)
+    assert (again.rows_added, again.rows) == (0, 3)
     assert again.content_sha256 == first.content_sha256
-    assert folder_bytes(tmp_path) == before
+    assert (folder_bytes(tmp_path), folder_times(tmp_path)) == (before, times)
 
 
 def test_overlapping_import_adds_only_what_is_new(tmp_path: Path) -> None:
@@ -78,14 +82,35 @@ def test_disagreeing_overlap_is_refused_and_shows_both_bars(tmp_path: Path) -> N
     before = folder_bytes(tmp_path)
     other = frame_of(2, 3)
     other.loc[0, "close"] = 101.5
-    with pytest.raises(DataError, match=r"2022-01-01T00:10:00Z: .*close 102\.0.* and .*close 101\.5.*on disk"):
+    shown = r"2022-01-01T00:10:00Z: on disk \(.*close 102\.0.* and row 0 \(.*close 101\.5.*a market of their own"
+    with pytest.raises(DataError, match=shown):
         write_market(tmp_path, "m", other)
+    with (
+        pytest.raises(DataError, match=r"on disk .* and line 7 \("),
+        changed(tmp_path, "m", other, lambda row: f"line {row + 7}"),
+    ):
+        pytest.fail("nothing may be written")
     assert folder_bytes(tmp_path) == before
 
 
-def test_duplicates_inside_an_import_are_counted(tmp_path: Path) -> None:
-    report = write_market(tmp_path, "m", frame_of(1, 0, 1, 1))
-    assert (report.rows_read, report.duplicates_dropped, report.rows_added) == (4, 2, 2)
+def test_duplicates_inside_an_import_are_written_once(tmp_path: Path) -> None:
+    assert write_market(tmp_path, "m", frame_of(1, 0, 1, 1)).rows_added == 2
+
+
+@pytest.mark.parametrize("error", [DataError("dvc failed"), KeyboardInterrupt()], ids=["failure", "interrupt"])
+@pytest.mark.parametrize("held", [(0, 1), ()], ids=["old market", "new market"])
+def test_change_is_undone_where_what_follows_it_fails(
+    tmp_path: Path, held: tuple[int, ...], error: BaseException
+) -> None:
+    if held:
+        write_market(tmp_path / "data", "m", frame_of(*held))
+    before, times = folder_bytes(tmp_path), folder_times(tmp_path / "data")
+    with pytest.raises(type(error)), changed(tmp_path / "data", "m", frame_of(2, 3)):  # noqa: PT012
+        assert len(read_market(tmp_path / "data", "m")) == len(held) + 2  # what follows sees the new bars
+        raise error
+    assert folder_bytes(tmp_path) == before
+    assert folder_times(tmp_path / "data") == times
+    assert (tmp_path / "data").exists() == bool(held)
 
 
 @settings(max_examples=15)  # each writes and syncs a market twice
@@ -126,7 +151,7 @@ def test_crash_in_the_middle_of_a_write_leaves_the_old_market(
         write(*args, **options)
 
     monkeypatch.setattr(pq, "write_table", failing)
-    with pytest.raises((DataError, KeyboardInterrupt)):
+    with pytest.raises((DiskError, KeyboardInterrupt)):
         write_market(tmp_path, "m", frame_of(2, 8_929))
     assert folder_bytes(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
@@ -142,7 +167,7 @@ def test_failing_swap_puts_the_old_market_back(tmp_path: Path, monkeypatch: pyte
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(DataError, match="it is as it was"):
+    with pytest.raises(DiskError, match="it is as it was"):
         write_market(tmp_path, "m", frame_of(2))
     assert folder_bytes(tmp_path) == before
 
@@ -154,6 +179,22 @@ def test_write_killed_between_its_two_renames_loses_nothing(tmp_path: Path) -> N
     assert len(read_market(tmp_path, "m")) == 2
     assert write_market(tmp_path, "m", frame_of(2)).rows == 3
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("moment", ["before the swap", "after the swap"])
+def test_a_kill_around_the_swap_leaves_one_whole_market(tmp_path: Path, moment: str) -> None:
+    market, aside = tmp_path / "m", tmp_path / "aside" / "m"
+    write_market(tmp_path, "m", frame_of(0, 1))
+    write_market(tmp_path / "aside", "m", frame_of(0, 1, 5))
+    if moment == "before the swap":
+        aside.rename(tmp_path / ".m.new")
+    else:
+        market.rename(tmp_path / ".m.old")
+        aside.rename(market)
+    seen = read_market(tmp_path, "m")
+    assert len(seen) == (2 if moment == "before the swap" else 3)
+    assert write_market(tmp_path, "m", frame_of(2)).rows == len(seen) + 1
+    assert not list(tmp_path.glob(".m.*"))
 
 
 def test_broken_month_is_named(tmp_path: Path) -> None:
@@ -233,18 +274,3 @@ def test_grid_refuses_what_validation_would_fail() -> None:
         to_grid(frame_of(3, 1))
     with pytest.raises(DataError, match="finite numbers, row 0"):
         to_grid(frame_of(0, values=np.full((1, 5), np.nan)))
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_real_bars_import_whole_and_a_dirty_copy_adds_nothing(tmp_path: Path, real_bars_path: Path) -> None:
-    report = import_file(tmp_path, "btcusdt", real_bars_path)
-    assert (report.rows, report.gaps, report.missing_bars) == (341_552, 1, 16)
-    assert market_status(tmp_path, "btcusdt")["zero_volume_bars"] == 14
-    original = pd.read_parquet(real_bars_path)
-    kept = read_market(tmp_path, "btcusdt")
-    np.testing.assert_array_equal(kept.iloc[:, 1:].to_numpy(), original.iloc[:, 1:].to_numpy())
-    dirty = real_bars_path.with_name("dirty_btcusdt_5m_2023.csv.gz")
-    if dirty.is_file():
-        again = import_file(tmp_path, "btcusdt", dirty)
-        assert (again.rows_read, again.duplicates_dropped, again.rows_added) == (122_000, 16_336, 0)

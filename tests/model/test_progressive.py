@@ -47,7 +47,7 @@ def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) 
     # prediction: 2 updates of 4 x 128; PPO: 2 of 4 x 128, each walked by 2 accounts over 127 transitions of one bar
     assert metrics["decision_times"] == 2 * 4 * 128 + 2 * 4 * 128
     assert metrics["env_steps"] == 2 * 4 * 2 * 127
-    assert {"valid_score", "valid_coverage_90_raw_3", "valid_ic_36"} <= set(metrics)
+    assert {"valid_score", "valid_coverage_90_raw_h1", "valid_ic_h3"} <= set(metrics)
     with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["phase"], row["update"]) for row in rows] == [

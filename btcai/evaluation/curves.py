@@ -1,0 +1,25 @@
+"""How each bucket learned: the curves that training and consolidation left, one after the other."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from btcai.errors import ArtifactError
+
+
+def read_curves(trained: Path, consolidated: Path) -> pd.DataFrame:
+    """curves.csv of both folders, a row per update: `phase` without the bucket's name, then what was measured.
+
+    Empty where nothing was trained. ArtifactError when a file is missing.
+    """
+    parts = [_read(trained, f"train@{trained.name}"), _read(consolidated, "consolidate")]
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    phases = rows["phase"].astype(str).str.removeprefix(f"{trained.name}: ")
+    return rows.assign(phase=phases)
+
+
+def _read(folder: Path, stage: str) -> pd.DataFrame:
+    path = folder / "curves.csv"
+    if not path.is_file():
+        raise ArtifactError(f"{path} not found; make it with: btcai stage {stage}")
+    return pd.read_csv(path)

@@ -1,0 +1,91 @@
+"""Folders that change as a whole or not at all.
+
+One writer at a time. The new folder is written beside the old one as .NAME.new and swapped in; the old one waits as
+.NAME.old. Folders only ever move by renames, so NAME is whole whenever it is there, and after a kill between two
+renames the old one is under .NAME.old, where the next change finds it. DVC must not see these names: .dvcignore.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from btcai.errors import DiskError
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """An empty draft beside `folder`, to be filled; it takes the folder's place when the block ends well.
+
+    Where the block raises or is interrupted, the folder stays as it was. DiskError where it cannot be written.
+    """
+    try:
+        with _told(folder):
+            yield _fresh_draft(folder)
+            _swap_in(folder)
+    finally:
+        settle(folder)
+
+
+@contextmanager
+def replaced(folder: Path, write: Callable[[Path], None]) -> Iterator[None]:
+    """`folder` holds what write(draft) wrote while the block runs, and afterwards if the block ends well too.
+
+    Where the block raises or is interrupted, the folder is again as it was, to the byte. DiskError where it cannot be
+    written.
+    """
+    parent_is_new, is_new = not folder.parent.exists(), not folder.exists() and not backup_of(folder).exists()
+    try:
+        with _told(folder):
+            write(_fresh_draft(folder))
+            _swap_in(folder)
+        yield
+    except BaseException:
+        if folder.exists() and (is_new or backup_of(folder).exists()):
+            folder.rename(_draft(folder))
+        raise
+    finally:
+        settle(folder)
+        if parent_is_new and folder.parent.is_dir() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+def backup_of(folder: Path) -> Path:
+    """Where the old folder waits."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def settle(folder: Path) -> None:
+    """Put the old folder back where there is no other, and leave nothing beside it."""
+    backup = backup_of(folder)
+    if backup.exists() and not folder.exists():
+        backup.rename(folder)
+    for leftover in (_draft(folder), backup):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.new")
+
+
+def _fresh_draft(folder: Path) -> Path:
+    settle(folder)
+    _draft(folder).mkdir(parents=True)
+    return _draft(folder)
+
+
+def _swap_in(folder: Path) -> None:
+    if folder.exists():
+        folder.rename(backup_of(folder))
+    _draft(folder).rename(folder)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{folder} could not be written: {error}; it is as it was: free the disk or mend its permissions, "
+            "then run it again"
+        ) from error

@@ -1,0 +1,90 @@
+"""A folder is replaced whole or stays as it was, whatever goes wrong and wherever a process is killed."""
+
+import errno
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from btcai.errors import DiskError
+from btcai.files import whole
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Everything in and beside the folder, by its path from the parent."""
+    top = folder.parent
+    return {str(path.relative_to(top)): path.read_text(encoding="utf-8") for path in top.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "a").write_text("old a", encoding="utf-8")
+    (held / "b").write_text("old b", encoding="utf-8")
+    return held
+
+
+def test_the_draft_replaces_every_file(folder: Path) -> None:
+    with whole(folder) as draft:
+        (draft / "a").write_text("new a", encoding="utf-8")
+    assert tree(folder) == {"held/a": "new a"}
+
+
+def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    with whole(tmp_path / "x" / "y") as draft:
+        (draft / "a").write_text("1", encoding="utf-8")
+    assert tree(tmp_path / "x") == {"x/y/a": "1"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interruption_leaves_the_old_files_and_nothing_beside(folder: Path, error: type[BaseException]) -> None:
+    before = tree(folder)
+
+    def interrupted() -> None:
+        with whole(folder) as draft:
+            (draft / "a").write_text("new a", encoding="utf-8")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert tree(folder) == before
+
+
+def test_a_full_disk_is_one_line_that_says_the_folder_is_as_it_was(folder: Path) -> None:
+    before = tree(folder)
+    with pytest.raises(DiskError, match=r"held could not be written: .*No space left.*; it is as it was"):
+        with whole(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert tree(folder) == before
+
+
+def test_a_write_past_the_limit_of_the_file_system_loses_nothing(folder: Path) -> None:
+    before = tree(folder)
+    script = (
+        "import sys; from pathlib import Path; from btcai.files import whole\n"
+        "with whole(Path(sys.argv[1])) as draft: (draft / 'a').write_bytes(bytes(100_000))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert done.returncode == 1
+    assert "DiskError: " in done.stderr
+    assert "File too large" in done.stderr
+    assert tree(folder) == before
+
+
+def test_what_a_kill_between_the_two_renames_left_comes_back(folder: Path) -> None:
+    before = tree(folder)
+    folder.rename(folder.with_name(".held.old"))
+    (folder.parent / ".held.new").mkdir()
+    (folder.parent / ".held.new" / "a").write_text("half", encoding="utf-8")
+    with pytest.raises(ValueError, match="stop"), whole(folder):
+        raise ValueError("stop")
+    assert tree(folder) == before

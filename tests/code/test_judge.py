@@ -1,0 +1,115 @@
+"""The verdict: what is called an edge, and what is said of strategies that have none."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_fakes import FOLDS, baselines, buckets_of, earned, everywhere, judge, losing_buckets, noise
+
+from btcai.evaluation.formats import flag
+from btcai.evaluation.judge import Judgement, Results
+from btcai.schema import BARS_PER_DAY, BUCKETS, Span
+
+
+@pytest.fixture(scope="module")
+def buckets() -> Results:
+    return losing_buckets()
+
+
+@pytest.fixture(scope="module")
+def judgement(buckets: Results) -> Judgement:
+    return judge(buckets, baselines(), FOLDS)
+
+
+def test_an_oracle_has_an_edge_and_is_called_so() -> None:
+    oracle = np.abs(noise(5)) + 0.002
+    verdict = judge(buckets_of([oracle], trades=9), baselines(), FOLDS).verdicts[0]
+    assert verdict.edge == "proven"
+    assert verdict.text.startswith("edge shown: net +")
+    assert "4 of 4 folds up" in verdict.text
+    assert all(low > 0 for _, low, _ in verdict.differences)
+
+
+def test_a_bucket_that_never_traded_has_no_edge_and_is_flagged(judgement: Judgement) -> None:
+    row = next(row for row in judgement.judged_rows() if row.strategy == "long")
+    verdict = judgement.verdicts[3]
+    assert row.did_not_trade
+    assert flag(row) == "did not trade"
+    assert (row.net_return, row.trades, row.walk_forward_score) == (0.0, 0, 0.0)
+    assert np.isnan([row.sharpe, row.win_rate, row.calmar]).all()
+    assert (verdict.bucket, verdict.edge) == ("long", "none")
+    assert "did not trade" in verdict.text
+    assert "recommended: stay in cash or hold the volatility-targeted" in verdict.text
+
+
+def test_cash_is_not_flagged_for_doing_its_job(judgement: Judgement) -> None:
+    row = next(row for row in judgement.judged_rows() if row.strategy == "cash")
+    assert row.did_not_trade
+    assert flag(row) == ""
+
+
+def test_noise_has_no_edge_and_the_verdict_gives_its_numbers(judgement: Judgement) -> None:
+    verdict = judgement.verdicts[0]
+    assert verdict.edge == "none"
+    numbers = r"net -\d+\.\d% after pessimistic costs, Sharpe -?\d+\.\d\d, \d of 4 folds up"
+    assert re.match("no edge shown: " + numbers, verdict.text)
+    assert "buy and hold -" in verdict.text
+
+
+def test_luck_in_one_fold_is_not_an_edge() -> None:
+    lucky = np.concatenate([np.full(90, -0.0001), np.full(30, 0.05)]) + 1e-4 * noise(3)
+    verdict = judge(buckets_of([lucky], trades=9), {"cash": baselines()["cash"]}, FOLDS).verdicts[0]
+    assert verdict.edge == "none"
+    assert "1 of 4 folds up (60% needed)" in verdict.text
+
+
+def test_an_edge_over_most_baselines_is_none_when_one_is_as_good() -> None:
+    good = noise(5, mean=0.012)
+    rivals = {**baselines(), "buy_and_hold": everywhere(earned(good))}
+    verdict = judge(buckets_of([good], trades=9), rivals, FOLDS).verdicts[0]
+    assert verdict.edge == "none"
+    assert "buy and hold 0.00 to 0.00" in verdict.text
+    assert judge(buckets_of([good], trades=9), baselines(), FOLDS).verdicts[0].edge == "proven"
+
+
+def test_a_gain_that_harsher_costs_eat_is_not_an_edge() -> None:
+    good, eaten = earned(np.abs(noise(5)) + 0.002, trades=9), earned(-np.abs(noise(5)), trades=9)
+    by = {"base": good, "pessimistic": eaten}
+    verdict = judge({"short": by}, baselines(), FOLDS, severity="base").verdicts[0]
+    assert verdict.edge == "none"
+    assert re.search(r"net -\d+\.\d% under the harshest costs", verdict.text)
+
+
+def test_fold_figures_by_hand() -> None:
+    gains = np.repeat([0.01, -0.01, 0.0, 0.02], 30)
+    row = judge(buckets_of([gains]), baselines(), FOLDS).rows[0]
+    assert row.fold_returns == pytest.approx([1.01**30 - 1, 0.99**30 - 1, 0.0, 1.02**30 - 1])
+    # Constant returns have no variance (the bars' sums may leave some rounding), so every fold counts as 0.
+    assert np.isnan(row.fold_sharpes).all()
+    assert row.walk_forward_score == 0.0
+
+
+def test_walk_forward_score_is_the_mean_of_the_folds_ratios(judgement: Judgement) -> None:
+    row = judgement.rows[0]
+    assert row.walk_forward_score == pytest.approx(np.mean(row.fold_sharpes))
+    assert len(row.fold_sharpes) == 4
+
+
+def test_folds_outside_the_tested_span_are_refused(buckets: Results) -> None:
+    with pytest.raises(ValueError, match="folds must lie inside the tested span"):
+        judge(buckets, baselines(), [Span(0, 500)])
+
+
+def test_rows_come_in_the_order_of_the_table(judgement: Judgement) -> None:
+    order = [row.strategy for row in judgement.judged_rows()]
+    assert order == [*BUCKETS, "cash", "buy_and_hold", "volatility_targeted", "momentum_90d"]
+    assert len(judgement.rows) == 3 * 8
+
+
+def test_too_few_days_give_dashes_not_numbers() -> None:
+    short = Span(1000, 1000 + 10 * BARS_PER_DAY)
+    result = replace(earned(noise(1)[:10]), span=short)
+    row = judge({"short": {"pessimistic": result}}, {}, [short]).rows[0]
+    assert np.isnan([row.sharpe, row.sharpe_low, row.cagr, row.sortino]).all()
+    assert row.walk_forward_score == 0.0

@@ -1,0 +1,72 @@
+"""What MLflow's pages say in words: numbers as the report prints them, undefined ones as a dash."""
+
+from pathlib import Path
+
+from registry_fakes import PARAMS, history
+
+from btcai import cards
+from btcai.config import load_config
+from btcai.schema import BUCKETS
+from btcai.submission import Judged, Submission
+
+FIGURES = {
+    **{"is_bucket": True, "net_return": -0.073, "cagr": None, "sharpe": -0.357, "sharpe_low": -3.754},
+    **{"sharpe_high": 2.0, "sortino": None, "calmar": None, "max_drawdown_frac": 0.3021, "drawdown_bars": 9},
+    **{"win_rate": 0.5, "profit_factor": None, "trades": 1300, "exposure_frac": 0.25, "turnover_per_year": 80.0},
+    **{"cost_frac": 0.04, "costs_usdt": 4000.0, "fold_returns": [0.1, -0.1], "fold_sharpes": [1.0, None]},
+    **{"walk_forward_score": 0.5, "did_not_trade": False, "note": ""},
+}
+VERDICT = {"edge": "none", "text": "no edge shown: it lost", "sharpe_differences": {}}
+
+
+def test_the_results_are_a_verdict_a_bucket_and_a_row_a_strategy() -> None:
+    strategies = {name: {"base": FIGURES, "optimistic": FIGURES} for name in (*BUCKETS, "cash")}
+    strategies["long"]["base"] = FIGURES | {"did_not_trade": True, "sharpe": None}
+    found = {
+        **{"market": "btcusdt", "first_day": "2024-06-13", "last_day": "2024-11-08", "judged_severity": "base"},
+        **{"strategies": strategies, "verdicts": dict.fromkeys(BUCKETS, VERDICT)},
+    }
+    span, verdicts, table, _ = cards.results(found).split("\n\n")
+    assert span == "btcusdt, 2024-06-13 to 2024-11-08, base costs; the sealed span is unread."
+    assert verdicts.splitlines()[3] == "- **long**: no edge shown: it lost"
+    head, _, scalping, *_, long, cash = table.splitlines()
+    assert head.startswith("| strategy | net return | Sharpe | 95 % interval | max drawdown | win rate | trades |")
+    rest = "-3.75 .. 2.00 | 30.2 % | 50 % | 1,300 | 25 % | 80.0 x | 4.0 % | 1 of 2 | 0.50 |"
+    assert scalping == f"| scalping | -7.3 % | -0.36 | {rest}"
+    assert long == f"| long (did not trade) | -7.3 % | - | {rest}"
+    assert cash.startswith("| cash |")
+
+
+def test_a_models_card_says_how_many_bars_it_takes_and_how_to_load_it() -> None:
+    card = cards.model_card("long", load_config(PARAMS).buckets["long"], "btcai-long")
+    assert "the newest 6,048 bars at least (lookback 4,032, warm-up 2,016)" in card
+    assert "over 2016, 4032, 8064 bars" in card
+    assert 'mlflow.pyfunc.load_model("models:/btcai-long@champion")' in card
+    assert 'params={"account": JSON}' in card
+
+
+def test_a_versions_card_says_the_verdict_and_the_bars() -> None:
+    judged = Judged(
+        score=0.51239,
+        edge="none",
+        metrics={"net_return": 0.05, "sharpe": float("nan"), "trades": 12.0},
+        verdict="no edge shown: one fold of four was up",
+    )
+    submission = Submission(
+        root=Path(),
+        config=load_config(PARAMS),
+        judged={"short": judged},
+        history=history(),
+        results="",
+        code_version="c",
+        judged_on="t",
+        input_hash="i",
+        lineage={},
+    )
+    verdict, figures, origin = cards.version_card(submission, "short").split("\n\n")
+    assert verdict == "no edge shown: one fold of four was up"
+    assert figures == (
+        "Walk-forward score 0.5124; on the test span net return 5.0 %, Sharpe -, max drawdown -, 12 trades, "
+        "after all costs."
+    )
+    assert "8,000 bars, 2022-01-01T00:00:00Z to 2022-01-28T18:35:00Z" in origin

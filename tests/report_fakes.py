@@ -1,0 +1,129 @@
+"""Strategies with known daily returns, and the evidence of a report on them."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from btcai.config import CostConfig
+from btcai.evaluation import judge as judging
+from btcai.evaluation.evidence import Evidence
+from btcai.evaluation.judge import Judgement, Results
+from btcai.evaluation.reliability import Reliability, expected_shares
+from btcai.evaluation.result import BacktestResult, trades_table
+from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Span
+
+SEVERITIES = {
+    "optimistic": CostConfig(fee_bps=4, half_spread_bps=0.1, impact_coef=0, max_volume_share=1),
+    "base": CostConfig(fee_bps=7.5, half_spread_bps=0.5, impact_coef=0.5, max_volume_share=0.25),
+    "pessimistic": CostConfig(fee_bps=10, half_spread_bps=1, impact_coef=1, max_volume_share=0.1),
+}
+DAYS = 120
+SPAN = Span(1000, 1000 + DAYS * BARS_PER_DAY)
+FOLDS = [Span(1000 + k * 30 * BARS_PER_DAY, 1000 + (k + 1) * 30 * BARS_PER_DAY) for k in range(4)]
+FIRST_CLOSE_BAR = 19_700 * BARS_PER_DAY + 1
+
+
+def earned(returns: np.ndarray, *, exposure: float = 1.0, trades: int = 0, note: str = "") -> BacktestResult:
+    """A result with these daily returns, each made in even steps over its day."""
+    n = len(returns) * BARS_PER_DAY
+    steps = np.repeat(np.log1p(returns) / BARS_PER_DAY, BARS_PER_DAY)
+    closes = (FIRST_CLOSE_BAR + np.arange(n, dtype=np.int64)) * BAR_NS
+    closed = np.array([[k, k + 5, 0.1, 1e4, 1.01e4, 1000.0, 1010.0 - 15 * (k % 3)] for k in range(trades)])
+    return BacktestResult(
+        span=SPAN,
+        start_equity_usdt=100_000.0,
+        close_ts_ns=closes,
+        equity_usdt=100_000.0 * np.exp(np.cumsum(steps)),
+        position_frac=np.full(n, exposure),
+        n_lots=np.ones(n, np.int64),
+        decisions=np.empty(0, np.int64),
+        actions=np.empty(0, np.int64),
+        trades=trades_table(closed, closes),
+        costs_usdt=1234.5 * (exposure > 0),
+        traded_usdt=2e6 * exposure,
+        note=note,
+    )
+
+
+def judge(results: Results, baselines: Results, folds: list[Span], severity: str = "pessimistic") -> Judgement:
+    """With few resamples: the verdicts below are not close."""
+    return judging.judge(results, baselines, folds, seed=7, severity=severity, resamples=60)
+
+
+def everywhere(result: BacktestResult) -> dict[str, BacktestResult]:
+    return {severity: result for severity in SEVERITIES}
+
+
+def noise(seed: int, mean: float = 0.0) -> np.ndarray:
+    return mean + np.random.default_rng(seed).normal(0.0, 0.02, DAYS)
+
+
+def baselines() -> Results:
+    flat = np.zeros(DAYS)
+    return {
+        "cash": everywhere(earned(flat, exposure=0.0)),
+        "buy_and_hold": everywhere(earned(noise(1))),
+        "volatility_targeted": everywhere(earned(0.6 * noise(1))),
+        "momentum_90d": everywhere(earned(noise(2), note="in cash for the first 3 of 120 daily decisions")),
+    }
+
+
+def buckets_of(returns: Iterable[np.ndarray], **settings: float) -> Results:
+    return {name: everywhere(earned(one, **settings)) for name, one in zip(BUCKETS, returns, strict=False)}  # type: ignore[arg-type]
+
+
+def losing_buckets() -> Results:
+    """Three that lose by noise and a long one that never trades."""
+    noisy = buckets_of([noise(seed, mean=-0.001) for seed in (11, 12, 13)], trades=7)
+    return {**noisy, "long": everywhere(earned(np.zeros(DAYS), exposure=0.0))}
+
+
+def forecast_record(horizon_bars: int, apart: int) -> Reliability:
+    """A horizon whose quantiles hold what they promise."""
+    low, high = expected_shares(np.asarray(QUANTILE_LEVELS), apart)
+    return Reliability(
+        horizon_bars=horizon_bars,
+        outcomes=3 * apart,
+        apart=apart,
+        observed=QUANTILE_LEVELS if apart else (float("nan"),) * len(QUANTILE_LEVELS),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        coverage_frac=0.9 if apart else float("nan"),
+        coverage_low=0.8,
+        coverage_high=1.0,
+        pinball_ratio=0.98,
+        information_coefficient=0.05,
+        information_noise=0.1,
+    )
+
+
+def curves_of(prediction: int, ppo: int, consolidation: int) -> pd.DataFrame:
+    """Curves with so many updates of each phase; only the last update of a phase was validated."""
+    rows: list[dict[str, float | str]] = [
+        {"phase": "prediction", "forecast_loss": 2.0 - 0.1 * update} for update in range(prediction)
+    ]
+    if rows:
+        rows[-1]["valid_forecast_loss"] = 1.5
+    for phase, updates in (("PPO", ppo), ("consolidation 1", consolidation)):
+        rows += [{"phase": phase, "forecast": 1.5, "entropy": 1.0, "kl": 1e-3} for _ in range(updates)]
+        if updates:
+            rows[-1] |= {"valid_score": -0.01, "valid_net_log_return": 0.0}
+    return pd.DataFrame(rows, columns=None if rows else ["phase", "update"])
+
+
+def evidence(judgement: Judgement, results: Results) -> Evidence:
+    """Of these buckets beside baselines(); the pessimistic costs are judged."""
+    return Evidence(
+        judgement=judgement,
+        results=results,
+        baselines=baselines(),
+        forecasts={"scalping": (forecast_record(3, 900), forecast_record(12, 12))},
+        curves={"scalping": curves_of(5, 3, 2)},
+        market="btc<usdt>",
+        data_version="0123abcd",
+        severities=SEVERITIES,
+        splits_text="span  bars\ntest  34,560",
+        sealed_text="2024-07-01 00:05 to 2024-12-31 23:55, 52,000 bars",
+        start_equity_usdt=100_000.0,
+    )
