@@ -25,6 +25,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 # Prefect's database is the one that `make run` writes to, so that its pages show every run.
 export PREFECT_HOME := $(CURDIR)/.prefect
+# What these would keep in the home directory or in /var/tmp stays in the project.
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 PREFECT_API := http://127.0.0.1:4200/api
 
 .PHONY: help run setup check test test-slow lock tools mlflow-server prefect-server prefect-worker

@@ -185,7 +185,7 @@ def report() -> None:
 @app.command()
 def decide(
     bucket: Annotated[str, typer.Option(help="scalping, short, medium or long.")],
-    bars: Annotated[Path, typer.Option(help="Recent 5-minute bars, parquet or CSV.")],
+    bars: Annotated[Path, typer.Option(help="Recent 5-minute bars, any file that data import reads.", readable=False)],
     account: Annotated[
         Path | None,
         typer.Option(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import cli, datasets, paths, summary
+from btcai import cli, datasets, paths, summary, usage
 from btcai.champions import Standing
 from btcai.config import load_config, set_param
 from btcai.errors import DataError
@@ -267,9 +267,12 @@ def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[s
     folder = project / paths.TRAIN / "short"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(
-        '{"ppo_updates": 24, "decision_times": 196608, "seconds": null}', encoding="utf-8"
+        '{"ppo_updates": 24, "decision_times": 196608, "parameters": null}', encoding="utf-8"
     )
+    (folder / "system.csv").write_text(f"{','.join(usage.COLUMNS)}\n7,61.5,1,1,1,1,1\n", encoding="utf-8")
     table = summary.trained_view(project)
     assert table is not None
     cli._print(table)
-    assert "196,608" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "196,608" in shown
+    assert "62" in shown
