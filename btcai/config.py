@@ -246,10 +246,15 @@ def _parse(path: Path, text: str, remedy: str) -> Config:
         return Config.model_validate(raw)
     except ValidationError as error:
         broken = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}, was {item['input']!r:.60}"
-            for item in error.errors()
+            f"{'.'.join(map(str, loc)) or 'file'}: {rule.removeprefix('Value error, ')}{_met(value)}"
+            for loc, rule, value in ((item["loc"], item["msg"], item["input"]) for item in error.errors())
         )
         raise ConfigError(f"{path}: {broken}; {remedy}") from error
+
+
+def _met(value: object) -> str:
+    """The value that broke a rule; a whole section says nothing that its rule does not."""
+    return "" if isinstance(value, dict) else f", was {value!r:.60}"
 
 
 def set_param(path: Path, key: str, value: str) -> tuple[str, str]:

@@ -162,8 +162,11 @@ def load_bundle(folder: Path) -> PolicyBundle:
                 f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run"
             )
     if manifest.feature_names != FEATURE_NAMES or manifest.warmup_bars != WARMUP_BARS:
+        odd = sorted(set(manifest.feature_names) ^ set(FEATURE_NAMES)) or ["their order"]
         raise ArtifactError(
-            f"the bundle in {folder} was made for other features than this btcai; remake it with: btcai run"
+            f"a bundle must be made for this btcai's {len(FEATURE_NAMES)} features and {WARMUP_BARS} bars of warm-up, "
+            f"the one in {folder} was made for {len(manifest.feature_names)} and {manifest.warmup_bars} (different: "
+            f"{', '.join(odd[:3])}); remake it with: btcai run"
         )
     return PolicyBundle(folder, manifest)
 

@@ -59,6 +59,7 @@ class Trace:
     """Of models/champion/BUCKET."""
 
 
+@tracking.store_errors()
 def shelves(root: Path) -> list[Shelf]:
     """Every bucket that has a registered model; ArtifactError where nothing was ever registered."""
     client = tracking.read_client(root)
@@ -66,6 +67,7 @@ def shelves(root: Path) -> list[Shelf]:
     return [_shelf(client, bucket) for bucket in BUCKETS if model_name(bucket) in names]
 
 
+@tracking.store_errors()
 def trace(root: Path, bucket: str, config: Config) -> Trace:
     """A bucket's champion beside what is here; ArtifactError where the bucket is unknown or has none."""
     if bucket not in BUCKETS:

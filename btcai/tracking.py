@@ -7,7 +7,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,24 @@ def store_uri(root: Path) -> str:
     return f"sqlite:///{(root / STORE).resolve()}"
 
 
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """ArtifactError, in one line, where the store fails: a full disk, a damaged or locked database."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = next((line for line in lines if "sqlite3" in line), lines[0])  # SQLAlchemy wraps it in advice
+        raise ArtifactError(
+            f"the registry in {STORE.parent} could not be read or written: {reason}; free the disk or mend the store, "
+            "then go on with: btcai run"
+        ) from error
+
+
+@store_errors()
 def register(
     root: Path, config: Config, judged: Mapping[str, Judged], history: History, results: str
 ) -> dict[str, Any]:
@@ -121,6 +140,7 @@ def _connected(root: Path) -> Any:
     import mlflow
 
     os.environ.update(QUIET)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # store_errors says it in one line
     mlflow.set_tracking_uri(store_uri(root))
     mlflow.set_registry_uri(store_uri(root))
     return mlflow.MlflowClient()
