@@ -1,6 +1,5 @@
 """The command line: each command a thin layer over one plain function, heavy imports inside."""
 
-import errno
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from btcai.errors import ArtifactError, BtcaiError, DataError
+from btcai.files import NO_ROOM
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,8 +30,6 @@ registry_app = typer.Typer(help="What is registered, and what each champion was 
 app.add_typer(registry_app, name="registry")
 
 INTERRUPTED = 130
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors of a disk that takes no more, which are no bug of ours."""
 EXTRAS = "pip install 'btcai[operate]'"
 
 
@@ -47,7 +45,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        _fail(f"{error}: nothing was replaced; free the disk or mend its permissions, then run it again")
+        _fail(f"{error}: what was not finished is as it was; free the disk or mend its permissions, then run it again")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("btcai", "flows")):  # ours: a bug, not something to install
             raise

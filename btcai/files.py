@@ -5,12 +5,16 @@ One writer at a time. The new folder is written beside the old one as .NAME.new 
 renames the old one is under .NAME.old, where the next change finds it. DVC must not see these names: .dvcignore.
 """
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from btcai.errors import DiskError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a disk that takes no more, which are no bug of ours."""
 
 
 @contextmanager
@@ -34,14 +38,15 @@ def replaced(folder: Path, write: Callable[[Path], None]) -> Iterator[None]:
     Where the block raises or is interrupted, the folder is again as it was, to the byte. DiskError where it cannot be
     written.
     """
-    parent_is_new, is_new = not folder.parent.exists(), not folder.exists() and not backup_of(folder).exists()
+    parent_is_new, swapped = not folder.parent.exists(), False
     try:
         with _told(folder):
             write(_fresh_draft(folder))
             _swap_in(folder)
+            swapped = True
         yield
     except BaseException:
-        if folder.exists() and (is_new or backup_of(folder).exists()):
+        if swapped:
             folder.rename(_draft(folder))
         raise
     finally:
@@ -70,6 +75,8 @@ def _draft(folder: Path) -> Path:
 
 def _fresh_draft(folder: Path) -> Path:
     settle(folder)
+    if backup_of(folder).exists():  # or it would be taken for what was there before this change
+        raise DiskError(f"{backup_of(folder)} could not be removed; remove it, then run it again")
     _draft(folder).mkdir(parents=True)
     return _draft(folder)
 
@@ -85,6 +92,8 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in (None, *NO_ROOM):  # numpy names no number when it could not write all
+            raise
         raise DiskError(
             f"{folder} could not be written: {error}; it is as it was: free the disk or mend its permissions, "
             "then run it again"

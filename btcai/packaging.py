@@ -27,7 +27,8 @@ def log_bundle(folder: Path, settings: BucketConfig, edge: Edge, unsealed: Bars)
     """Log the bundle in `folder` as a model of the active run -> (MLflow's ModelInfo, the bundle's own version).
 
     The model keeps the bundle's files as they are (data/BUCKET), this package (code/btcai), a signature and an input
-    example cut from `unsealed`. It is loaded back and must decide as the bundle does, else ArtifactError.
+    example cut from `unsealed`. Its files and its example are loaded back and must decide as the bundle does, else
+    ArtifactError; in this process the code that decides is the one already imported.
     """
     import mlflow
 

@@ -13,4 +13,5 @@ EVALUATION = Path("reports/evaluation")  # metrics.json, summary/STRATEGY.json, 
 CANDIDATE = Path("models/candidate")  # CANDIDATE / BUCKET / encoder.onnx, head.onnx, policy.onnx, manifest.json
 CHAMPION = Path("models/champion")  # the same; what decide and serve read
 REGISTER = Path("reports/register.json")
+REGISTERED = Path("models/champion/registered.json")  # which inputs are on record
 TRIALS = Path("journal/trials.jsonl")  # every configuration ever tried

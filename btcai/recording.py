@@ -116,9 +116,10 @@ def standings(client: Any, bucket: str) -> list[Standing]:
 
 
 def recorded(client: Any, input_hash: str) -> str | None:
-    """The finished parent run of these inputs; what a killed attempt left behind is removed."""
+    """The finished parent run of these inputs, whose versions are all there; what else is left of them is removed."""
     runs = _runs(client, input_hash)
-    for run in runs:
+    complete = all(_versions(client, bucket, input_hash) for bucket in BUCKETS)  # one may have been deleted by hand
+    for run in runs if complete else ():
         if run.data.tags.get("role") == "parent" and run.info.status == "FINISHED":
             return str(run.info.run_id)
     for bucket in BUCKETS:  # versions first: none may outlive its run

@@ -5,6 +5,7 @@ Imports happen inside the functions, so that the command line answers at once an
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -55,6 +56,7 @@ def validate(config: Config, root: Path) -> None:
         (out / "index.html").write_text(render_html(report), encoding="utf-8")
     if not report.success:
         raise DataError(f"{market}: {validation.failure_message(report)}; see {folder}/index.html")
+    shutil.rmtree(root / paths.REJECTED, ignore_errors=True)  # what it told of is mended
     for note in report.warnings:
         logger.warning("%s: %s", market, note)
     logger.info("%s: %d bars keep all %d rules", market, report.rows, len(report.expectations))

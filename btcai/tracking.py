@@ -78,9 +78,17 @@ def register(
         "scores": {bucket: _or_none(judged[bucket].score) for bucket in BUCKETS},
     }
     champions.append_trial(root / paths.TRIALS, trial)
-    (root / paths.REGISTER).parent.mkdir(parents=True, exist_ok=True)
-    (root / paths.REGISTER).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write(root / paths.REGISTER, report)
+    _write(root / paths.REGISTERED, {"input_hash": submission.input_hash})
     return report
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    """JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def _or_none(number: float) -> float | None:

@@ -1,6 +1,7 @@
 """What long work takes of the machine, sampled while it runs: one CSV, in the terms of MLflow's system metrics."""
 
 import csv
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
+
+logger = logging.getLogger(__name__)
 
 FILE = "system.csv"
 EVERY_S = 5.0
@@ -41,8 +44,12 @@ def sampled(path: Path, every_s: float = EVERY_S) -> Iterator[None]:
             last = False
             while not last:
                 last = ended.wait(every_s)
-                writer.writerow(_row(process, time.monotonic() - began_s))
-                file.flush()
+                try:
+                    writer.writerow(_row(process, time.monotonic() - began_s))
+                    file.flush()
+                except (OSError, psutil.Error) as error:  # the work goes on, or fails by itself
+                    logger.warning("usage of the machine is no longer sampled: %s", error)
+                    return
 
         thread = threading.Thread(target=sample, name="usage", daemon=True)
         thread.start()

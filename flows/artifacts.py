@@ -1,8 +1,10 @@
 """What a run shows on its page in Prefect: how far it is, what each stage did, the results and where the rest is."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,22 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 
 from btcai import paths
 
+logger = logging.getLogger(__name__)
+
 MLFLOW_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow-server` answers."""
 
 _STEP = re.compile(r"(?P<phase>\w+: [\w ]+?) \[[#.]+\] (?P<done>\d+)/(?P<all>\d+)\b")
 """A trainer's line: `scalping: PPO [#####...............] 10/40  score ...`."""
+
+
+@contextmanager
+def shown_if_possible() -> Iterator[None]:
+    """A page that cannot be written, whatever the reason (a server that restarts), must not end days of training."""
+    try:
+        yield
+    except Exception:
+        logger.warning("Prefect's page was not updated; the run goes on", exc_info=True)
 
 
 class Progress:
@@ -27,10 +40,11 @@ class Progress:
     def step(self, done: float, description: str) -> None:
         """Show that the share `done` (0 .. 1) is behind us."""
         percent = round(100 * done, 1)
-        if self._id is None:
-            self._id = create_progress_artifact(percent, key=self._key, description=description)
-        else:
-            update_progress_artifact(self._id, percent, description=description)
+        with shown_if_possible():
+            if self._id is None:
+                self._id = create_progress_artifact(percent, key=self._key, description=description)
+            else:
+                update_progress_artifact(self._id, percent, description=description)
 
     def read(self, line: str) -> None:
         """Step as far as a trainer's line says; any other line changes nothing."""
@@ -41,11 +55,14 @@ class Progress:
 
 def publish(root: Path, states: Mapping[str, str]) -> None:
     """The results as a table, with the way to the report and to MLflow, and what each stage did."""
-    create_markdown_artifact(
-        key="results", markdown=results(root), description="Test span, after all costs, beside the baselines"
-    )
+    found = results(root)
     rows = "\n".join(f"| {name} | {state} |" for name, state in states.items())
-    create_markdown_artifact(key="stages", markdown=f"| stage | state |\n|---|---|\n{rows}", description="What ran")
+    stages = f"| stage | state |\n|---|---|\n{rows}"
+    with shown_if_possible():
+        create_markdown_artifact(
+            key="results", markdown=found, description="Test span, after all costs, beside the baselines"
+        )
+        create_markdown_artifact(key="stages", markdown=stages, description="What ran")
 
 
 def results(root: Path) -> str:

@@ -3,6 +3,7 @@
 DVC decides whether a stage has to run; Prefect decides when, how often again, for how long, and keeps the history.
 """
 
+import logging
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from btcai.errors import BtcaiError
 from btcai.schema import BUCKETS
 from flows.artifacts import Progress, publish
 from flows.process import stream
+
+logger = logging.getLogger(__name__)
 
 State = Literal["ran", "skipped"]
 Show = Callable[[str], None]
@@ -77,7 +80,9 @@ def pipeline(root: str = ".", force: bool = False) -> dict[str, State]:
 
 
 def prepare(root: Path) -> None:
-    """Settings and bars are looked at before the first stage: a scheduled run has no command line that did."""
+    """Settings and bars are looked at before the first stage, where no command line has done it already."""
+    if deployment.id is None:
+        return
     for note in datasets.ready(root, load_config(root / paths.PARAMS)):
         get_run_logger().warning(note)
 
@@ -109,9 +114,23 @@ def reproduce(name: str, root: Path, *, force: bool, show: Show) -> State:
         if line.strip() and not line.startswith(DVC_CHATTER):
             show(line)
 
-    if code := stream(command, cwd=root, env=child_environment(), show=pick):
+    try:
+        code = stream(command, cwd=root, env=child_environment(), show=pick)
+    except BaseException:  # a cancel, a time limit, Ctrl-C
+        restore(name, root)
+        raise
+    if code:
+        restore(name, root)
         raise StageFailed(f"stage {name} failed: {reason(last, code)}; mend it, then go on with: btcai run")
     return "skipped" if any(line.startswith(f"Stage '{name}'") and "skipping" in line for line in last) else "ran"
+
+
+def restore(name: str, root: Path) -> None:
+    """Bring back the stage's last outputs, which DVC removes before it runs one; a first run has none."""
+    command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", name]
+    done = subprocess.run(command, cwd=root, env=child_environment(), text=True, capture_output=True, check=False)
+    if done.returncode:
+        logger.debug("nothing to bring back for %s: %s", name, done.stderr.strip())
 
 
 def reason(lines: deque[str], code: int) -> str:

@@ -15,6 +15,8 @@ import yaml
 from btcai import cli, datasets, paths, summary, usage
 from btcai.champions import Standing
 from btcai.config import load_config, set_param
+from btcai.data.sources import read_bars
+from btcai.data.store import changed
 from btcai.errors import DataError
 from btcai.schema import Action, Decision, Forecast
 
@@ -276,3 +278,28 @@ def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "196,608" in shown
     assert "62" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # DVC warns of its own deprecations
+def test_bars_that_nothing_has_on_record_are_pointed_out_before_a_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "check_enough", lambda root, config: None)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+    write_bars(project / "bars.csv")
+    datasets.import_files(project, [project / "bars.csv"], "btcusdt", "5m")
+    config = load_config(project / paths.PARAMS)
+    assert datasets.ready(project, config) == [
+        "data.dvc has changed since the last commit. Keep it with: git commit data.dvc params.yaml"
+    ]
+    for arguments in (["add", "data.dvc", "params.yaml"], ["commit", "-qm", "bars"]):
+        subprocess.run([*git, *arguments], cwd=project, check=True, capture_output=True)
+    assert datasets.ready(project, config) == []
+    write_bars(project / "more.csv", 700)
+    with changed(project / paths.DATA, "btcusdt", read_bars(project / "more.csv")):
+        pass
+    (note,) = datasets.ready(project, config)
+    assert note.startswith("data/ is not what data.dvc names")

@@ -2,6 +2,7 @@
 
 import errno
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from btcai.errors import DiskError
-from btcai.files import whole
+from btcai.files import replaced, whole
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -64,7 +65,7 @@ def test_a_full_disk_is_one_line_that_says_the_folder_is_as_it_was(folder: Path)
 def test_a_write_past_the_limit_of_the_file_system_loses_nothing(folder: Path) -> None:
     before = tree(folder)
     script = (
-        "import sys; from pathlib import Path; from btcai.files import whole\n"
+        "import sys; from pathlib import Path; from btcai.files import replaced, whole\n"
         "with whole(Path(sys.argv[1])) as draft: (draft / 'a').write_bytes(bytes(100_000))"
     )
     done = subprocess.run(
@@ -88,3 +89,23 @@ def test_what_a_kill_between_the_two_renames_left_comes_back(folder: Path) -> No
     with pytest.raises(ValueError, match="stop"), whole(folder):
         raise ValueError("stop")
     assert tree(folder) == before
+
+
+def test_an_error_that_is_not_the_disks_keeps_its_own_words(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"), whole(folder):
+        (folder / "nowhere").read_text(encoding="utf-8")
+
+
+def test_an_old_folder_that_cannot_be_removed_is_never_put_back_over_a_newer_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+
+    def second(draft: Path) -> None:
+        (draft / "a").write_text("second", encoding="utf-8")
+
+    with replaced(folder, second):
+        pass
+    with pytest.raises(DiskError, match=r"\.held\.old could not be removed"), replaced(folder, second):
+        pass
+    assert (folder / "a").read_text(encoding="utf-8") == "second"

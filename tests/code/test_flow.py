@@ -143,6 +143,57 @@ class TestUnderDvc:
         with pytest.raises(pipeline.StageFailed, match="stage bad failed: sum must be 2, was 3; count again"):
             pipeline.reproduce("bad", tmp_path, force=False, show=lambda _: None)
 
+    def test_a_stage_that_fails_or_is_cancelled_gets_its_last_outputs_back(self, pipeline: Any, tmp_path: Path) -> None:
+        fake_project(tmp_path)
+        once = "test ! -e broken && cp input.txt out.txt"
+        stage = {"cmd": once, "deps": ["input.txt"], "outs": ["out.txt"]}
+        (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"copy": stage}}), encoding="utf-8")
+        (tmp_path / "input.txt").write_text("1", encoding="utf-8")
+        pipeline.reproduce("copy", tmp_path, force=False, show=lambda _: None)
+        (tmp_path / "input.txt").write_text("2", encoding="utf-8")
+        (tmp_path / "broken").touch()
+        with pytest.raises(pipeline.StageFailed, match="stage copy failed"):
+            pipeline.reproduce("copy", tmp_path, force=False, show=lambda _: None)
+        assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "1"
+
+    def test_a_page_that_cannot_be_written_ends_no_run(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from flows import artifacts
+
+        def unreachable(*_: object, **__: object) -> None:
+            raise ConnectionError("the server restarts")
+
+        monkeypatch.setattr(artifacts, "create_progress_artifact", unreachable)
+        artifacts.Progress("train@short").step(0.5, "half")
+        assert "Prefect's page was not updated" in caplog.text
+
+    def test_progress_is_read_from_the_line_that_training_writes(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from btcai.training import progressive
+        from flows import artifacts
+
+        with caplog.at_level("INFO", "btcai.training.progressive"):
+            progressive._record([], [{"loss": 1.0}, {"valid_score": 2.0}], "short: PPO", 4)
+        (line,) = caplog.messages
+        shown: list[tuple[float, str]] = []
+        monkeypatch.setattr(artifacts.Progress, "step", lambda _, done, text: shown.append((done, text)))
+        progress = artifacts.Progress("train@short")
+        progress.read(line)
+        progress.read("reading 3/4 of something else")
+        assert shown == [(0.5, "short: PPO, 2 of 4 updates")]
+
+    def test_the_deployment_names_this_flow_and_a_valid_schedule(self, pipeline: Any) -> None:
+        from prefect.client.schemas.schedules import CronSchedule
+        from prefect.flows import load_flow_from_entrypoint
+
+        (found,) = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+        assert load_flow_from_entrypoint(str(ROOT / found["entrypoint"])).name == "btcai"
+        assert set(found["parameters"]) <= {"root", "force"}
+        for schedule in found["schedules"]:
+            CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+
     def test_reason_falls_back_to_dvcs_line_then_to_the_code(self, pipeline: Any) -> None:
         assert pipeline.reason(deque(["x", "ERROR: no such stage"]), 255) == "no such stage"
         assert pipeline.reason(deque(["x"]), 9) == "exit code 9"

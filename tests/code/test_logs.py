@@ -142,3 +142,19 @@ def test_importing_is_quick_and_leaves_rich_alone() -> None:
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True)
     assert time.monotonic() - started < 1.0
+
+
+def test_a_full_disk_is_said_once_and_the_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.setup("INFO", tmp_path, json_lines=False)
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    logger.info("one")
+    logger.info("two")
+    shown = capsys.readouterr().err
+    assert shown.count("btcai.log takes no more lines: [Errno 28] No space left on device") == 1
+    assert "Traceback" not in shown

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from btcai import paths, stages, versions
+from btcai import packaging, paths, stages, versions
 from btcai.config import Config, load_config
 from btcai.errors import ArtifactError, ConfigError, DataError
 
@@ -241,6 +242,13 @@ class TestOnASimulatedMarket:
         assert len(splits.folds) == config.splits.test_folds
         assert scaler.mean.shape == (len(data.feature_names),)
         assert stages.data_version(tmp_path) == content_sha256(frame)
+        unsealed = stages._history(tmp_path).unsealed
+        assert len(unsealed) == splits.sealed.first
+        shown = packaging.example(unsealed, config.buckets["long"])["open_time"]
+        first_sealed_open = pd.Timestamp(int(data.bars.close_ts_ns[splits.sealed.first]), tz="UTC") - pd.Timedelta(
+            "5min"
+        )
+        assert shown.max() == first_sealed_open - pd.Timedelta("5min")
 
     def test_broken_bars_fail_with_a_report_of_their_own_and_the_last_good_one_stays(self, tmp_path: Path) -> None:
         from btcai.data.simulator import simulate_bars
