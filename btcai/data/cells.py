@@ -25,16 +25,17 @@ def refuse(name: str, wrong: BoolArray, rule: str, shown: Callable[[int], str], 
 
 
 def is_number(cell: str | None) -> bool:
-    """True for what float() reads, nan and inf among them."""
+    """True for what float() reads, nan and inf among them, but not for Python's own 1_000."""
     try:
         float(cell or "")
     except ValueError:
         return False
-    return True
+    return "_" not in (cell or "")
 
 
 def numbers(name: str, title: str, column: pa.ChunkedArray) -> FloatArray:
     """One column (T,) -> float64 (T,), each decimal to the nearest double; an absent cell is nan."""
+    column = _plain(column)
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.string())  # Arrow rounds twice on the direct way
     if _is_text(column.type):
@@ -46,6 +47,7 @@ def numbers(name: str, title: str, column: pa.ChunkedArray) -> FloatArray:
 
 def open_ms(name: str, title: str, column: pa.ChunkedArray) -> IntArray:
     """One time column (T,): stamps, ISO text (UTC unless it says otherwise) or epoch s, ms, us or ns -> UTC ms (T,)."""
+    column = _plain(column)
     if pa.types.is_null(column.type):
         column = column.cast(pa.string())
     if _is_text(column.type):
@@ -56,7 +58,13 @@ def open_ms(name: str, title: str, column: pa.ChunkedArray) -> IntArray:
     def check(wrong: "BoolArray | pd.Series[bool]", rule: str) -> None:
         refuse(name, np.asarray(wrong), rule, lambda row: _cell(column[row].as_py()))
 
-    times, is_epoch = _times(column.to_pandas(date_as_object=False))
+    try:
+        cells = column.to_pandas(date_as_object=False)
+    except KeyError as error:  # only pandas looks the time zone up
+        raise DataError(
+            f"{name}: {title} must be in a known time zone, was {column.type.tz!r}; write it in UTC"
+        ) from error
+    times, is_epoch = _times(cells)
     check(times.isna(), f"{title} must be ISO text or epoch numbers")
     if is_epoch:
         check((times.abs() >= 2**62) | (times != np.rint(times)), f"{title} must be a whole number")
@@ -93,14 +101,25 @@ def _parsed(name: str, title: str, column: pa.ChunkedArray) -> FloatArray:
     except pa.ArrowInvalid:  # it names no row
         cells = column.to_pylist()
         wrong = np.array([not is_number(cell) for cell in cells])
-        grouped = bool(wrong.any()) and re.fullmatch(r"[-+\d., ']*\d[., '][\d., ']*", cells[int(wrong.argmax())] or "")
+        grouped = bool(wrong.any()) and re.fullmatch(
+            r"[-+\d., '_]*\d[., '_][\d., '_]*", cells[int(wrong.argmax())] or ""
+        )
         remedy = "write it with a decimal point and no thousands separators" if grouped else MEND
         refuse(name, wrong, f"{title} must hold numbers", lambda row: _cell(cells[row]), remedy)
         return np.array([float(cell) for cell in cells])
 
 
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same cells without an encoding that Arrow's functions do not know: no dictionary, and text as string."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    return kind in (pa.string(), pa.large_string(), pa.string_view())
+    return bool(pa.types.is_string(kind))
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

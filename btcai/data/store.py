@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from btcai.data.checks import check_spacing
 from btcai.data.frame import BAR_MS, content_sha256, find_gaps, iso, make_frame, parts, sort_unique
 from btcai.errors import DataError
 from btcai.files import backup_of, replaced, settle
@@ -65,8 +66,8 @@ def changed(
 ) -> Iterator[Written]:
     """Merge raw bars into a market, making it if it is new; where the block raises, the market is as it was.
 
-    Bars that it already holds change nothing on disk. DataError where a new bar disagrees with one on disk; place(i)
-    says where row i of the frame comes from.
+    Bars that it already holds change nothing on disk. DataError where a new bar disagrees with one on disk, or where
+    old and new together are not of one timeframe; place(i) says where row i of the frame comes from.
     """
     folder = _folder(data_root, market)
     origin = place or (lambda row: f"row {row}")
@@ -75,15 +76,20 @@ def changed(
         raise DataError(f"an import into {market} must hold at least one bar, was empty; give a file with rows")
     settle(folder)  # a change that was killed, before the folder is read
     held = _read_months(folder) if _months(folder) else bars.iloc[:0]
-    merged, _ = sort_unique(
+
+    def where(row: int) -> str:
+        return "on disk" if row < len(held) else origin(int(kept[row - len(held)]))
+
+    merged, rows = sort_unique(
         pd.concat([held, bars], ignore_index=True),
-        lambda row: "on disk" if row < len(held) else origin(int(kept[row - len(held)])),
+        where,
         f"give the other bars a market of their own (--market), or remove {folder} and import again",
     )
     written = Written(rows_added=len(merged) - len(held), **_describe(market, merged))
     if not written.rows_added:
         yield written
         return
+    check_spacing(parts(merged)[0], lambda bar: f"the market {market} with these bars, {where(int(rows[bar]))}")
     with replaced(folder, lambda draft: _write_months(draft, merged)):
         logger.info("%s: %d bars added, %d in all", folder, written.rows_added, written.rows)
         yield written

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import lzma
 import warnings
 import zipfile
 import zlib
@@ -34,7 +35,10 @@ POSITIONAL = {len(names): names for names in (CCXT, BINANCE)}
 """Columns of a table that does not name them, by their number."""
 
 BOM = b"\xef\xbb\xbf"
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
+UNREADABLE = (
+    OSError, EOFError, ValueError, RuntimeError,
+    csv.Error, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException,
+)  # fmt: skip
 """What broken bytes raise: RuntimeError is zipfile's for a password and json's for endless nesting."""
 
 
@@ -96,8 +100,6 @@ def _is_csv(member: str) -> bool:
 
 def _from_text(name: str, data: bytes) -> pa.Table:
     start = data[:4096].lstrip()
-    if not data.strip():
-        raise DataError(f"{name} is empty; give a file with at least one bar")
     if start.startswith(b"<"):
         raise DataError(f"{name} is a web page, not bars; download the file itself")
     try:
@@ -106,19 +108,21 @@ def _from_text(name: str, data: bytes) -> pa.Table:
         text = "\0"
     if "\0" in text:
         raise DataError(f"{name} is binary, or text that is not UTF-8; give {SHAPES}")
+    if not text.strip():
+        raise DataError(f"{name} is empty; give a file with at least one bar")
     if start.startswith((b"[", b"{")):
         return _from_json(name, text)
-    if not data.endswith(b"\n"):
+    if not data.endswith((b"\n", b"\r")):
         logger.warning("%s: its last line does not end; if the file was cut off, its last value is wrong", name)
     return _from_csv(name, text, data)
 
 
 def _from_csv(name: str, text: str, data: bytes) -> pa.Table:
     """Every cell as text: what is not a number is then shown as it was written."""
-    first = next(line for line in io.StringIO(text) if line.strip())
+    first = next(line for line in io.StringIO(text, newline=None) if line.strip())
     delimiter = max(",;\t", key=first.count)
     cells = next(csv.reader([first], delimiter=delimiter))
-    headless = all(map(is_number, cells))
+    headless = _is_headless(name, cells)
     names = _positional(name, len(cells)) if headless else cells
     ragged: list[pyarrow.csv.InvalidRow] = []
 
@@ -139,11 +143,30 @@ def _from_csv(name: str, text: str, data: bytes) -> pa.Table:
     )
     if ragged:
         row = ragged[0].number - (0 if headless else 1)
+        titled = len(names) < len(CCXT)
+        remedy = (
+            f"the first line, {first.strip()[:60]!r}, names too few columns: is it a title? remove it"
+            if titled
+            else "mend the row, or download the file again if it was cut off"
+        )
         raise DataError(
             f"{name}: every row must have {len(names)} cells as the first line has, was {ragged[0].actual_columns} in "
-            f"data row {row}; mend the row, or download the file again if it was cut off"
+            f"data row {row}; {remedy}"
         )
     return table.slice(0 if headless else 1).rename_columns(list(names))
+
+
+def _is_headless(name: str, cells: list[str]) -> bool:
+    """True where the first line is numbers alone; DataError where it is neither that nor names of columns."""
+    found = sum(map(is_number, cells))
+    if len(cells) // 2 < found < len(cells):
+        odd = next(cell for cell in cells if not is_number(cell))
+        raise DataError(
+            f"{name}: its first line looks like a bar, but {odd[:60]!r} in it is no number; columns without names must "
+            f"be {len(CCXT)} of numbers (time since 1970, {', '.join(VALUE_COLUMNS)}) or Binance's {len(BINANCE)}; "
+            "mend the row, or name the columns in the first line"
+        )
+    return found == len(cells)
 
 
 def _from_json(name: str, text: str) -> pa.Table:

@@ -166,12 +166,13 @@ def test_broken_settings_are_found_before_a_bar_is_read(project: Path, tmp_path:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from btcai import datasets
+from btcai import datasets, errors
+from btcai.errors import BtcaiError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 datasets._dvc = lambda root, *arguments, allowed=(0,): (root / "data.dvc").write_text("x" * 100) and 0
 try:
     datasets.import_files(Path.cwd(), [Path(sys.argv[1])], "btcusdt", "5m")
-except datasets.DataError as error:
+except BtcaiError as error:
     sys.exit(str(error))
 """
 

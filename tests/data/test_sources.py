@@ -117,7 +117,11 @@ def test_several_files_are_read_as_one(tmp_path: Path) -> None:
     ("rows", "header", "message"),
     [
         (ROWS, HEADER.replace("volume", "size"), "missing: volume; found: timestamp, open, high, low, close, size"),
-        (ROWS[1:], ROWS[0] + "\n", "must name its columns"),
+        (ROWS[1:], ROWS[0] + "\n", "first line looks like a bar, but '2023-01-01T00:00:00Z' .* 6 of numbers .* 12;"),
+        (("1672531200000,10,11,9,10,",), "", "first line looks like a bar, but '' in it is no number"),
+        (ROWS, "https://example.com/bars\n" + HEADER, "was 6 in data row 1; the first line, 'https.*bars', .*a title"),
+        ((ROWS[0], ROWS[1].replace("558.92871", "1_000")), HEADER, "was '1_000' in data row 2; write it with"),
+        (epoch_rows(["1_672_531_200", str(FIRST_S + 300)]), HEADER, "epoch numbers, was '1_672_531_200' in data row 1"),
         ((), HEADER, "holds no bars"),
         ((), "", "is empty"),
         ((ROWS[0], ROWS[1].replace("16514.99", "n.a.!")), HEADER, "high must hold numbers, was 'n.a.!' in data row 2"),

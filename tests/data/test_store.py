@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from btcai.data.frame import make_frame
 from btcai.data.simulator import simulate_bars
+from btcai.data.sources import read_bars
 from btcai.data.store import (
     changed,
     content_sha256,
@@ -91,6 +92,37 @@ def test_disagreeing_overlap_is_refused_and_shows_both_bars(tmp_path: Path) -> N
     ):
         pytest.fail("nothing may be written")
     assert folder_bytes(tmp_path) == before
+
+
+def test_bars_of_another_timeframe_that_come_one_at_a_time_are_refused(tmp_path: Path) -> None:
+    write_market(tmp_path, "m", frame_of(0))
+    write_market(tmp_path, "m", frame_of(12))  # one step of an hour may be a gap
+    before = folder_bytes(tmp_path)
+    with (
+        pytest.raises(DataError, match=r"the market m with these bars, on disk: .*most are 1h apart"),
+        changed(tmp_path, "m", frame_of(24), lambda row: f"line {row + 1}"),
+    ):
+        pytest.fail("nothing may be written")
+    assert folder_bytes(tmp_path) == before
+
+
+def test_a_stretch_of_another_timeframe_that_grows_import_by_import_is_refused(tmp_path: Path) -> None:
+    write_market(tmp_path, "m", frame_of(*range(20)))
+    for hour in range(11):  # eleven steps of an hour, the first from slot 19
+        write_market(tmp_path, "m", frame_of(31 + 12 * hour))
+    with pytest.raises(DataError, match=r"the market m with these bars, on disk: .*13 bars are 1h apart"):
+        write_market(tmp_path, "m", frame_of(31 + 12 * 11))
+    assert market_status(tmp_path, "m")["rows"] == 31
+
+
+@pytest.mark.real
+def test_real_bars_with_their_gaps_join_a_market_in_two_parts(tmp_path: Path, real_bars_path: Path) -> None:
+    bars = read_bars(real_bars_path)
+    middle = len(bars) // 2
+    write_market(tmp_path, "m", bars.iloc[middle:])
+    written = write_market(tmp_path, "m", bars.iloc[: middle + 100])
+    assert (written.rows, written.content_sha256) == (len(bars), content_sha256(bars))
+    assert written.gaps > 0
 
 
 def test_duplicates_inside_an_import_are_written_once(tmp_path: Path) -> None:

@@ -70,6 +70,32 @@ def parquet(table: pa.Table) -> bytes:
     return stream.getvalue()
 
 
+def encoded(kind: pa.DataType, *, times: bool) -> pa.Table:
+    """Every price in text of this kind, and the times where told."""
+    columns = [pa.array([text] * 6).cast(kind) for text in PRICES]
+    stamps = pa.array([row[0] for row in CELLS]).cast(kind) if times else arrow_table()["date"]
+    return pa.table([stamps, *columns], names=["date", *VALUE_COLUMNS])
+
+
+def in_zone(zone: str) -> pa.Table:
+    return arrow_table().set_column(0, "date", arrow_table()["date"].cast(pa.timestamp("ms", tz=zone)))
+
+
+def dictionary_of_numbers() -> pa.Table:
+    table = arrow_table()
+    return pa.table([column.combine_chunks().dictionary_encode() for column in table.columns], names=table.column_names)
+
+
+def squeezed(method: int, *, damaged: bool) -> bytes:
+    """A zip of one CSV; damaged has one byte of the packed data turned over."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("bars.csv", csv_text(ARCHIVE))
+    content = bytearray(stream.getvalue())
+    content[80] ^= 0xFF if damaged else 0
+    return bytes(content)
+
+
 def as_decimals() -> pa.Table:
     columns = [pa.array([Decimal(text)] * 6) for text in PRICES]
     return pa.table([arrow_table()["date"], *columns], names=["date", *VALUE_COLUMNS])
@@ -89,6 +115,8 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     "csv with semicolons and Windows line ends": lambda: (
         csv_text(CELLS, *NAMES).replace(",", ";").replace("\n", "\r\n").encode()
     ),
+    "csv with the line ends of the old Macintosh": lambda: csv_text(CELLS, *NAMES).replace("\n", "\r").encode(),
+    "csv of the old Macintosh without a header": lambda: csv_text(CELLS).replace("\n", "\r").encode(),
     "csv without a header, as ccxt": lambda: csv_text(CELLS).encode(),
     "csv without a header, as Binance's archive": lambda: csv_text(ARCHIVE).encode(),
     "csv with Binance's header": lambda: csv_text(ARCHIVE, *BINANCE_HEAD).encode(),
@@ -108,6 +136,12 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     "feather of the first version": lambda: feather(1),
     "parquet": lambda: parquet(arrow_table()),
     "parquet of decimals": lambda: parquet(as_decimals()),
+    "parquet of large text": lambda: parquet(encoded(pa.large_string(), times=True)),
+    "parquet of text in a dictionary": lambda: parquet(encoded(pa.dictionary(pa.int32(), pa.string()), times=True)),
+    "parquet of numbers in a dictionary": lambda: parquet(dictionary_of_numbers()),
+    "parquet of text views": lambda: parquet(encoded(pa.string_view(), times=True)),
+    "parquet of prices in text views": lambda: parquet(encoded(pa.string_view(), times=False)),
+    "zip packed with LZMA": lambda: squeezed(zipfile.ZIP_LZMA, damaged=False),
 }
 
 
@@ -165,6 +199,12 @@ def test_text_that_was_cut_off_in_its_last_row_is_refused_or_warned_of(
         (b"", "is empty"),
         (b" \n\n", "is empty"),
         (gzip.compress(b""), "is empty"),
+        ("\u00a0\u00a0\n".encode(), "is empty"),
+        (b"\x1c\x1d\n\x1f", "is empty"),
+        (b"x" * 200_000, "cannot be read: field larger than field limit"),
+        (squeezed(zipfile.ZIP_LZMA, damaged=True), "cannot be read"),
+        (squeezed(zipfile.ZIP_BZIP2, damaged=True), "cannot be read"),
+        (parquet(in_zone("Mars/Base")), "time must be in a known time zone, was 'Mars/Base'; write it in UTC"),
         (b"[]", "holds no bars"),
         (b"{}", "holds no bars"),
         (b"[[1, 2, 3]]", "must have 6 .* was 3"),
