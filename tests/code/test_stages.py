@@ -108,7 +108,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
 
 def test_the_import_closure_is_found() -> None:
     found = closure(imported_by_stage("validate"), EXEMPT)
-    assert found == {"schema", "data.checks", "data.frame", "data.page", "data.store", "data.validation"}
+    assert found == {"schema", "data.cells", "data.checks", "data.frame", "data.page", "data.store", "data.validation"}
 
 
 def test_what_has_no_part_in_judging_is_not_imported_by_it() -> None:
