@@ -28,6 +28,10 @@ export PREFECT_HOME := $(CURDIR)/.prefect
 # What these would keep in the home directory or in /var/tmp stays in the project.
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+# pip's cache too, but only where the home directory cannot be written: a new clone would download everything again.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+endif
 PREFECT_API := http://127.0.0.1:4200/api
 
 .PHONY: help run setup check test test-slow lock tools mlflow-server prefect-server prefect-worker

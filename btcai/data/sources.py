@@ -73,7 +73,7 @@ def _judged(table: Table, now_ms: int) -> Source:
     """One table's bars."""
     if not table.columns.num_rows:
         raise DataError(f"{table.name} holds no bars; give a file with at least one")
-    titles = [str(title) for title in table.columns.column_names]
+    titles = [" ".join(title.split()) for title in table.columns.column_names]  # a line end would break a message
     time_column, *value_columns = (table.columns.column(index) for index in _columns(table.name, titles))
     stamps = open_ms(table.name, "time", time_column)
     named = zip(VALUE_COLUMNS, value_columns, strict=True)

@@ -70,17 +70,24 @@ def read_tables(path: Path) -> list[Table]:
 
 def _tables(name: str, data: bytes) -> Iterator[Table]:
     if data.startswith(b"PAR1"):
-        yield Table(name, pq.read_table(pa.BufferReader(data)))
+        yield Table(name, _sound(pq.read_table(pa.BufferReader(data))))
     elif data.startswith((b"ARROW1", b"FEA1")):
         with warnings.catch_warnings():  # the first version of the format is on its way out, files of it are not
             warnings.simplefilter("ignore", DeprecationWarning)
-            yield Table(name, pyarrow.feather.read_table(pa.BufferReader(data), memory_map=False))
+            yield Table(name, _sound(pyarrow.feather.read_table(pa.BufferReader(data), memory_map=False)))
     elif data.startswith(b"\x1f\x8b"):
         yield from _tables(name, gzip.decompress(data))
     elif data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         yield from _unzipped(name, data)
     else:
         yield Table(name, _from_text(name, data.removeprefix(BOM)))
+
+
+def _sound(columns: pa.Table) -> pa.Table:
+    """The table; one of UNREADABLE where damage that its reader let pass would show later on."""
+    columns.validate(full=True)
+    _ = columns.column_names  # decodes them
+    return columns
 
 
 def _unzipped(name: str, data: bytes) -> Iterator[Table]:
