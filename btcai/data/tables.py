@@ -71,7 +71,9 @@ def read_tables(path: Path) -> list[Table]:
 def _tables(name: str, data: bytes) -> Iterator[Table]:
     if data.startswith(b"PAR1"):
         yield Table(name, _sound(pq.read_table(pa.BufferReader(data))))
-    elif data.startswith((b"ARROW1", b"FEA1")):
+    elif data.startswith(b"FEA1"):  # a damaged one can crash its reader, which nothing here could catch
+        raise DataError(f"{name} is feather of its first version, which is not read; write it as version 2 or parquet")
+    elif data.startswith(b"ARROW1"):
         with warnings.catch_warnings():  # the first version of the format is on its way out, files of it are not
             warnings.simplefilter("ignore", DeprecationWarning)
             yield Table(name, _sound(pyarrow.feather.read_table(pa.BufferReader(data), memory_map=False)))
@@ -86,7 +88,7 @@ def _tables(name: str, data: bytes) -> Iterator[Table]:
 def _sound(columns: pa.Table) -> pa.Table:
     """The table; one of UNREADABLE where damage that its reader let pass would show later on."""
     columns.validate(full=True)
-    _ = columns.column_names  # decodes them
+    _ = columns.column_names, [getattr(kind, "tz", None) for kind in columns.schema.types]  # decodes them
     return columns
 
 
