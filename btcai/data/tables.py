@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import lzma
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -74,9 +73,7 @@ def _tables(name: str, data: bytes) -> Iterator[Table]:
     elif data.startswith(b"FEA1"):  # a damaged one can crash its reader, which nothing here could catch
         raise DataError(f"{name} is feather of its first version, which is not read; write it as version 2 or parquet")
     elif data.startswith(b"ARROW1"):
-        with warnings.catch_warnings():  # the first version of the format is on its way out, files of it are not
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield Table(name, _sound(pyarrow.feather.read_table(pa.BufferReader(data), memory_map=False)))
+        yield Table(name, _sound(pyarrow.feather.read_table(pa.BufferReader(data), memory_map=False)))
     elif data.startswith(b"\x1f\x8b"):
         yield from _tables(name, gzip.decompress(data))
     elif data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
