@@ -162,7 +162,7 @@ def test_the_requirements_are_what_deciding_imports(folder: Path) -> None:
         "print(*[m.__file__ for n, m in list(sys.modules.items()) if n.partition('.')[0] == 'btcai'], sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", script, str(folder)], text=True, capture_output=True, check=True)
-    roots = {root for file in done.stdout.split() for root in imported_roots(Path(file))}
+    roots = {root for file in done.stdout.splitlines() for root in imported_roots(Path(file))}
     names = {packages_distributions()[root][0].lower() for root in roots - set(sys.stdlib_module_names) - {"btcai"}}
     assert names == set(packaging.REQUIREMENTS)
 
