@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from btcai import paths
+from btcai import lineage, paths
 from btcai.config import Config, load_config, set_param
 from btcai.environment import child_environment
 from btcai.errors import DataError
@@ -165,17 +165,9 @@ def ready(root: Path, config: Config) -> list[str]:
     notes = [made] if made else []
     if not is_pinned(root):
         notes.append(f"{paths.DATA}/ is not what {PIN} names; this run takes it as it is. Record it with: dvc add data")
-    elif _git(root, "status", "--porcelain", "--", str(PIN)):
+    elif lineage.git(root, "status", "--porcelain", "--", str(PIN)):
         notes.append(f"{PIN} has changed since the last commit. Keep it with: git commit {PIN} {paths.PARAMS}")
     return notes
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints; nothing where there is no git or no repository."""
-    try:
-        return subprocess.run(["git", *arguments], cwd=root, text=True, capture_output=True, check=False).stdout
-    except FileNotFoundError:
-        return ""
 
 
 def markets(root: Path) -> list[str]:

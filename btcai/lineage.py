@@ -36,14 +36,14 @@ def tags(root: Path) -> dict[str, str]:
 
 def _git_tags(root: Path) -> dict[str, str]:
     """git_commit, and git_dirty: whether a tracked file differs from it that the record does not keep."""
-    commit = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{name}" for name in KEPT))
+    commit = git(root, "rev-parse", "HEAD")
+    changed = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{name}" for name in KEPT))
     if commit is None or changed is None:
         return {}
     return {"git_commit": commit, "git_dirty": str(bool(changed)).lower()}
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
     """What git says; None without git, outside a checkout and before its first commit."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, text=True, capture_output=True, check=True)
