@@ -40,6 +40,15 @@ def test_poison_outside_the_span_changes_no_bit(first: int, length: int, seed: i
     np.testing.assert_array_equal(clean.std, dirty.std)
 
 
+@given(st.integers(1, 40), st.integers(0, 20), st.integers(0, 1000))
+def test_a_longer_history_changes_no_bit(stop: int, more: int, seed: int) -> None:
+    features = np.random.default_rng(seed).normal(size=(60, 4)).astype(np.float32)
+    features[:, -1] = 1
+    part, whole = fit_scaler(features[: stop + more], Span(0, stop)), fit_scaler(features, Span(0, stop))
+    np.testing.assert_array_equal(part.mean, whole.mean)
+    np.testing.assert_array_equal(part.std, whole.std)
+
+
 def test_values_of_missing_rows_are_not_read() -> None:
     features = np.array([[1, 1], [1e30, 0], [2, 1]], np.float32)
     assert fit_scaler(features, Span(0, 3)).mean[0] == 1.5

@@ -1,0 +1,97 @@
+"""The one way this package compiles: numba, cached on disk, without the GIL, IEEE arithmetic.
+
+numba keys its disk cache on the file of the function alone: after an edit of what it calls a cached caller would go on
+with the old code. So every function carries the stamp of the folders whose functions are called from others, and of its
+own, and any edit there recompiles.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+LINE = 8
+"""float64 in a cache line of 64 bytes."""
+
+_CALLED = ("features", "market")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile on the first call; the Python function's signature and docstring stay."""
+    return _compiled(function)
+
+
+def inlined(function: Function) -> Function:
+    """For small steps of a hot loop, which allocate nothing: merged into the loop that calls them.
+
+    Without this the arrays of a named tuple are copied and counted (atomic reference counts) at every call, ten times
+    the work of the step itself. _nrt=False turns the counting off; a function that allocates then fails to compile.
+    """
+    return _compiled(function, forceinline=True, _nrt=False)
+
+
+def stepping(function: Function) -> Function:
+    """For loops over accounts, which allocate nothing either: no counted references, for threads to contend for."""
+    return _compiled(function, _nrt=False)
+
+
+def cache_lines(n: int) -> NDArray[np.float64]:
+    """n zeros whose first lies on a cache line, so that rows of LINE numbers, or of a multiple, share none."""
+    room = np.zeros(n + LINE)
+    start = -room.ctypes.data // room.itemsize % LINE
+    return room[start : start + n]
+
+
+def _prefetch(context: Any, column: Any, row: Any) -> Any:
+    """prefetch(column, row): begin to load column[row] into the cache; takes no time and cannot fail.
+
+    What thousands of accounts read of a market lies far apart, and waiting for it was three fifths of a step.
+    """
+
+    build: Any = cgutils
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        column_type, _ = signature.args
+        view = context.make_array(column_type)(context, builder, arguments[0])
+        (stride,) = build.unpack_tuple(builder, view.strides)
+        address = build.pointer_add(builder, view.data, builder.mul(arguments[1], stride), ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        hint = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+        function = build.get_or_insert_function(builder.module, hint, "llvm.prefetch.p0")
+        builder.call(function, [address, flag(0), flag(3), flag(1)])  # to read, keep in every level, data
+        return context.get_dummy_value()
+
+    return types.void(column, types.intp), emit
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
+def _compiled(function: Function, **options: bool) -> Function:
+    jit: Any = numba.njit  # its stubs do not know every option
+    dispatcher = jit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    if (store := getattr(dispatcher, "_cache", None)) is not None and hasattr(store, "_cache_file"):
+        source = Path(function.__code__.co_filename)
+        store._cache_file._source_stamp = (_folders_stamp(source.parent), _stamp([source]))
+    return dispatcher  # type: ignore[no-any-return]
+
+
+@cache
+def _folders_stamp(own: Path) -> tuple[int, int]:
+    folders = {own, *(Path(__file__).with_name(name) for name in _CALLED)}
+    return _stamp([Path(__file__), *(source for folder in folders for source in folder.glob("*.py"))])
+
+
+def _stamp(sources: list[Path]) -> tuple[int, int]:
+    """(newest change in ns, total bytes) of some sources."""
+    stats = [source.stat() for source in sources]
+    return max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
