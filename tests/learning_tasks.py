@@ -7,9 +7,10 @@ import numpy as np
 
 from btcai.agent.task import Task
 from btcai.config import Config, ModelConfig, load_config
-from btcai.market.known_answer import LEVELS, RETURN_SCALE, known_answer_rules, market_from_returns
 from btcai.schema import FloatArray
-from btcai.training.yardstick import known_answer_task
+from btcai.training.yardstick import yardstick_task
+from btcai.yardstick.drift import LEVELS
+from btcai.yardstick.trading import RETURN_SCALE, market_from_returns, yardstick_rules
 
 SMALL = ModelConfig(width=16, attention_heads=2, hidden=16, latent=16)
 LEVEL = LEVELS["easy"]
@@ -28,10 +29,8 @@ def task_from_returns(
     columns = {"return_sigmas": returns / sigma, **signals, "mask": np.ones(len(returns))}
     features = np.stack(list(columns.values()), 1).astype(np.float32)
     data = market_from_returns(RETURN_SCALE * returns, features, tuple(columns), RETURN_SCALE * sigma)
-    level = replace(LEVEL, cost_bps=cost_bps)
-    task = known_answer_task(data, level, settings().buckets["scalping"], valid_bars)
-    horizons = task.bucket.model_copy(update={"horizons_bars": (3, 12, 36)})
-    return replace(task, bucket=horizons, rules=known_answer_rules(level))
+    task = yardstick_task(data, yardstick_rules(cost_bps), settings().buckets["scalping"], valid_bars)
+    return replace(task, bucket=task.bucket.model_copy(update={"horizons_bars": (3, 12, 36)}))
 
 
 def small_task(n_bars: int, seed: int = 0) -> Task:

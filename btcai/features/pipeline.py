@@ -17,7 +17,6 @@ from btcai.features.folds import Folds
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS, columns_of
 from btcai.schema import BAR_NS, Bars, BoolArray, Float32Array, FloatArray, MarketData
 
-
 CHUNK_ROWS = 7 * WARMUP_BARS
 """Rows a thread fills at a time: temporaries stay in the cache, and memory grows with the result alone.
 

@@ -7,12 +7,13 @@ from learning_tasks import LEVEL, SMALL, settings, task_from_returns
 
 from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.config import PpoConfig
-from btcai.market.known_answer import LEVELS, RETURN_SCALE
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray, IntArray, Span
 from btcai.training.play import LOTS, play
 from btcai.training.trainer import pretrain, train_ppo
 from btcai.training.yardstick import Budget, learn, mark
+from btcai.yardstick.drift import DriftMarket
+from btcai.yardstick.trading import RETURN_SCALE
 
 SIGMA = LEVEL.sigma_bps / 1e4
 PPO = settings().ppo.model_copy(update={"stretches": 16, "minibatches": 4, "learning_rate": 0.003})
@@ -92,9 +93,9 @@ def test_the_leaked_next_return_earns_four_fifths_of_the_oracle() -> None:
 @pytest.mark.slow
 def test_a_drift_that_is_shown_is_earned() -> None:
     config = settings()
+    market = DriftMarket(level=LEVEL, shown=True)
     agent = learn(
-        LEVELS["easy"],
-        shown=True,
+        market,
         seed=0,
         budget=Budget(pretrain_updates=50, ppo_updates=60),
         bucket=config.buckets["scalping"],
@@ -102,9 +103,7 @@ def test_a_drift_that_is_shown_is_earned() -> None:
         pretrain_config=config.pretrain,
         ppo=config.ppo,
     )
-    result = mark(
-        agent, LEVELS["easy"], shown=True, bucket=config.buckets["scalping"], seeds=range(900, 904), n_bars=50_000
-    )
+    result = mark(agent, market, bucket=config.buckets["scalping"], seeds=range(900, 904), n_decisions=50_000)
     assert result.low > 0.90
 
 
