@@ -34,7 +34,7 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 endif
 PREFECT_API := http://127.0.0.1:4200/api
 
-.PHONY: help run setup check test test-slow lock tools mlflow-server prefect-server prefect-worker
+.PHONY: help run setup bench-setup check test test-slow lock tools mlflow-server prefect-server prefect-worker
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo "make test       check, then the fast tests"
 	@echo "make test-slow  the slow tests"
 	@echo "make check      ruff, mypy --strict, import directions"
+	@echo "make bench-setup  the environment of others' packages that btcai bench measures beside ours"
 	@echo "make mlflow-server    runs and models at http://127.0.0.1:5000"
 	@echo "make prefect-server   runs and schedules of the flow at http://127.0.0.1:4200"
 	@echo "make prefect-worker   deploy prefect.yaml to that server and run what is due"
@@ -60,7 +61,7 @@ test-slow: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict btcai flows
+	$(BIN)/mypy --strict bench btcai flows
 	$(BIN)/lint-imports
 
 mlflow-server: setup
@@ -95,6 +96,15 @@ $(TORCH_STAMP): constraints.txt $(VENV)/.locked
 
 $(VENV)/.project: pyproject.toml $(VENV)/.locked
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench-setup: .bench/.made
+
+# Others' packages stay out of our environment: they pin, and patch, what we use too.
+.bench/.made: bench/peers.txt | tools
+	@$(PYTHON) -m venv --clear .bench
+	@echo "Installing what btcai bench compares with into .bench: a minute, once"
+	@.bench/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@
 
 lock: | tools

@@ -4,16 +4,16 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai.errors import ArtifactError, BtcaiError, DataError
+from btcai import cli_bench, cli_decide
+from btcai.console import show
+from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from btcai.config import Config
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def main() -> None:
             raise
         _fail(f"{error}: what was not finished is as it was; free the disk or mend its permissions, then run it again")
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith(("btcai", "flows")):  # ours: a bug, not something to install
+        if (error.name or "").startswith(("btcai", "flows", "bench")):  # ours: a bug, not something to install
             raise
         _fail(f"{error}; install it with: {EXTRAS}")
 
@@ -180,39 +180,9 @@ def report() -> None:
     _report(_project(), trained=False)
 
 
-@app.command()
-def decide(
-    bucket: Annotated[str, typer.Option(help="scalping, short, medium or long.")],
-    bars: Annotated[Path, typer.Option(help="Recent 5-minute bars, any file that data import reads.", readable=False)],
-    account: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON: cash_usdt; if they are not the defaults: lots [{btc, entry_price}], equity_start_usdt, "
-            "peak_equity_usdt, day_start_equity_usdt, decisions_since_trade, cool_down_bars, halt (daily or drawdown), "
-            "order_pending."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")] = False,
-) -> None:
-    """Decide with the champion at the newest bar on the bucket's clock, under the halts and limits of the backtest."""
-    import time
-
-    from btcai import inference, summary
-    from btcai.champions import read_standing
-    from btcai.data.sources import read_bars
-    from btcai.data.store import to_grid
-
-    folder = champion_folder(_project(), bucket)
-    holdings = _read_account(account)
-    bundle = inference.load_bundle(folder)
-    decision = inference.decide(bundle, to_grid(read_bars(bars)), holdings)
-    standing = read_standing(folder)
-    if as_json:
-        typer.echo(summary.decision_json(decision, standing))
-    else:
-        age = summary.bar_age(decision.close_ts_ns, time.time_ns(), bundle.patch_bars)
-        told = str(account) if account else "flat (no --account given)"
-        _print(summary.decision_view(decision, standing, told, age))
+app.command()(cli_decide.decide)
+app.command()(cli_bench.features)
+app.command()(cli_bench.bench)
 
 
 @registry_app.command("list")
@@ -220,7 +190,7 @@ def registry_list() -> None:
     """Every bucket's champion, challenger and previous champion."""
     from btcai import registry, registry_view
 
-    _print(registry_view.shelves_view(registry.shelves(_project())))
+    show(registry_view.shelves_view(registry.shelves(_project())))
 
 
 @registry_app.command("show")
@@ -231,34 +201,7 @@ def registry_show(
     """Trace a bucket's champion to its run, data, code, locks and settings, and say how to make it again."""
     from btcai import registry, registry_view
 
-    _print(registry_view.trace_view(registry.trace(_project(), bucket, _config()), all_params=params))
-
-
-def champion_folder(root: Path, bucket: str) -> Path:
-    """models/champion/BUCKET; an error names the buckets, or the command that makes a champion."""
-    from btcai import paths
-    from btcai.schema import BUCKETS
-
-    if bucket not in BUCKETS:
-        raise ArtifactError(f"a bucket must be one of {', '.join(BUCKETS)}, was {bucket}; mend --bucket")
-    folder = root / paths.CHAMPION / bucket
-    if not folder.is_dir():
-        raise ArtifactError(f"no champion for {bucket}; make one with: btcai run")
-    return folder
-
-
-def _read_account(path: Path | None) -> dict[str, Any] | None:
-    import json
-
-    if path is None:
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"the account must be a JSON file, {path}: {error}; mend --account") from error
-    if not isinstance(found, dict):
-        raise DataError(f"the account must be one JSON object, {path} holds a {type(found).__name__}; mend the file")
-    return found
+    show(registry_view.trace_view(registry.trace(_project(), bucket, _config()), all_params=params))
 
 
 def _report(root: Path, *, trained: bool) -> None:
@@ -267,18 +210,9 @@ def _report(root: Path, *, trained: bool) -> None:
 
     results = summary.results_view(read_metrics(root))
     if trained and (table := summary.trained_view(root)):
-        _print(table)
-    _print(results)
-    _print(summary.places_view(root))
-
-
-def _print(view: "RenderableType") -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width: whole lines instead of 80 columns
-        console = Console(width=200)
-    console.print(view)
+        show(table)
+    show(results)
+    show(summary.places_view(root))
 
 
 def _project() -> Path:

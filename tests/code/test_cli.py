@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import cli, datasets, paths, summary, usage
+from btcai import cli, cli_decide, console, datasets, paths, summary, usage
 from btcai.champions import Standing
 from btcai.config import load_config, set_param
 from btcai.data.sources import read_bars
@@ -170,14 +170,14 @@ def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
     path = tmp_path / "account.json"
     path.write_text("[1]", encoding="utf-8")
     with pytest.raises(DataError, match=r"one JSON object, .* holds a list"):
-        cli._read_account(path)
+        cli_decide.read_account(path)
     path.write_text('{"cash_usdt": 5}', encoding="utf-8")
-    assert cli._read_account(path) == {"cash_usdt": 5}
-    assert cli._read_account(None) is None
+    assert cli_decide.read_account(path) == {"cash_usdt": 5}
+    assert cli_decide.read_account(None) is None
 
 
 def test_make_has_the_servers_that_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print(summary.places_view(project))
+    console.show(summary.places_view(project))
     named = set(re.findall(r"make ([a-z-]+)", capsys.readouterr().out))
     assert named == {"mlflow-server", "prefect-server"}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -249,7 +249,7 @@ def test_decision_as_json_is_strict_and_names_the_action() -> None:
 
 
 def test_decision_is_shown_with_all_it_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print(summary.decision_view(DECISION, standing("none"), "flat (no --account given)"))
+    console.show(summary.decision_view(DECISION, standing("none"), "flat (no --account given)"))
     shown = capsys.readouterr().out
     for part in ("2023-11-14 22:15 UTC", "buy, a lot of 1.25% of equity", "hold 25.0%, buy 50.0%", "close all 12.5%",
                  "flat (no --account given)", "scalping abcdef012345, version 3", "3 h", "+0.100%", "90% interval",
@@ -258,7 +258,7 @@ def test_decision_is_shown_with_all_it_rests_on(capsys: pytest.CaptureFixture[st
 
 
 def test_a_proven_edge_may_leave_paper(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print(summary.decision_view(DECISION, standing("proven"), "a.json"))
+    console.show(summary.decision_view(DECISION, standing("proven"), "a.json"))
     shown = capsys.readouterr().out
     assert "may leave paper" in shown
     assert "stays on paper" not in shown
@@ -274,7 +274,7 @@ def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[s
     (folder / "system.csv").write_text(f"{','.join(usage.COLUMNS)}\n7,61.5,1,1,1,1,1\n", encoding="utf-8")
     table = summary.trained_view(project)
     assert table is not None
-    cli._print(table)
+    console.show(table)
     shown = capsys.readouterr().out
     assert "196,608" in shown
     assert "62" in shown

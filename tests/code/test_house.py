@@ -62,11 +62,13 @@ def test_lock_holds_what_any_torch_needs(lock: str) -> None:
 
 
 def test_every_import_is_a_declared_dependency(root: Path, project: dict) -> None:
-    declared = requirements(project, "train", "report", "operate")
+    declared = requirements(project, "train", "report", "operate", "bench")
+    peers = {"gym_trading_env"}  # in an environment of their own: bench/peers.txt
     distributions = packages_distributions()
     undeclared = set()
-    for path in [*root.glob("btcai/**/*.py"), *root.glob("flows/**/*.py")]:
-        for module in imported_roots(path) - set(sys.stdlib_module_names) - {"btcai", "flows"}:
+    ours = ("bench", "btcai", "flows")
+    for path in [path for package in ours for path in root.glob(f"{package}/**/*.py")]:
+        for module in imported_roots(path) - set(sys.stdlib_module_names) - peers - set(ours):
             if not declared & {normal(name) for name in distributions.get(module, [module])}:
                 undeclared.add(f"{path.relative_to(root)}: {module}")
     assert undeclared == set()

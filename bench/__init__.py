@@ -1,0 +1,1 @@
+"""Measurements of this project beside references: `btcai bench NAME`."""

@@ -1,0 +1,74 @@
+"""A bench by name: its lines as they are measured, each one also kept in reports/bench/NAME.jsonl."""
+
+import importlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.line import Line
+from bench.stopwatch import Stopwatch
+from btcai.config import Config
+from btcai.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+logger = logging.getLogger("btcai.bench")  # handled as everything that the command line starts
+
+BENCHES = ("env", "features", "yardstick")
+"""Modules of this package, each with lines(stopwatch, config, root) -> Iterator[Line]."""
+
+RESULTS = Path("reports/bench")
+
+
+def run(name: str, repeats: int, config: Config, root: Path) -> Iterator[Line]:
+    """Measure bench `name` and yield its lines; ConfigError names the benches there are."""
+    if name not in BENCHES:
+        raise ConfigError(f"a bench must be one of {', '.join(BENCHES)}, was {name}; run: btcai bench {BENCHES[0]}")
+    if repeats < 1:
+        raise ConfigError(f"repeats must be >= 1, was {repeats}; run: btcai bench {name}")
+    lines = importlib.import_module(f"bench.{name}").lines(Stopwatch(repeats), config, root)
+    (root / RESULTS).mkdir(parents=True, exist_ok=True)
+    with (root / RESULTS / f"{name}.jsonl").open("w", encoding="utf-8") as kept:
+        for line in lines:
+            kept.write(f"{as_json(line)}\n")
+            kept.flush()
+            logger.info("%s: %s %s", line.name, _number(line.value), line.unit)
+            yield line
+
+
+def as_json(line: Line) -> str:
+    """One line of strict JSON."""
+    return json.dumps(line.as_dict(), allow_nan=False)
+
+
+def as_table(lines: list[Line]) -> "Table":
+    """The same for people."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(pad_edge=False)
+    for head in ("name", "value", "unit", "reference", "its value", "ratio", "goal", "met"):
+        table.add_column(head, justify="right" if head in ("value", "its value", "ratio") else "left")
+    for line in lines:
+        table.add_row(
+            line.name,
+            _number(line.value),
+            line.unit,
+            line.reference or "-",
+            _number(line.reference_value),
+            _number(line.ratio),
+            line.goal or "-",
+            {True: "yes", False: "no", None: "-"}[line.met],
+        )
+        if line.note:
+            table.add_row("", "", "", Text(line.note, style="dim"))
+    return table
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

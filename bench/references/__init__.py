@@ -1,0 +1,1 @@
+"""What this project is measured against: a loop of our own, TA-Lib, and other people's environments."""

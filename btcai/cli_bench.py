@@ -1,0 +1,39 @@
+"""The commands that measure and explain: each a thin layer, imported and run only when asked for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from btcai.console import show
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="env, features or yardstick.")],
+    repeats: Annotated[int, typer.Option(help="Timed repeats of each measurement; the median counts.")] = 5,
+    table: Annotated[bool, typer.Option("--table", help="A table instead of JSON lines.")] = False,
+) -> None:
+    """Measure this machine, beside references: one JSON object a line, kept in reports/bench/NAME.jsonl.
+
+    Keys: name, value, unit, reference, reference_value, ratio, goal, met; then how it was measured. met is null where
+    there is no goal, or no reference to hold it against. A missed goal is a result and no error. Leave the machine
+    alone meanwhile: a line with "idle": false was measured beside other work.
+    """
+    from bench import harness
+    from btcai import paths
+    from btcai.config import load_config
+
+    root = Path.cwd()
+    lines = harness.run(name, repeats, load_config(root / paths.PARAMS), root)
+    if table:
+        show(harness.as_table(list(lines)))
+        return
+    for line in lines:
+        typer.echo(harness.as_json(line))
+
+
+def features() -> None:
+    """Print the table of features in Markdown: names, formulas, units, sources and warm-ups."""
+    from btcai.features.table import markdown
+
+    typer.echo(markdown(), nl=False)
