@@ -7,7 +7,7 @@ from btcai.config import BucketConfig
 from btcai.evaluation.formats import COLUMNS, flag, percent, ratio
 from btcai.evaluation.judge import Row
 from btcai.evaluation.record import judgement_of
-from btcai.features.pipeline import WARMUP_BARS
+from btcai.features.table import WARMUP_BARS
 from btcai.submission import Judged, Submission
 
 NAN = float("nan")

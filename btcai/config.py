@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from btcai.errors import ConfigError
-from btcai.schema import BUCKETS, TOKENS
+from btcai.schema import BUCKETS, FEE_TIERS, TOKENS
 
 Severity = Literal["optimistic", "base", "pessimistic"]
 SizingStrategy = Literal["confidence_adjusted", "uncertainty_adjusted", "full_probabilistic"]
@@ -48,11 +48,68 @@ class SplitConfig(_Section):
 class CostConfig(_Section):
     """What a fill costs: price worse by half spread + impact_coef * sigma * sqrt(quantity / volume), then the fee."""
 
-    fee_bps: float = Field(ge=0, le=200)
+    taker_fee_bps: float = Field(ge=0, le=200)
+    maker_fee_bps: float = Field(ge=-10, le=200)
+    """Of orders that rest: targets, and with exchange.maker_bars every order but a stop or a close-all."""
     half_spread_bps: float = Field(ge=0, le=200)
     impact_coef: float = Field(ge=0, le=10)
     max_volume_share: float = Field(gt=0, le=1)
     """Largest share of a bar's volume one order may take; the rest of the order is dropped."""
+    latency_bars: int = Field(ge=0, le=288)
+    """Bars an order needs to arrive beyond the next open."""
+
+
+class FeeTier(_Section):
+    """Fees of an account that traded this much within 30 days."""
+
+    traded_usdt: float = Field(gt=0)
+    maker_factor: float = Field(ge=0, le=1)
+    taker_factor: float = Field(ge=0, le=1)
+
+
+class ExchangeConfig(_Section):
+    """What the exchange takes: steps of quantity and price, the smallest order, resting orders, fee tiers."""
+
+    lot_step_btc: float = Field(ge=0)
+    tick_usdt: float = Field(ge=0)
+    min_notional_usdt: float = Field(ge=0)
+    maker_bars: int = Field(ge=0, le=288)
+    """Bars an order rests at the near side of the spread before it crosses; 0 crosses at once."""
+    fee_tiers: tuple[FeeTier, ...] = Field(max_length=FEE_TIERS)
+
+    @model_validator(mode="after")
+    def _tiers_ascend(self) -> Self:
+        volumes = [tier.traded_usdt for tier in self.fee_tiers]
+        if volumes != sorted(set(volumes)):
+            raise ValueError(f"fee_tiers must have increasing traded_usdt, was {volumes}")
+        return self
+
+
+class PerpetualConfig(_Section):
+    """A perpetual swap in place of spot: it pays funding, and may be sold short."""
+
+    enabled: bool
+    allow_short: bool
+    missing_funding_bps: float = Field(ge=0, le=100)
+    """Paid by either side where funding is due and its rate unknown."""
+    maintenance_frac: float = Field(ge=0, lt=1)
+    """A short is liquidated where the account's equity is below this share of its value."""
+
+    @model_validator(mode="after")
+    def _shorts_are_swaps(self) -> Self:
+        if self.allow_short and not self.enabled:
+            raise ValueError("allow_short needs enabled: true; nothing can be sold short on spot")
+        return self
+
+
+class TransfersConfig(_Section):
+    """Deposits and withdrawals, never profit or loss: usdt every so many days (below 0 withdraws), and random ones."""
+
+    every_days: int = Field(ge=0)
+    usdt: float
+    daily_probability: float = Field(ge=0, le=1)
+    max_frac: float = Field(ge=0, le=1)
+    """A random transfer is up to this share of the equity, in or out."""
 
 
 class MarketConfig(_Section):
@@ -61,6 +118,9 @@ class MarketConfig(_Section):
     equity_usdt: float = Field(gt=0)
     severity: Severity
     severities: dict[Severity, CostConfig]
+    exchange: ExchangeConfig
+    perpetual: PerpetualConfig
+    transfers: TransfersConfig
 
     @property
     def costs(self) -> CostConfig:
@@ -96,7 +156,8 @@ class RewardConfig(_Section):
     net_profit: float = Field(ge=0)
     cost: float = Field(ge=0)
     drawdown: float = Field(ge=0)
-    win: float = Field(ge=0)
+    win_rate: float = Field(ge=0)
+    bonus: float = Field(ge=0)
     goal: float = Field(ge=0)
 
 
@@ -108,7 +169,9 @@ class BucketConfig(_Section):
     horizons_bars: tuple[int, ...] = Field(min_length=1)
     goal_frac: float = Field(gt=0)
     stop_loss_frac: float = Field(ge=0, lt=1)
-    """A lot is closed when price falls this far below its entry; 0 turns stops off."""
+    """A lot is closed when price moves this far against its entry; 0 turns stops off."""
+    take_profit_frac: float = Field(ge=0, le=10)
+    """A lot is closed when price moves this far beyond its entry; 0 turns targets off."""
     discount: float = Field(gt=0, lt=1)
     """Per decision (one patch)."""
     reward: RewardConfig

@@ -79,8 +79,8 @@ def import_files(root: Path, files: Sequence[Path], market: str, timeframe: str)
 def check_enough(root: Path, config: Config) -> None:
     """DataError where the market in use has too few bars for the splits of params.yaml."""
     from btcai.data.store import read_market
-    from btcai.features.pipeline import WARMUP_BARS
     from btcai.features.splits import make_splits
+    from btcai.features.table import WARMUP_BARS
     from btcai.schema import BAR_SECONDS
 
     stamps = read_market(root / paths.DATA, config.data.market)["open_time"]

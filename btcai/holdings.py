@@ -13,16 +13,20 @@ from btcai.market.account import (
     LOT_BTC,
     LOT_COST_USDT,
     LOT_ENTRY_PRICE,
+    LOT_SIZE_BTC,
     N_LOTS,
+    NO_ORDER,
     PEAK_EQUITY,
     PENDING,
     SINCE_TRADE,
     START_EQUITY,
     equity_usdt,
     new_accounts,
+    set_lots,
 )
-from btcai.market.kernel import Rules, place
-from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT, apply_halts, can_buy
+from btcai.market.kernel import place
+from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT, apply_halts, can_open
+from btcai.market.rules import Rules
 from btcai.schema import Action, FloatArray
 
 KEYS = (
@@ -48,7 +52,7 @@ def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: in
     """The account (N_ACCOUNT,) and lots (max_lots, N_LOT) as the kernel leaves them at a bar's close, halts included.
 
     `account` (KEYS; amounts in USDT) describes that moment; all but cash_usdt may be left out:
-    lots                   [{"btc", "entry_price"}], oldest first; none
+    lots                   [{"btc", "entry_price"}], oldest first, btc below 0 where short; none
     equity_start_usdt      what the goal is measured from; the equity now
     peak_equity_usdt       since the start or since the last drawdown halt ended, whichever is later; the equity now
     day_start_equity_usdt  when the UTC day began, or when the last halt ended if that is later; the equity now
@@ -58,25 +62,25 @@ def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: in
     order_pending          whether an order still waits for its fill; false
     mark is the bar's known price in USDT, day its UTC day number.
     """
-    row, lots = account_rows(account, rules.max_lots, mark)
+    row, lots = account_rows(account, rules, mark)
     row[DAY] = day
     if row[HALT] != NO_HALT:
         row[COOL_DOWN] += 1  # apply_halts takes the bar off that the description has already taken off
-    apply_halts(row, rules.daily_loss_halt_frac, rules.drawdown_halt_frac, rules.cool_down_bars)
+    apply_halts(row, rules)
     return row, lots
 
 
-def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[FloatArray, FloatArray]:
+def account_rows(account: dict[str, Any], rules: Rules, mark: float) -> tuple[FloatArray, FloatArray]:
     """A described account as kernel rows, valued at `mark`; DataError names what is wrong with the description."""
     if unknown := set(account) - set(KEYS):
         raise DataError(f"an account holds {', '.join(KEYS)}; remove {', '.join(sorted(unknown))}")
     if "cash_usdt" not in account:
         raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
-    rows, lot_rows = new_accounts(1, max_lots, 0.0)
+    rows, lot_rows = new_accounts(1, rules.max_lots, 0.0)
     row, lot_row = rows[0], lot_rows[0]
     row[CASH] = _amount(account, "cash_usdt", 0.0, least=0.0)
-    row[N_LOTS] = _fill_lots(account.get("lots", []), lot_row)
-    equity = equity_usdt(row, lot_row, mark)
+    set_lots(row, lot_row, _fill_lots(account.get("lots", []), lot_row, rules.allow_short))
+    equity = equity_usdt(row, mark)
     if equity <= 0.0:  # every share of the observation is of it
         raise DataError("an account must be worth more than nothing: give cash_usdt above 0 or its open lots")
     row[EQUITY] = equity
@@ -90,7 +94,7 @@ def account_rows(account: dict[str, Any], max_lots: int, mark: float) -> tuple[F
     return row, lot_row
 
 
-def _fill_lots(lots: Any, lot_row: FloatArray) -> int:
+def _fill_lots(lots: Any, lot_row: FloatArray, allow_short: bool) -> int:
     """Write the described lots into lot_row (max_lots, N_LOT); returns how many."""
     if not isinstance(lots, list) or any(
         not isinstance(lot, dict) or set(lot) - {"btc", "entry_price"} for lot in lots
@@ -101,10 +105,19 @@ def _fill_lots(lots: Any, lot_row: FloatArray) -> int:
             f"this bucket holds at most {len(lot_row)} open lots, the account has {len(lots)}; close some first"
         )
     for k, lot in enumerate(lots):
-        lot_row[k, LOT_BTC] = _number(lot.get("btc"), f"lots[{k}].btc", _TINY)
+        lot_row[k, LOT_BTC] = lot_row[k, LOT_SIZE_BTC] = _btc(lot.get("btc"), f"lots[{k}].btc", allow_short)
         lot_row[k, LOT_ENTRY_PRICE] = _number(lot.get("entry_price"), f"lots[{k}].entry_price", _TINY)
-        lot_row[k, LOT_COST_USDT] = lot_row[k, LOT_BTC] * lot_row[k, LOT_ENTRY_PRICE]
+        lot_row[k, LOT_COST_USDT] = abs(lot_row[k, LOT_BTC]) * lot_row[k, LOT_ENTRY_PRICE]
+    if len({lot["btc"] > 0 for lot in lots}) > 1:
+        raise DataError("account: lots are all long or all short; close one side first")
     return len(lots)
+
+
+def _btc(value: object, name: str, allow_short: bool) -> float:
+    """A lot's size; below 0 where the market lets an account be short."""
+    if allow_short and isinstance(value, int | float) and value < 0:
+        return -_number(-value, name, _TINY)
+    return _number(value, name, _TINY)
 
 
 def _amount(account: dict[str, Any], name: str, default: float, least: float) -> float:
@@ -152,9 +165,9 @@ def settle(
         return Action.CLOSE_ALL, "drawdown halt: close all"
     if row[PENDING] != Action.HOLD:
         return Action.HOLD, "order pending"
-    room = can_buy(row, rules.max_lots, rules.max_exposure_frac, rules.fee_frac)
-    place(row, lots, int(wanted), size_frac, entry_allowed, rules)
-    action = Action(int(row[PENDING]))
+    room = can_open(row, rules)
+    place(row, int(wanted), size_frac, entry_allowed, rules)
+    action = Action.HOLD if row[PENDING] == NO_ORDER else wanted
     if row[HALT] != NO_HALT:
         kind = next(name for name, halt in HALTS.items() if halt == row[HALT])
         return action, f"{kind} halt: no new lots"
@@ -163,7 +176,7 @@ def settle(
 
 def _refusal(row: FloatArray, wanted: Action, room: bool, entry_allowed: bool, rules: Rules) -> str:
     """Why an order was not taken, where neither a halt nor a waiting order is the reason."""
-    if wanted is not Action.BUY:
+    if wanted is Action.CLOSE_ALL or (wanted is Action.SELL and not rules.allow_short):
         return "no lot is open to sell"
     if row[N_LOTS] >= rules.max_lots:
         return f"all {rules.max_lots} lots are open"

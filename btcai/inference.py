@@ -13,9 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from btcai.config import BucketConfig, SizingConfig
 from btcai.environment import telemetry_off
 from btcai.errors import ArtifactError, DataError
-from btcai.features.pipeline import FEATURE_NAMES, WARMUP_BARS, build_market
+from btcai.features.pipeline import build_market
+from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.holdings import NOT_ALLOWED, account_at_close, settle
-from btcai.market.kernel import Rules, bar_arrays, observe
+from btcai.market.account import OPEN_LONG, OPEN_SHORT, PENDING
+from btcai.market.bars import bar_arrays
+from btcai.market.kernel import observe
+from btcai.market.rules import Rules
 from btcai.market.sizing import lot_sizes
 from btcai.schema import (
     ACCOUNT_FEATURES,
@@ -211,7 +215,7 @@ def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = No
         bucket=bundle.bucket,
         close_ts_ns=int(data.bars.close_ts_ns[-1]),
         action=action,
-        size_frac=size_frac if action is Action.BUY else 0.0,
+        size_frac=size_frac if action is not Action.HOLD and row[PENDING] in (OPEN_LONG, OPEN_SHORT) else 0.0,
         probabilities=tuple(float(p) for p in probabilities[0]),
         value=float(value[0]),
         forecasts=_forecasts(bundle.horizons_bars, encoded),

@@ -15,7 +15,7 @@ from btcai.champions import Edge
 from btcai.config import BucketConfig
 from btcai.data.frame import VALUE_COLUMNS, make_frame
 from btcai.errors import ArtifactError
-from btcai.features.pipeline import WARMUP_BARS
+from btcai.features.table import WARMUP_BARS
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars
 from btcai.versions import PACKAGE
 

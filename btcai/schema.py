@@ -23,19 +23,22 @@ BUCKETS = ("scalping", "short", "medium", "long")
 RAW_COLUMNS = ("open_time", "open", "high", "low", "close", "volume")
 """Raw bars as the exchange stamps them: open time in UTC (ms), prices in USDT, volume in BTC."""
 
+FEE_TIERS = 4
+"""Volume tiers of trading fees at most, beside the fee without one."""
+
 QUANTILE_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Levels of every predicted quantile; the outer pair is the 90 % interval."""
 
 ACCOUNT_FEATURES = (
-    "cash_frac",  # cash / equity
-    "lots_frac",  # open lots / max_lots
+    "cash_frac",  # equity that is in no lot / equity
+    "lots_frac",  # open lots / max_lots, below 0 when they are short
     "open_return_sigmas",  # mean return of the open lots, in sigma of one patch, clipped to +-5
     "oldest_return_sigmas",  # return of the lot that a sell would close, same unit
     "drawdown_frac",  # below the peak of the equity, 0 .. 1
     "goal_progress",  # equity gain since the start / the bucket's goal, clipped to +-1
     "decisions_since_trade",  # log1p, / 5
-    "can_buy",  # 1 when a lot may be opened: a free lot, cash, no halt, no order pending
-    "can_sell",  # 1 when a lot is open and no order is pending
+    "can_buy",  # 1 when BUY would do something: a free lot, cash, no halt, no order pending (or a short lot to close)
+    "can_sell",  # 1 when SELL or CLOSE_ALL would: a lot is open (or may be sold short) and no order is pending
 )
 """The account half of an observation, in this order, float32."""
 
@@ -49,8 +52,8 @@ class Action(IntEnum):
     """What a bucket may do at a decision time."""
 
     HOLD = 0
-    BUY = 1  # open one lot
-    SELL = 2  # close the oldest lot
+    BUY = 1  # open a long lot; while short, close the oldest lot
+    SELL = 2  # close the oldest lot; without one, open a short lot where shorts are allowed
     CLOSE_ALL = 3
 
 
@@ -80,7 +83,9 @@ class MarketData:
 
     mark (T,) float64 USDT: last known close, what open lots are valued at (never an order's price);
     sigma (T,) float64: standard deviation of one bar's log return as known at t, > 0;
-    features (T, F) float32, unscaled, 0 where the bar is missing; the last column is the mask (1 = present).
+    features (T, F) float32, unscaled, 0 where the bar is missing; the last column is the mask (1 = present);
+    funding (T,) float64 of a perpetual swap: what a long pays at the bar's close as a share of its value, 0 where none
+    is due, nan where it is due and unknown; None where no rate was recorded.
     """
 
     bars: Bars
@@ -89,6 +94,7 @@ class MarketData:
     features: Float32Array
     feature_names: tuple[str, ...]
     warmup_bars: int
+    funding: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.bars)
@@ -122,7 +128,7 @@ class Decision:
     bucket: str
     close_ts_ns: int
     action: Action
-    size_frac: float  # of equity, for the lot that a BUY opens
+    size_frac: float  # of equity, for the lot that the action opens
     probabilities: tuple[float, ...]  # in the order of Action
     value: float
     forecasts: tuple[Forecast, ...]

@@ -116,6 +116,7 @@ def evaluate(config: Config, root: Path) -> None:
     from btcai.evaluation.judge import judge
     from btcai.evaluation.reliability import reliability
     from btcai.evaluation.report import write_report
+    from btcai.market.rules import make_rules, market_rules
     from btcai.training.checkpoint import load_policy
 
     data, splits, _ = load_features(root)
@@ -125,13 +126,14 @@ def evaluate(config: Config, root: Path) -> None:
     results, forecasts = {}, {}
     for bucket, settings in config.buckets.items():
         policy = load_policy(root / paths.CONSOLIDATE / bucket, bucket, config)
-        walks = backtest(
-            policy, data, splits.test, settings, list(costs.values()), config.risk, config.sizing, equity_usdt
-        )
+        rules = [make_rules(settings, config.market, config.risk, cost) for cost in costs.values()]
+        walks = backtest(policy, data, splits.test, settings, rules, config.sizing, equity_usdt)
         results[bucket] = dict(zip(costs, walks, strict=True))
         forecasts[bucket] = reliability(walks[0], data, settings, splits.train)
         logger.info("%s walked %d decisions", bucket, len(walks[0].decisions))
-    baselines = run_baselines(data, splits.test, costs, equity_usdt)
+    baselines = run_baselines(
+        data, splits.test, {name: market_rules(config.market, cost) for name, cost in costs.items()}, equity_usdt
+    )
     evidence = Evidence(
         judgement=judge(results, baselines, splits.folds, seed=config.seed, severity=config.market.severity),
         results=results,

@@ -22,7 +22,6 @@ NO_PART_IN_JUDGING = frozenset(
         "evaluation/reliability.py",
         "evaluation/report.py",
         "market/env.py",
-        "market/known_answer.py",
     }
 )
 """Files of JUDGING_CODE that no score passes through: another colour in a figure must not make scores incomparable."""

@@ -17,11 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from btcai.config import Config
 from btcai.data.simulator import simulate_bars
 from btcai.data.store import to_grid
-from btcai.features.pipeline import FEATURE_NAMES, WARMUP_BARS, build_market
+from btcai.features.pipeline import build_market
 from btcai.features.scaling import Scaler, fit_scaler
 from btcai.features.splits import Splits
+from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.inference import GRAPHS, MANIFEST, file_sha256
-from btcai.market.kernel import make_rules
+from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, Bars, MarketData, Span
 from btcai.training.checkpoint import new_model, save_model
@@ -221,7 +222,7 @@ def _write_manifest(folder: Path, bucket_name: str, changes: dict[str, Any]) -> 
     manifest = {
         "bucket": bucket_name,
         "bucket_config": bucket.model_dump(mode="json"),
-        "rules": make_rules(bucket, config.market.costs, config.risk)._asdict(),
+        "rules": make_rules(bucket, config.market, config.risk)._asdict(),
         "sizing": config.sizing.model_dump(mode="json"),
         "equity_usdt": config.market.equity_usdt,
         "feature_names": list(FEATURE_NAMES),

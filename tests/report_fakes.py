@@ -13,10 +13,22 @@ from btcai.evaluation.reliability import Reliability, expected_shares
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Span
 
+
+def _costs(fee_bps: float, half_spread_bps: float, impact_coef: float, max_volume_share: float) -> CostConfig:
+    return CostConfig(
+        taker_fee_bps=fee_bps,
+        maker_fee_bps=fee_bps,
+        half_spread_bps=half_spread_bps,
+        impact_coef=impact_coef,
+        max_volume_share=max_volume_share,
+        latency_bars=0,
+    )
+
+
 SEVERITIES = {
-    "optimistic": CostConfig(fee_bps=4, half_spread_bps=0.1, impact_coef=0, max_volume_share=1),
-    "base": CostConfig(fee_bps=7.5, half_spread_bps=0.5, impact_coef=0.5, max_volume_share=0.25),
-    "pessimistic": CostConfig(fee_bps=10, half_spread_bps=1, impact_coef=1, max_volume_share=0.1),
+    "optimistic": _costs(4, 0.1, 0, 1),
+    "base": _costs(7.5, 0.5, 0.5, 0.25),
+    "pessimistic": _costs(10, 1, 1, 0.1),
 }
 DAYS = 120
 SPAN = Span(1000, 1000 + DAYS * BARS_PER_DAY)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btcai.agent.task import Task
+from btcai.compiled import compiled
 from btcai.market.account import (
     CASH,
     DAY,
@@ -15,15 +16,20 @@ from btcai.market.account import (
     LOT_COST_USDT,
     LOT_ENTRY_BAR,
     LOT_ENTRY_PRICE,
-    N_LOTS,
+    LOT_SIZE_BTC,
+    LOWEST_ENTRY,
+    NO_ENTRY,
     PEAK_EQUITY,
+    SEED,
     SINCE_TRADE,
     START_EQUITY,
     new_accounts,
+    set_lots,
 )
-from btcai.market.compiled import compiled
-from btcai.market.kernel import BarArrays, Rules, decision_step, observe
+from btcai.market.bars import BarArrays
+from btcai.market.kernel import decision_step, observe
 from btcai.market.reward import TERMS
+from btcai.market.rules import Rules
 from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray
 
 N_ACTIONS = len(Action)
@@ -48,7 +54,7 @@ class Rollout:
     """What S x G accounts saw and did over M - 1 transitions; the last observation only bootstraps.
 
     observation (S, G, M, A) float32; value (S, G, M); action, logp, reward, terminated (S, G, M - 1);
-    terms (S, G, M - 1, 5): the reward's named terms.
+    terms (S, G, M - 1, 6): the reward's named terms.
     """
 
     observation: Float32Array
@@ -119,9 +125,11 @@ def randomise_accounts(
     share = np.minimum(size_frac, task.rules.max_exposure_frac / max_lots)
     lots[..., LOT_BTC] = np.where(is_open, (share * account[:, EQUITY] / mark)[:, None], 0.0)
     lots[..., LOT_ENTRY_PRICE] = np.where(is_open, mark[:, None] * np.exp(moved), 0.0)
+    lots[..., LOT_SIZE_BTC] = lots[..., LOT_BTC]
     lots[..., LOT_COST_USDT] = lots[..., LOT_BTC] * lots[..., LOT_ENTRY_PRICE]
     lots[..., LOT_ENTRY_BAR] = bar[:, None]
-    account[:, N_LOTS] = n_lots
+    for i in range(n):
+        set_lots(account[i], lots[i], int(n_lots[i]))
     account[:, CASH] -= lots[..., LOT_BTC].sum(1) * mark
     # Squared and log-uniform: most accounts are near their peak and traded lately, some are far from either.
     drawdown = rng.random(n) ** 2 * 0.9 * min(task.rules.drawdown_halt_frac, 0.5)
@@ -134,7 +142,7 @@ def randomise_accounts(
 @compiled
 def _restart(account: FloatArray, equity_usdt: float) -> None:
     """A ruined account begins again in cash."""
-    day = account[DAY]
+    day, seed = account[DAY], account[SEED]
     account[:] = 0.0
     account[CASH] = equity_usdt
     account[START_EQUITY] = equity_usdt
@@ -142,6 +150,8 @@ def _restart(account: FloatArray, equity_usdt: float) -> None:
     account[PEAK_EQUITY] = equity_usdt
     account[DAY_START_EQUITY] = equity_usdt
     account[DAY] = day
+    account[LOWEST_ENTRY] = NO_ENTRY
+    account[SEED] = seed
 
 
 @compiled

@@ -7,7 +7,8 @@ import numpy as np
 
 from btcai.config import BucketConfig
 from btcai.errors import DataError
-from btcai.market.kernel import BarArrays, Rules
+from btcai.market.bars import BarArrays
+from btcai.market.rules import Rules
 from btcai.schema import TOKENS, BoolArray, Float32Array, FloatArray, IntArray, Span
 
 Sizes = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, BoolArray]]

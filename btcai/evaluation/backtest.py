@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from btcai.config import BucketConfig, CostConfig, RiskConfig, SizingConfig
+from btcai.config import BucketConfig, SizingConfig
 from btcai.errors import DataError
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.evaluation.walk import NO_DECISION, Record, new_record, walk
 from btcai.inference import Encoded, Policy, sizes
 from btcai.market.account import CLOSED_LOTS, COSTS_PAID, START_EQUITY, TRADED_USDT, new_accounts
-from btcai.market.kernel import Rules, bar_arrays, make_rules
+from btcai.market.bars import bar_arrays
+from btcai.market.rules import Rules
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, FloatArray, IntArray, MarketData, Span
 
 CHUNK_DECISIONS = 2048
@@ -69,26 +70,11 @@ def backtest(
     data: MarketData,
     span: Span,
     bucket: BucketConfig,
-    costs: Sequence[CostConfig],
-    risk: RiskConfig,
-    sizing: SizingConfig,
-    equity_usdt: float,
-) -> list[BacktestResult]:
-    """Greedy walk of one bucket over the span, one result per cost severity, in the order of `costs`."""
-    rules = tuple(make_rules(bucket, cost, risk) for cost in costs)
-    return backtest_rules(policy, data, span, bucket, rules, sizing, equity_usdt)
-
-
-def backtest_rules(
-    policy: Policy,
-    data: MarketData,
-    span: Span,
-    bucket: BucketConfig,
     rules: Sequence[Rules],
     sizing: SizingConfig,
     equity_usdt: float,
 ) -> list[BacktestResult]:
-    """The same for rules already made; all rules share the bucket's lots and patch."""
+    """Greedy walk of one bucket over the span, one result for each of the rules; they share lots and patch."""
     decisions = decisions_with_history(policy, data, span)
     encoded = encode_decisions(policy, data, decisions)
     size_frac, entry_allowed = sizes(policy, bucket, sizing, encoded, np.asarray(data.sigma)[decisions])
@@ -101,7 +87,7 @@ def backtest_rules(
     bars, all_rules = bar_arrays(data), tuple(rules)
 
     def advance(t: int, until: int, taken: IntArray, size: float, allowed: bool) -> None:
-        walk(accounts, lots, bars, all_rules, t, until, taken, size, allowed, record, span.first, observed)
+        walk(accounts, lots, bars, all_rules, t, until, taken, size, allowed, record, span.first, observed, equity_usdt)
 
     waiting = np.full(len(rules), NO_DECISION, np.int64)
     advance(span.first, int(decisions[0]), waiting, 0.0, False)
@@ -110,7 +96,7 @@ def backtest_rules(
         until = t + policy.patch_bars if d + 1 < len(decisions) else span.stop - 1
         advance(t, until, actions[:, d].copy(), float(size_frac[d]), bool(entry_allowed[d]))
     results = (_result(data, span, decisions, actions[r], accounts[r], record, r) for r in range(len(rules)))
-    return [replace(result, encoded=encoded) for result in results]
+    return [replace(result, encoded=encoded, start_equity_usdt=equity_usdt) for result in results]
 
 
 def _result(

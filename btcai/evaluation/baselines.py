@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from btcai.config import CostConfig
 from btcai.evaluation.metrics import DAY_NS, DAYS_PER_YEAR
 from btcai.evaluation.result import BacktestResult, trades_table
-from btcai.market.execution import affordable_btc, buy_price, fill_quantity, sell_price
+from btcai.market.bars import BarArrays, bar_arrays
+from btcai.market.execution import affordable_btc, taker_price
 from btcai.market.risk import MIN_LOT_FRAC
+from btcai.market.rules import Rules
 from btcai.schema import BARS_PER_DAY, FloatArray, IntArray, MarketData, Span
 
 BASELINES = ("cash", "buy_and_hold", "volatility_targeted", "momentum_90d")
@@ -27,7 +28,7 @@ BAND_FRAC = 0.05
 
 
 def run_baselines(
-    data: MarketData, span: Span, costs: Mapping[str, CostConfig], equity_usdt: float
+    data: MarketData, span: Span, rules: Mapping[str, Rules], equity_usdt: float
 ) -> dict[str, dict[str, BacktestResult]]:
     """Every baseline under every cost severity: name -> severity -> result."""
     makers: dict[str, Callable[[MarketData, Span], tuple[FloatArray, str]]] = {
@@ -40,7 +41,7 @@ def run_baselines(
     for name in BASELINES:
         targets, note = makers[name](data, span)
         results[name] = {
-            severity: run_targets(targets, data, span, cost, equity_usdt, note=note) for severity, cost in costs.items()
+            severity: run_targets(targets, data, span, rule, equity_usdt, note=note) for severity, rule in rules.items()
         }
     return results
 
@@ -138,24 +139,25 @@ def run_targets(
     targets: FloatArray,
     data: MarketData,
     span: Span,
-    costs: CostConfig,
+    rules: Rules,
     equity_usdt: float,
     *,
     band_frac: float = BAND_FRAC,
     note: str = "",
 ) -> BacktestResult:
-    """Hold targets (n,): decided at the close of bar k, traded from the open of the next present bar on."""
+    """Hold targets (n,): decided at the close of bar k, traded from the open of a later present bar on."""
     if len(targets) != len(span) or np.any((targets < 0.0) | (targets > 1.0)):
         raise ValueError(f"targets must be {len(span)} shares of equity, 0 .. 1 or nan, was {len(targets)} of them")
     purse = _Purse(cash=equity_usdt)
     cash, btc = np.full(len(span), equity_usdt), np.zeros(len(span))
-    bars, decided = data.bars, np.isfinite(targets)
+    bars, columns, arrives = data.bars, bar_arrays(data), 1 + rules.latency_bars
+    decided = np.isfinite(targets)
     wanted = np.nan
     for k in range(1, len(span)):
         t = span.first + k
-        if decided[k - 1]:
-            wanted = _outside_band(float(targets[k - 1]), purse, float(data.mark[t - 1]), band_frac)
-        if wanted == wanted and bars.present[t] and _trade(purse, wanted, data, t, costs):
+        if k >= arrives and decided[k - arrives]:
+            wanted = _outside_band(float(targets[k - arrives]), purse, float(data.mark[t - 1]), band_frac)
+        if wanted == wanted and bars.present[t] and _trade(purse, wanted, columns, t, rules):
             wanted = np.nan
         cash[k], btc[k] = purse.cash, purse.btc
     value = btc * data.mark[span.first : span.stop]
@@ -184,22 +186,20 @@ def _outside_band(target: float, purse: _Purse, mark: float, band_frac: float) -
     return np.nan if near else target
 
 
-def _trade(purse: _Purse, target: float, data: MarketData, t: int, costs: CostConfig) -> bool:
+def _trade(purse: _Purse, target: float, bars: BarArrays, t: int, rules: Rules) -> bool:
     """Trade towards the target at the open of bar t; False where volume left a rest for the next bar."""
-    reference, volume, sigma = float(data.bars.open[t]), float(data.bars.volume[t]), float(data.sigma[t - 1])
-    fee_frac, half_spread_frac = costs.fee_bps / 1e4, costs.half_spread_bps / 1e4
+    reference, fee_frac = float(bars.open[t]), rules.taker_fee_frac
     gap_btc = target * (purse.cash + purse.btc * reference) / reference - purse.btc
     if target > 0.0 and abs(gap_btc) * reference < MIN_LOT_FRAC * (purse.cash + purse.btc * reference):
         return True
-    filled = float(fill_quantity(abs(gap_btc), volume, costs.max_volume_share))
+    filled = min(abs(gap_btc), rules.max_volume_share * float(bars.volume[t]))
     if filled <= 0.0:
         return False
-    terms = (half_spread_frac, costs.impact_coef, sigma)
     if gap_btc < 0.0:
-        price = float(sell_price(reference, *terms, filled, volume))
+        price = float(taker_price(False, reference, filled, bars, t, rules))
         purse.sell(t, filled, price, reference, fee_frac)
         return filled >= -gap_btc
-    highest = float(buy_price(reference, *terms, filled, volume))
-    bought = float(affordable_btc(filled, purse.cash, np.inf, 1.0, reference, highest, fee_frac))
-    purse.buy(t, bought, float(buy_price(reference, *terms, bought, volume)), reference, fee_frac)
+    cost = float(taker_price(True, reference, filled, bars, t, rules)) * (1.0 + fee_frac) - reference
+    bought = float(affordable_btc(filled, purse.cash, np.inf, 1.0, reference, cost))
+    purse.buy(t, bought, float(taker_price(True, reference, bought, bars, t, rules)), reference, fee_frac)
     return filled >= gap_btc or bought < filled

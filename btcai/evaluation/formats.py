@@ -39,7 +39,7 @@ def duration(bars: int) -> str:
 
 def cost_text(cost: CostConfig) -> str:
     """What one side of a trade costs, in words."""
-    return f"fee {cost.fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
+    return f"taker fee {cost.taker_fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
 
 
 def _no_minus_zero(value: float, digits: int) -> str:

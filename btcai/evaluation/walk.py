@@ -2,20 +2,26 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from btcai.compiled import compiled
 from btcai.market.account import (
     CASH,
     CLOSED_LOTS,
     EQUITY,
+    HEAD,
     LOT_COST_USDT,
     LOT_ENTRY_BAR,
     LOT_ENTRY_PRICE,
+    LOT_EXIT_USDT,
     LOT_PROCEEDS_USDT,
+    LOT_SIZE_BTC,
     N_LOTS,
+    START_EQUITY,
 )
-from btcai.market.kernel import BarArrays, Rules, observe, place, step_bar
+from btcai.market.bars import BarArrays
+from btcai.market.kernel import observe, place, step_bar
+from btcai.market.rules import Rules
 from btcai.schema import Float32Array, FloatArray, IntArray
 
 NO_DECISION = -1
@@ -26,7 +32,8 @@ CLOSED_COLUMNS = 7
 class Record(NamedTuple):
     """What R accounts leave behind over n bars: equity_usdt, position_frac, n_lots (R, n); closed lots (R, K, 7).
 
-    A closed lot's row: entry bar, exit bar, btc, entry price, mean exit price, cost and proceeds in USDT.
+    A closed lot's row: entry bar, exit bar, btc, entry price, mean exit price, cost and proceeds in USDT. equity_usdt
+    is what the start's equity became: deposits and withdrawals are taken out of it.
     """
 
     equity_usdt: FloatArray
@@ -42,8 +49,7 @@ def new_record(n_accounts: int, n_bars: int, n_decisions: int) -> Record:
     return Record(np.zeros(path), np.zeros(path), np.zeros(path, np.int64), closed)
 
 
-# Not cached on disk: numba keys its cache on this file alone and would miss an edit of the market's rules.
-@numba.njit(nogil=True, error_model="numpy")
+@compiled
 def walk(
     accounts: FloatArray,
     lots: FloatArray,
@@ -57,6 +63,7 @@ def walk(
     record: Record,
     first: int,
     observed: Float32Array,
+    start_equity_usdt: float,
 ) -> None:
     """Place actions (R,) at the close of bar t, step bars t+1 .. until, then observe (R, A) at the close of `until`.
 
@@ -65,20 +72,18 @@ def walk(
     for r in range(len(accounts)):
         account, own, rule = accounts[r], lots[r], rules[r]
         if actions[r] != NO_DECISION:
-            place(account, own, actions[r], size_frac, entry_allowed, rule)
+            place(account, actions[r], size_frac, entry_allowed, rule)
         for bar in range(t + 1, until + 1):
             before = int(account[CLOSED_LOTS])
             step_bar(account, own, bars, bar, rule)
-            open_lots = int(account[N_LOTS])
-            record.equity_usdt[r, bar - first] = account[EQUITY]
+            record.equity_usdt[r, bar - first] = account[EQUITY] * (start_equity_usdt / account[START_EQUITY])
             record.position_frac[r, bar - first] = 1.0 - account[CASH] / account[EQUITY]
-            record.n_lots[r, bar - first] = open_lots
+            record.n_lots[r, bar - first] = int(account[N_LOTS])
             newly_closed = int(account[CLOSED_LOTS]) - before
-            for k in range(newly_closed):  # their rows lie behind the open ones, newest first
-                lot, row = own[open_lots + newly_closed - 1 - k], record.closed[r, before + k]
-                btc = lot[LOT_COST_USDT] / (lot[LOT_ENTRY_PRICE] * (1.0 + rule.fee_frac))
-                row[0], row[1], row[2] = lot[LOT_ENTRY_BAR], bar, btc
-                row[3] = lot[LOT_ENTRY_PRICE]
-                row[4] = lot[LOT_PROCEEDS_USDT] / (btc * (1.0 - rule.fee_frac))
+            for k in range(newly_closed):  # their rows lie before the open ones, newest last
+                lot = own[(int(account[HEAD]) - newly_closed + k) % len(own)]
+                row = record.closed[r, before + k]
+                row[0], row[1], row[2] = lot[LOT_ENTRY_BAR], bar, lot[LOT_SIZE_BTC]
+                row[3], row[4] = lot[LOT_ENTRY_PRICE], lot[LOT_EXIT_USDT] / abs(lot[LOT_SIZE_BTC])
                 row[5], row[6] = lot[LOT_COST_USDT], lot[LOT_PROCEEDS_USDT]
         observe(account, own, bars, until, rule, observed[r])

@@ -2,12 +2,20 @@
 
 Impact: impact_coef * sigma * sqrt(quantity / volume) of the price (the square-root law of Donier and Bonart,
 arXiv 1412.4503), sigma of one bar known before the fill. quantity / volume counts as 1 at most: a forced stop on a bar
-without volume pays the impact of taking the whole bar.
+without volume pays the impact of taking the whole bar. A resting order gets its own price and the maker's fee. Prices
+are rounded to the tick against the trader, quantities down to the lot step.
 """
 
 import math
 
-from btcai.market.compiled import inlined
+from btcai.compiled import inlined
+from btcai.market.account import TRADED_BEFORE, TRADED_USDT
+from btcai.market.bars import BarArrays
+from btcai.market.rules import Rules, Tiers
+from btcai.schema import FEE_TIERS, FloatArray
+
+_NEARLY = 1e-12  # relative: a quantity or price that is a multiple but for its rounding is one
+_NOT_QUITE = 1.0 - 1e-12  # rounding must not take cash below zero
 
 
 @inlined
@@ -20,25 +28,68 @@ def slippage_frac(
 
 
 @inlined
-def buy_price(
-    open_price: float, half_spread_frac: float, impact_coef: float, sigma: float, quantity_btc: float, volume_btc: float
-) -> float:
-    """USDT per BTC paid, before the fee."""
-    return open_price * (1.0 + slippage_frac(half_spread_frac, impact_coef, sigma, quantity_btc, volume_btc))
+def taker_price(buys: bool, reference: float, quantity_btc: float, bars: BarArrays, t: int, rules: Rules) -> float:
+    """USDT per BTC paid or received in bar t before the fee, worse than the reference; never below 0."""
+    slippage = slippage_frac(rules.half_spread_frac, rules.impact_coef, bars.sigma[t - 1], quantity_btc, bars.volume[t])
+    if buys:
+        return tick_up(reference * (1.0 + slippage), rules.tick_usdt)
+    return tick_down(reference * max(0.0, 1.0 - slippage), rules.tick_usdt)
 
 
 @inlined
-def sell_price(
-    open_price: float, half_spread_frac: float, impact_coef: float, sigma: float, quantity_btc: float, volume_btc: float
-) -> float:
-    """USDT per BTC received, before the fee; never below 0."""
-    return open_price * max(0.0, 1.0 - slippage_frac(half_spread_frac, impact_coef, sigma, quantity_btc, volume_btc))
+def maker_price(buys: bool, open_price: float, rules: Rules) -> float:
+    """Where an order rests that joins the near side of the spread at a bar's open."""
+    if buys:
+        return tick_down(open_price * (1.0 - rules.half_spread_frac), rules.tick_usdt)
+    return tick_up(open_price * (1.0 + rules.half_spread_frac), rules.tick_usdt)
 
 
 @inlined
-def fill_quantity(wanted_btc: float, volume_btc: float, max_volume_share: float) -> float:
-    """What one order fills of wanted_btc: at most max_volume_share of the bar's volume; the rest is dropped."""
-    return min(wanted_btc, max_volume_share * volume_btc)
+def tick_up(price: float, tick_usdt: float) -> float:
+    return price if tick_usdt <= 0.0 else math.ceil(price * ((1.0 - _NEARLY) / tick_usdt)) * tick_usdt
+
+
+@inlined
+def tick_down(price: float, tick_usdt: float) -> float:
+    return price if tick_usdt <= 0.0 else math.floor(price * ((1.0 + _NEARLY) / tick_usdt)) * tick_usdt
+
+
+@inlined
+def whole_steps(quantity_btc: float, lot_step_btc: float) -> float:
+    """The quantity that the exchange takes of this one."""
+    if lot_step_btc <= 0.0:
+        return quantity_btc
+    return math.floor(quantity_btc * ((1.0 + _NEARLY) / lot_step_btc)) * lot_step_btc
+
+
+@inlined
+def tiered(account: FloatArray, fee_frac: float, usdt: Tiers, factor: Tiers) -> float:
+    """The fee in the tier of what the account traded within 30 days."""
+    traded = account[TRADED_USDT] - account[TRADED_BEFORE]
+    if traded < usdt[0]:
+        return fee_frac
+    tier = 0
+    while tier + 1 < FEE_TIERS and traded >= usdt[tier + 1]:
+        tier += 1
+    return fee_frac * factor[tier]
+
+
+@inlined
+def taker_fee(account: FloatArray, rules: Rules) -> float:
+    return tiered(account, rules.taker_fee_frac, rules.tier_usdt, rules.tier_taker_factor)
+
+
+@inlined
+def maker_fee(account: FloatArray, rules: Rules) -> float:
+    return tiered(account, rules.maker_fee_frac, rules.tier_usdt, rules.tier_maker_factor)
+
+
+@inlined
+def largest_cost(buys: bool, reference: float, bars: BarArrays, t: int, fee_frac: float, rules: Rules) -> float:
+    """USDT per BTC that opening as a taker costs at most: of an order that takes all it may of the bar's volume."""
+    impact: float = rules.impact_coef * bars.sigma[t - 1] * math.sqrt(rules.max_volume_share)
+    slippage = reference * (rules.half_spread_frac + impact) + rules.tick_usdt
+    return slippage + fee_frac * (reference + slippage) if buys else slippage + fee_frac * reference
 
 
 @inlined
@@ -48,17 +99,15 @@ def affordable_btc(
     exposure_room_usdt: float,
     max_exposure_frac: float,
     reference: float,
-    price: float,
-    fee_frac: float,
+    cost_per_btc: float,
 ) -> float:
-    """wanted_btc cut to what cash pays (fee included) and to what keeps exposure under its cap after the costs.
+    """wanted_btc cut to what cash pays (reference + costs each) and to what keeps exposure under its cap after costs.
 
-    exposure_room_usdt = max_exposure_frac * equity - value held, at reference, the price without costs; each BTC bought
-    adds reference to the value held and takes its costs from the equity. price is an upper bound of the fill price.
+    exposure_room_usdt = max_exposure_frac * equity - value held, at reference, the price without costs; each BTC opened
+    adds reference to the value held and takes its costs, here an upper bound, from the equity.
     """
-    paid_per_btc = price * (1.0 + fee_frac)
-    room_per_btc = reference + max_exposure_frac * (paid_per_btc - reference)
-    most = min(cash / paid_per_btc, exposure_room_usdt / room_per_btc)
-    if wanted_btc <= most:
+    paid, room = reference + cost_per_btc, reference + max_exposure_frac * cost_per_btc
+    cash, exposure_room_usdt = cash * _NOT_QUITE, exposure_room_usdt * _NOT_QUITE
+    if wanted_btc * paid <= cash and wanted_btc * room <= exposure_room_usdt:
         return wanted_btc
-    return max(0.0, most * (1.0 - 1e-12))  # rounding must not take cash below zero
+    return max(0.0, min(cash / paid, exposure_room_usdt / room))

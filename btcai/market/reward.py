@@ -1,41 +1,60 @@
 """The reward of one decision as named terms that add up: reward = sum over TERMS of weight * term.
 
-E0, E1 equity before and after the period of patch_bars bars; base = E0 when profits compound, else the start's equity.
-Every term is a fraction of base (goal: of the goal), so weights compare.
+E0, E1 equity before and after the period of patch_bars bars; S0, S1 the start's equity, which scales with deposits and
+withdrawals (so E / S does not see them); base = E0 when profits compound, else S0. Terms are fractions of base (goal:
+of the goal), so weights compare.
 
-net_profit  log(E1 / E0) when compounding, else (E1 - E0) / base; net of all costs already
-cost        -(fees + spread + impact paid in the period) / base
+net_profit  log((E1 / S1) / (E0 / S0)) when compounding, else E1 / S1 - E0 / S0; net of all costs already
+cost        -(fees + spread + impact + funding paid in the period) / base
 drawdown    -max(0, drawdown_frac after - drawdown_frac before)
-win         sum over lots closed in the period of cost_usdt / base * sigma_patch * tanh(net_return / sigma_patch):
-            a lot's profit bounded at one sigma of a patch, so that many wins count more than one large one
-goal        change of min(gain / goal_frac, 1), gain = equity / start equity - 1
+win_rate    sum over lots closed in the period of cost_usdt / base * bounded_return: a lot's profit bounded at one sigma
+            of a patch, so that many wins count more than one large one
+bonus       the same of bonus_return: a lot's gain counts up to double as it nears the goal
+goal        change of min(gain / goal_frac, 1), gain = E / S - 1
 """
 
 import math
 
-from btcai.market.compiled import inlined
+from btcai.compiled import inlined
 
-TERMS = ("net_profit", "cost", "drawdown", "win", "goal")
-NET_PROFIT, COST, DRAWDOWN, WIN, GOAL = range(len(TERMS))
+TERMS = ("net_profit", "cost", "drawdown", "win_rate", "bonus", "goal")
+NET_PROFIT, COST, DRAWDOWN, WIN_RATE, BONUS, GOAL = range(len(TERMS))
 
 _LEAST_RATIO = 1e-9  # keeps the log finite for an account that lost everything
 
 
 @inlined
-def net_profit(equity0: float, equity1: float, base: float, compound: bool) -> float:
-    """Profit of the period after all costs: log return when compounding, else a fraction of base."""
+def net_profit(gain0: float, gain1: float, compound: bool) -> float:
+    """Profit of the period after all costs, from equity / start's equity before and after."""
     if compound:
-        return math.log(max(equity1 / equity0, _LEAST_RATIO))
-    return (equity1 - equity0) / base
+        return _log(max(gain1 / gain0, _LEAST_RATIO))
+    return gain1 - gain0
+
+
+@inlined
+def _log(ratio: float) -> float:
+    """Natural logarithm, for a patch's ratio near 1 without a call: 2 atanh(z) as a series, exact to its last digit."""
+    z = (ratio - 1.0) / (ratio + 1.0)
+    if abs(z) > 0.01:
+        return math.log(ratio)
+    zz = z * z
+    return 2.0 * z * (1.0 + zz * (1.0 / 3.0 + zz * (0.2 + zz * (1.0 / 7.0))))
 
 
 @inlined
 def bounded_return(net_return: float, sigma_patch: float) -> float:
     """net_return squeezed into +-sigma_patch: equal to it when small, one sigma of a patch at most."""
-    return sigma_patch * math.tanh(net_return / sigma_patch)
+    return net_return * sigma_patch / math.sqrt(sigma_patch * sigma_patch + net_return * net_return)
 
 
 @inlined
-def goal_progress(equity: float, start_equity: float, goal_frac: float) -> float:
-    """Gain since the start / the goal, 1 at most."""
-    return min((equity / start_equity - 1.0) / goal_frac, 1.0)
+def bonus_return(net_return: float, goal_frac: float) -> float:
+    """A gain times the share of the goal that it reached, 1 at most; 0 for a loss."""
+    gain = max(net_return, 0.0)
+    return gain * min(gain * (1.0 / goal_frac), 1.0)
+
+
+@inlined
+def goal_progress(gain: float, goal_frac: float) -> float:
+    """Equity / start's equity, less 1, over the goal; 1 at most."""
+    return min((gain - 1.0) * (1.0 / goal_frac), 1.0)

@@ -6,61 +6,69 @@ In training and backtest the kernel calls them on every bar; live, `decide` call
 Daily halt: equity daily_loss_halt_frac below where the UTC day began: no new lots until cool_down_bars have passed; the
 day's start then restarts at the equity of the moment. Drawdown halt: drawdown_halt_frac below the peak: all lots are
 closed (again on every bar until none is left) and no new lots until cool_down_bars have passed; the peak then restarts
-at the equity of the moment. A halt lasts one bar at least; a limit of 1 never trips.
+at the equity of the moment. A halt lasts one bar at least; a limit of 1 never trips a long account.
 """
 
+from btcai.compiled import inlined
 from btcai.market.account import (
     CASH,
+    CLOSE_ALL,
     COOL_DOWN,
-    DAY,
     DAY_START_EQUITY,
     EQUITY,
     HALT,
+    HELD_BTC,
     N_LOTS,
+    NO_ORDER,
     PEAK_EQUITY,
     PENDING,
+    PENDING_DELAY,
     START_EQUITY,
-    drawdown_frac,
+    free_usdt,
 )
-from btcai.market.compiled import inlined
-from btcai.schema import Action, FloatArray
+from btcai.market.rules import Rules
+from btcai.schema import FloatArray
 
 NO_HALT, DAILY_HALT, DRAWDOWN_HALT = 0, 1, 2
 
 MIN_LOT_FRAC = 1e-4
-"""Smallest lot, of the start's equity (10 USDT of 100,000, near an exchange's least order): less is not bought."""
-
-_HOLD, _CLOSE_ALL = int(Action.HOLD), int(Action.CLOSE_ALL)
+"""Smallest lot, of the start's equity (10 USDT of 100,000), where the exchange takes less: crumbs are not bought."""
 
 
 @inlined
-def can_buy(account: FloatArray, max_lots: int, max_exposure_frac: float, fee_frac: float) -> bool:
-    """Whether a lot may be opened now: a free row, no order waiting, no halt, cash and exposure left."""
-    if account[PENDING] != _HOLD or account[HALT] != NO_HALT or account[N_LOTS] >= max_lots:
+def least_usdt(account: FloatArray, rules: Rules) -> float:
+    """Smallest value of a lot that may be opened."""
+    return max(rules.min_notional_usdt, MIN_LOT_FRAC * account[START_EQUITY])  # type: ignore[no-any-return]
+
+
+@inlined
+def can_open(account: FloatArray, rules: Rules) -> bool:
+    """Whether a lot may be opened now: a free row, no order waiting, no halt, money and exposure left."""
+    if account[PENDING] != NO_ORDER or account[HALT] != NO_HALT or account[N_LOTS] >= rules.max_lots:
         return False
-    least = MIN_LOT_FRAC * account[START_EQUITY]
-    room = max_exposure_frac * account[EQUITY] - (account[EQUITY] - account[CASH])
-    return account[CASH] > least * (1.0 + fee_frac) and room > least  # type: ignore[no-any-return]
+    least, value = least_usdt(account, rules), abs(account[EQUITY] - account[CASH])
+    room = rules.max_exposure_frac * account[EQUITY] - value
+    return free_usdt(account) > least * (1.0 + rules.taker_fee_frac) and room > least
 
 
 @inlined
-def can_sell(account: FloatArray) -> bool:
-    """Whether a lot may be closed now: one is open and no order is waiting."""
-    return account[PENDING] == _HOLD and account[N_LOTS] > 0  # type: ignore[no-any-return]
+def can_buy(account: FloatArray, rules: Rules) -> bool:
+    """Whether BUY does something: it opens a long lot, or closes a short one."""
+    if account[HELD_BTC] < 0.0:
+        return account[PENDING] == NO_ORDER  # type: ignore[no-any-return]
+    return can_open(account, rules)
 
 
 @inlined
-def start_day(account: FloatArray, day: int) -> None:
-    """Note the equity with which a new UTC day begins."""
-    if account[DAY] != day:
-        account[DAY] = day
-        account[DAY_START_EQUITY] = account[EQUITY]
+def can_sell(account: FloatArray, rules: Rules) -> bool:
+    """Whether SELL or CLOSE_ALL does something: one closes lots, the other may open a short one."""
+    if account[N_LOTS] > 0.0:
+        return account[PENDING] == NO_ORDER  # type: ignore[no-any-return]
+    return rules.allow_short and can_open(account, rules)
 
 
 @inlined
-def apply_halts(
-    account: FloatArray, daily_loss_halt_frac: float, drawdown_halt_frac: float, cool_down_bars: int
-) -> None:
+def apply_halts(account: FloatArray, rules: Rules) -> None:
     """End of a bar, equity marked: count down a halt, trip one, and order the close of a drawdown halt.
 
     That order replaces any other that waits. A second call at the same close counts a bar too many, and else agrees.
@@ -69,12 +77,12 @@ def apply_halts(
         account[COOL_DOWN] -= 1
         if account[COOL_DOWN] <= 0:
             _end_halt(account)
-    if account[HALT] != DRAWDOWN_HALT and drawdown_frac(account) >= drawdown_halt_frac:
-        account[HALT], account[COOL_DOWN] = DRAWDOWN_HALT, cool_down_bars
-    elif account[HALT] == NO_HALT and account[EQUITY] <= account[DAY_START_EQUITY] * (1.0 - daily_loss_halt_frac):
-        account[HALT], account[COOL_DOWN] = DAILY_HALT, cool_down_bars
-    if account[HALT] == DRAWDOWN_HALT and account[N_LOTS] > 0:
-        account[PENDING] = _CLOSE_ALL
+    if account[HALT] != DRAWDOWN_HALT and account[EQUITY] <= account[PEAK_EQUITY] * (1.0 - rules.drawdown_halt_frac):
+        account[HALT], account[COOL_DOWN] = DRAWDOWN_HALT, rules.cool_down_bars
+    elif account[HALT] == NO_HALT and account[EQUITY] <= account[DAY_START_EQUITY] * (1.0 - rules.daily_loss_halt_frac):
+        account[HALT], account[COOL_DOWN] = DAILY_HALT, rules.cool_down_bars
+    if account[HALT] == DRAWDOWN_HALT and account[N_LOTS] > 0.0 and account[PENDING] != CLOSE_ALL:
+        account[PENDING], account[PENDING_DELAY] = CLOSE_ALL, rules.latency_bars
 
 
 @inlined

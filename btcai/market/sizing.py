@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
+from btcai.compiled import compiled
 from btcai.config import SizingConfig
-from btcai.market.compiled import compiled
 from btcai.schema import BARS_PER_YEAR, BoolArray, FloatArray
 
 KELLY_SHARE = 0.5

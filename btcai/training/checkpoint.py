@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from btcai.config import Config
 from btcai.errors import ArtifactError
-from btcai.features.pipeline import FEATURE_NAMES
+from btcai.features.table import FEATURE_NAMES
 from btcai.inference import Encoded, tokens_of
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph

@@ -16,7 +16,7 @@ from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
 from btcai.files import whole
 from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, session, tokens_of
-from btcai.market.kernel import make_rules
+from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Float32Array, MarketData
@@ -244,7 +244,7 @@ def _manifest(
     return {
         "bucket": bucket_name,
         "bucket_config": bucket.model_dump(mode="json"),
-        "rules": make_rules(bucket, config.market.costs, config.risk)._asdict(),
+        "rules": make_rules(bucket, config.market, config.risk)._asdict(),
         "severity": config.market.severity,
         "sizing": config.sizing.model_dump(mode="json"),
         "equity_usdt": config.market.equity_usdt,

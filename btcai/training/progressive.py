@@ -20,7 +20,8 @@ from btcai.calibration import coverage, fit_static
 from btcai.config import BucketConfig, Config
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
-from btcai.market.kernel import bar_arrays, make_rules
+from btcai.market.bars import bar_arrays
+from btcai.market.rules import make_rules
 from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
@@ -119,7 +120,7 @@ def make_task(data: MarketData, splits: Splits, bucket_name: str, config: Config
     return Task(
         features=np.ascontiguousarray(data.features, dtype=np.float32),
         bars=bar_arrays(data),
-        rules=make_rules(bucket, config.market.costs, config.risk),
+        rules=make_rules(bucket, config.market, config.risk),
         bucket=bucket,
         train=splits.train,
         valid=splits.valid,

@@ -108,7 +108,7 @@ def with_cost_share(task: Task, update: int, updates: int, config: PpoConfig) ->
     """
     ramp = config.cost_ramp_frac * updates
     share = min(1.0, update / ramp) if ramp else 1.0
-    costs = ("fee_frac", "half_spread_frac", "impact_coef")
+    costs = ("taker_fee_frac", "maker_fee_frac", "half_spread_frac", "impact_coef")
     rules = task.rules._replace(**{name: share * getattr(task.rules, name) for name in costs})
     return replace(task, rules=rules)
 

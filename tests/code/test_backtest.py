@@ -13,7 +13,10 @@ from btcai.evaluation.backtest import backtest, decision_bars, decisions_with_hi
 from btcai.evaluation.result import BacktestResult
 from btcai.inference import Encoded, sizes
 from btcai.market.account import COSTS_PAID, EQUITY, new_accounts
-from btcai.market.kernel import bar_arrays, decision_step, make_rules, observe
+from btcai.market.bars import bar_arrays
+from btcai.market.kernel import decision_step, observe
+from btcai.market.reward import TERMS
+from btcai.market.rules import FREE_RULES, make_rules
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS, Action, MarketData, Span
 
 NAMES = ("optimistic", "base", "pessimistic")
@@ -38,7 +41,8 @@ def _run(
     names: tuple[str, ...] = NAMES,
 ) -> list[BacktestResult]:
     costs: list[CostConfig] = [config.market.severities[name] for name in names]  # type: ignore[index]
-    return backtest(policy, market, span, bucket, costs, config.risk, config.sizing, 100_000.0)
+    rules = [make_rules(bucket, config.market, config.risk, cost) for cost in costs]
+    return backtest(policy, market, span, bucket, rules, config.sizing, 100_000.0)
 
 
 @pytest.mark.parametrize("first_close_bar", [700, 701, 713])
@@ -98,9 +102,9 @@ def test_backtest_equals_a_loop_of_the_markets_own_decision_steps(
     decisions = results[0].decisions
     encoded = encode_decisions(policy, market, decisions)
     size, allowed = sizes(policy, bucket, config.sizing, encoded, market.sigma[decisions])
-    bars, terms, seen = bar_arrays(market), np.zeros(5), np.zeros(len(ACCOUNT_FEATURES), np.float32)
+    bars, terms, seen = bar_arrays(market), np.zeros(len(TERMS)), np.zeros(len(ACCOUNT_FEATURES), np.float32)
     for result, name in zip(results, NAMES, strict=True):
-        rules = make_rules(bucket, config.market.severities[name], config.risk)  # type: ignore[index]
+        rules = make_rules(bucket, config.market, config.risk, config.market.severities[name])  # type: ignore[index]
         accounts, lots = new_accounts(1, bucket.max_lots, 100_000.0)
         account, own = accounts[0], lots[0]
         for d, t in enumerate(decisions.tolist()):
@@ -141,7 +145,7 @@ def test_one_lot_bought_and_sold_by_hand(config: Config) -> None:
     market = make_market(160)
     flat = np.full(160, 100.0)
     market = replace(market, bars=replace(market.bars, open=flat, high=flat, low=flat, close=flat), mark=flat)
-    costs = CostConfig(fee_bps=10, half_spread_bps=1, impact_coef=0, max_volume_share=1)
+    rules = FREE_RULES._replace(taker_fee_frac=1e-3, half_spread_frac=1e-4, max_lots=1, compound=True)
 
     class BuyThenSell(FakePolicy):
         def probabilities(self, latent: np.ndarray, account: np.ndarray) -> np.ndarray:
@@ -149,7 +153,7 @@ def test_one_lot_bought_and_sold_by_hand(config: Config) -> None:
             return np.eye(4, dtype=np.float32)[chosen]
 
     bucket = _bucket(config, stop_loss_frac=0.0).model_copy(update={"max_lots": 1})
-    (result,) = backtest(BuyThenSell(), market, Span(143, 146), bucket, [costs], config.risk, config.sizing, 1_000.0)
+    (result,) = backtest(BuyThenSell(), market, Span(143, 146), bucket, [rules], config.sizing, 1_000.0)
     assert result.actions.tolist() == [Action.BUY, Action.CLOSE_ALL]
     assert result.equity_usdt[0] == 1_000.0
     (trade,) = result.trades.itertuples()
@@ -200,9 +204,10 @@ def test_an_oracle_of_the_next_bar_makes_money_and_its_opposite_loses(config: Co
 
     leaked = replace(market, features=np.stack([ahead, market.features[:, 1], market.features[:, 2]], axis=1))
     bucket = _bucket(config, stop_loss_frac=0.0).model_copy(update={"max_lots": 1})
-    costs = [config.market.severities["optimistic"].model_copy(update={"fee_bps": 0.0})]
+    costs = config.market.severities["optimistic"].model_copy(update={"taker_fee_bps": 0.0})
+    rules = [make_rules(bucket, config.market, config.risk, costs)]
     for policy, wins in ((Oracle(), True), (Opposite(), False)):
-        (result,) = backtest(policy, leaked, span, bucket, costs, config.risk, config.sizing, 1e5)
+        (result,) = backtest(policy, leaked, span, bucket, rules, config.sizing, 1e5)
         assert (result.equity_usdt[-1] > 1e5) == wins
 
 

@@ -8,7 +8,6 @@ from evaluation_fakes import make_market
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btcai.config import CostConfig
 from btcai.evaluation.baselines import (
     BASELINES,
     buy_and_hold_targets,
@@ -18,11 +17,12 @@ from btcai.evaluation.baselines import (
     volatility_targets,
 )
 from btcai.evaluation.metrics import DAY_NS
+from btcai.market.rules import FREE_RULES
 from btcai.schema import BARS_PER_DAY, MarketData, Span
 
-FREE = CostConfig(fee_bps=0, half_spread_bps=0, impact_coef=0, max_volume_share=1)
-SIMPLE = CostConfig(fee_bps=10, half_spread_bps=1, impact_coef=0, max_volume_share=1)
-HARSH = CostConfig(fee_bps=10, half_spread_bps=1, impact_coef=1, max_volume_share=0.1)
+FREE = FREE_RULES
+SIMPLE = FREE_RULES._replace(taker_fee_frac=1e-3, half_spread_frac=1e-4)
+HARSH = SIMPLE._replace(impact_coef=1.0, max_volume_share=0.1)
 DAILY = 100 * BARS_PER_DAY
 
 
@@ -68,7 +68,7 @@ def test_impact_by_hand_uses_the_volatility_known_before_the_fill() -> None:
     market = _with_marks(make_market(4), np.full(4, 100.0))
     volumes = replace(market.bars, volume=np.full(4, 100.0))
     market = replace(market, bars=volumes, sigma=np.array([0.02, 0.03, 0.5, 0.5]))
-    costs = CostConfig(fee_bps=0, half_spread_bps=0, impact_coef=1, max_volume_share=1)
+    costs = FREE_RULES._replace(impact_coef=1.0)
     result = run_targets(np.array([0.1, 0.0, np.nan, np.nan]), market, Span(0, 4), costs, 1_000.0)
     (trade,) = result.trades.itertuples()
     assert trade.btc == pytest.approx(1.0)
@@ -90,7 +90,7 @@ def test_two_purchases_are_sold_first_in_first_out() -> None:
 def test_an_order_larger_than_the_volume_goes_on_in_the_next_bars() -> None:
     market = _with_marks(make_market(8), np.full(8, 100.0))
     market = replace(market, bars=replace(market.bars, volume=np.full(8, 20.0)))
-    costs = CostConfig(fee_bps=0, half_spread_bps=0, impact_coef=0, max_volume_share=0.1)
+    costs = FREE_RULES._replace(max_volume_share=0.1)
     result = run_targets(np.array([1.0] + [np.nan] * 7), market, Span(0, 8), costs, 500.0)
     assert result.position_frac == pytest.approx([0.0, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0])
 

@@ -12,8 +12,9 @@ from learning_tasks import settings
 
 from btcai.data.store import to_grid
 from btcai.errors import DataError
-from btcai.evaluation.backtest import backtest_rules, encode_decisions
-from btcai.features.pipeline import WARMUP_BARS, build_market
+from btcai.evaluation.backtest import backtest, encode_decisions
+from btcai.features.pipeline import build_market
+from btcai.features.table import WARMUP_BARS
 from btcai.holdings import account_rows
 from btcai.inference import PolicyBundle, decide, load_bundle, sizes
 from btcai.market.account import (
@@ -32,9 +33,12 @@ from btcai.market.account import (
     START_EQUITY,
     drawdown_frac,
     new_accounts,
+    open_lots,
 )
-from btcai.market.kernel import Rules, bar_arrays, make_rules, observe, place, step_bar
+from btcai.market.bars import bar_arrays
+from btcai.market.kernel import observe, place, step_bar
 from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT
+from btcai.market.rules import FREE_RULES, Rules, make_rules
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, Action, Decision, Float32Array, FloatArray, Span
 from btcai.summary import bar_age, decision_view
 
@@ -45,6 +49,7 @@ MARK = float(market().mark[-1])
 LOT = {"btc": 0.1, "entry_price": 30_000.0}
 WORTH = 1e5 + 0.1 * MARK
 HALTED = "drawdown halt: close all"
+ONE_LOT = FREE_RULES._replace(max_lots=1)
 
 
 @pytest.fixture(scope="module")
@@ -92,29 +97,47 @@ def decided(bundle: PolicyBundle, **account: Any) -> Decision:
 )
 def test_an_account_that_cannot_be_is_refused_by_name(account: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        account_rows(account, max_lots=2, mark=30_000.0)
+        account_rows(account, FREE_RULES._replace(max_lots=2), mark=30_000.0)
 
 
 def test_a_described_account_is_valued_at_the_mark() -> None:
     lots = [{"btc": 0.5, "entry_price": 20_000.0}, {"btc": 0.25, "entry_price": 40_000}]
     described = {"cash_usdt": 1000, "lots": lots, "equity_start_usdt": 20_000, "peak_equity_usdt": 50_000.0}
-    row, lot_rows = account_rows(described, max_lots=3, mark=30_000.0)
+    row, lot_rows = account_rows(described, FREE_RULES._replace(max_lots=3), mark=30_000.0)
     assert row[[CASH, N_LOTS]].tolist() == [1000.0, 2.0]
     assert row[EQUITY] == 1000 + 0.75 * 30_000
     assert row[[START_EQUITY, PEAK_EQUITY]].tolist() == [20_000.0, 50_000.0]
     assert lot_rows[:, LOT_COST_USDT].tolist() == [10_000.0, 10_000.0, 0.0]
-    assert account_rows({"cash_usdt": 7, "peak_equity_usdt": 3}, 1, 1.0)[0][PEAK_EQUITY] == 7.0  # a peak is never below
+    assert (
+        account_rows({"cash_usdt": 7, "peak_equity_usdt": 3}, ONE_LOT, 1.0)[0][PEAK_EQUITY] == 7.0
+    )  # a peak is never below
 
 
 def test_a_described_account_fills_the_kernels_row() -> None:
     described = {"cash_usdt": 7, "day_start_equity_usdt": 8.5, "decisions_since_trade": 4, "order_pending": True}
-    row, _ = account_rows(described | {"cool_down_bars": 12}, 1, 1.0)
+    row, _ = account_rows(described | {"cool_down_bars": 12}, ONE_LOT, 1.0)
     assert row[[DAY_START_EQUITY, SINCE_TRADE, COOL_DOWN]].tolist() == [8.5, 4.0, 12.0]
     assert row[HALT] == DAILY_HALT
     assert row[PENDING] != Action.HOLD
-    assert account_rows({"cash_usdt": 7, "cool_down_bars": 1, "halt": "drawdown"}, 1, 1.0)[0][HALT] == DRAWDOWN_HALT
-    plain = account_rows({"cash_usdt": 7}, 1, 1.0)[0]
+    assert (
+        account_rows({"cash_usdt": 7, "cool_down_bars": 1, "halt": "drawdown"}, ONE_LOT, 1.0)[0][HALT] == DRAWDOWN_HALT
+    )
+    plain = account_rows({"cash_usdt": 7}, ONE_LOT, 1.0)[0]
     assert plain[[DAY_START_EQUITY, SINCE_TRADE, COOL_DOWN, HALT, PENDING]].tolist() == [7.0, 0.0, 0.0, NO_HALT, 0.0]
+
+
+def test_short_lots_are_described_where_the_market_allows_them() -> None:
+    # sold 0.5 BTC at 20,000: cash 1,000 + 10,000; bought back at 15,000 it is worth 11,000 - 7,500
+    shorts = FREE_RULES._replace(perpetual=True, allow_short=True)
+    described = {"cash_usdt": 11_000, "lots": [{"btc": -0.5, "entry_price": 20_000.0}]}
+    row, lot_rows = account_rows(described, shorts, mark=15_000.0)
+    assert row[EQUITY] == 3_500.0
+    assert lot_rows[0, LOT_COST_USDT] == 10_000.0
+    with pytest.raises(DataError, match=r"lots\[0\].btc must be"):
+        account_rows(described, FREE_RULES, mark=15_000.0)
+    mixed = described | {"lots": [*described["lots"], {"btc": 0.1, "entry_price": 20_000.0}]}
+    with pytest.raises(DataError, match="all long or all short"):
+        account_rows(mixed, shorts, mark=15_000.0)
 
 
 def test_a_drawdown_past_the_limit_closes_all_whatever_the_policy_says(buying: PolicyBundle) -> None:
@@ -190,7 +213,7 @@ def described(row: FloatArray, lots: FloatArray, rules: Rules) -> dict[str, Any]
     """The kernel's row as someone would keep it in a file, who learns of a halt from the decision that it trips at."""
     account = {
         "cash_usdt": row[CASH],
-        "lots": [{"btc": lot[LOT_BTC], "entry_price": lot[LOT_ENTRY_PRICE]} for lot in lots[: int(row[N_LOTS])]],
+        "lots": [{"btc": lot[LOT_BTC], "entry_price": lot[LOT_ENTRY_PRICE]} for lot in open_lots(row, lots)],
         "equity_start_usdt": row[START_EQUITY],
         "peak_equity_usdt": row[PEAK_EQUITY],
         "day_start_equity_usdt": row[DAY_START_EQUITY],
@@ -207,13 +230,13 @@ def described(row: FloatArray, lots: FloatArray, rules: Rules) -> dict[str, Any]
 
 
 def test_deciding_from_a_file_is_the_backtest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = strict(make_rules(SCALPING, CONFIG.market.costs, CONFIG.risk))
+    rules = strict(make_rules(SCALPING, CONFIG.market, CONFIG.risk))
     sizing = CONFIG.sizing.model_copy(update={"target_volatility": 5.0, "max_uncertainty": 1.5})
     changes = {"rules": rules._asdict(), "sizing": sizing.model_dump(mode="json")}
     bundle = load_bundle(loud_bundle(tmp_path, seed=1, **changes))
     data = build_market(to_grid(gapped()))
     span = Span(3_200, 3_501)
-    [tested] = backtest_rules(bundle, data, span, SCALPING, [rules], sizing, 1e5)
+    [tested] = backtest(bundle, data, span, SCALPING, [rules], sizing, 1e5)
     assert len(tested.decisions) == 300
 
     encoded = encode_decisions(bundle, data, tested.decisions)
@@ -233,7 +256,7 @@ def test_deciding_from_a_file_is_the_backtest(tmp_path: Path, monkeypatch: pytes
         account, before = described(row, lots, rules), (row[HALT], row[N_LOTS] > 0, row[PENDING] != Action.HOLD)
         observed = np.empty(len(ACCOUNT_FEATURES), np.float32)
         observe(row, lots, bars, t, rules, observed)
-        place(row, lots, int(tested.actions[d]), float(size_frac[d]), bool(allowed[d]), rules)
+        place(row, int(tested.actions[d]), float(size_frac[d]), bool(allowed[d]), rules)
         standing = Action(int(row[PENDING]))
         closing = before[0] == DRAWDOWN_HALT and before[1]
         expected = standing if closing or not before[2] else Action.HOLD

@@ -13,7 +13,7 @@ from learning_tasks import settings
 
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
-from btcai.features.pipeline import WARMUP_BARS
+from btcai.features.table import WARMUP_BARS
 from btcai.inference import MANIFEST, decide, load_bundle
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
 

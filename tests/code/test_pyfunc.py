@@ -18,7 +18,7 @@ from btcai import packaging
 from btcai.data.sources import read_bars
 from btcai.data.store import to_grid
 from btcai.errors import DataError
-from btcai.features.pipeline import WARMUP_BARS
+from btcai.features.table import WARMUP_BARS
 from btcai.inference import decide, load_bundle
 from btcai.pyfunc import DecisionModel, decision_row, forecast_names
 from btcai.schema import TOKENS, Bars

@@ -11,7 +11,8 @@ from btcai.config import Config, load_config
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.reliability import expected_shares, outcomes, pinball, reliability, sigma_of
 from btcai.evaluation.result import BacktestResult
-from btcai.market.kernel import bar_arrays, make_rules
+from btcai.market.bars import bar_arrays
+from btcai.market.rules import make_rules
 from btcai.paths import PARAMS
 from btcai.schema import QUANTILE_LEVELS, MarketData, Span
 
@@ -28,9 +29,9 @@ def config() -> Config:
 
 def walked(config: Config, market: MarketData, *, spread: float = 1.0) -> BacktestResult:
     """A backtest whose policy predicts normal quantiles `spread` times as wide as the walk's own."""
-    costs = [config.market.costs]
     bucket = config.buckets["scalping"]
-    (result,) = backtest(FakePolicy(), market, TEST, bucket, costs, config.risk, config.sizing, 1e5)
+    rules = [make_rules(bucket, config.market, config.risk)]
+    (result,) = backtest(FakePolicy(), market, TEST, bucket, rules, config.sizing, 1e5)
     assert result.encoded is not None
     scale = sigma_of(market, result.decisions, np.asarray(HORIZONS))
     quantiles = (spread * scale[..., None] * NORMAL).astype(np.float32)
@@ -43,7 +44,7 @@ def test_outcomes_are_the_targets_that_training_learns(config: Config) -> None:
     task = Task(
         features=market.features,
         bars=bar_arrays(market),
-        rules=make_rules(bucket, config.market.costs, config.risk),
+        rules=make_rules(bucket, config.market, config.risk),
         bucket=bucket,
         train=span,
         valid=span,

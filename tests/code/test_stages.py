@@ -17,11 +17,11 @@ from btcai.errors import ArtifactError, ConfigError, DataError
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"environment", "errors", "files", "logs", "paths", "stages", "usage"}
+EXEMPT = {"compiled", "environment", "errors", "files", "logs", "paths", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
-AT_HAND_OVER = {"inference", "features.pipeline"}
+AT_HAND_OVER = {"inference", "features.pipeline", "features.table"}
 """Training imports names of them; what they compute it meets as artifacts/features, or never."""
 EXEMPT_IN = {"train": AT_HAND_OVER, "consolidate": AT_HAND_OVER}
 
@@ -177,7 +177,7 @@ def changed(**values: object) -> Config:
         ({"ppo__clip": 0.3}, True),
         ({"buckets__short__max_lots": 3}, True),
         ({"market__severity": "base"}, False),
-        ({"market__severities__pessimistic__fee_bps": 11.0}, False),
+        ({"market__severities__pessimistic__taker_fee_bps": 11.0}, False),
         ({"splits__test_folds": 5}, False),
         ({"splits__embargo_bars": 289}, False),
         ({"risk__cool_down_bars": 12}, False),

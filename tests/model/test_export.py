@@ -13,8 +13,8 @@ from export_fakes import VERSIONS, export_to, exported, loud_network, market, sc
 from learning_tasks import settings
 
 from btcai.errors import ArtifactError
-from btcai.features.pipeline import FEATURE_NAMES, WARMUP_BARS
 from btcai.features.scaling import Scaler
+from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.inference import GRAPHS, MANIFEST, file_sha256, load_bundle, session
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, BUCKETS, TOKENS

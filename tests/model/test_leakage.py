@@ -19,7 +19,7 @@ from btcai.features.pipeline import build_market
 from btcai.features.scaling import fit_scaler
 from btcai.inference import Encoded, Policy, load_bundle
 from btcai.market.env import TradingEnv
-from btcai.market.kernel import make_rules
+from btcai.market.rules import make_rules
 from btcai.schema import BUCKETS, TOKENS, Float32Array, FloatArray, MarketData, Span
 from btcai.training.checkpoint import TorchPolicy
 from btcai.training.play import collect
@@ -51,8 +51,8 @@ def chain(bucket_name: str, cut: int | None) -> tuple[MarketData, Encoded, Backt
             CONFIG.buckets[bucket_name],
         )
         encoded = encode_decisions(policy, data, decisions_with_history(policy, data, SPAN))
-        costs = [CONFIG.market.costs]
-        (result,) = backtest(policy, data, SPAN, bucket, costs, CONFIG.risk, CONFIG.sizing, CONFIG.market.equity_usdt)
+        rules = [make_rules(bucket, CONFIG.market, CONFIG.risk)]
+        (result,) = backtest(policy, data, SPAN, bucket, rules, CONFIG.sizing, CONFIG.market.equity_usdt)
         CHAINS[bucket_name, cut] = data, encoded, result
     return CHAINS[bucket_name, cut]
 
@@ -104,7 +104,7 @@ def test_a_scaler_fitted_before_the_cut_knows_nothing_after_it(cut: int) -> None
 @pytest.mark.parametrize("bucket_name", ["scalping", "medium"])
 def test_observations_and_rewards_of_the_environment_end_at_the_cut(bucket_name: str, cut: int) -> None:
     bucket = CONFIG.buckets[bucket_name]
-    rules = make_rules(bucket, CONFIG.market.costs, CONFIG.risk)
+    rules = make_rules(bucket, CONFIG.market, CONFIG.risk)
     fitted = fit_scaler(market().features, Span(TRAIN.first, 4300))
     walks = []
     for data in (market(), build_market(to_grid(overwritten(cut)))):

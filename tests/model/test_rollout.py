@@ -101,7 +101,7 @@ def test_a_ruined_account_begins_again() -> None:
     task = small_task(n_bars=1000)
     crash = task.bars.mark.copy()
     crash[500:] /= 50
-    bars = task.bars._replace(open=crash.copy(), high=crash.copy(), low=crash.copy(), close=crash.copy(), mark=crash)
+    bars = task.bars._replace(open=crash.copy(), high=crash.copy(), low=crash.copy(), mark=crash)
     task = replace(task, bars=bars, rules=task.rules._replace(compound=True))
     model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
     with torch.no_grad():

@@ -1,0 +1,53 @@
+"""What the kernel reads of a market: plain columns over the grid, packed so that one bar is one cache line."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btcai.compiled import LINE, cache_lines
+from btcai.schema import BAR_NS, BARS_PER_DAY, BoolArray, FloatArray, IntArray, MarketData
+
+FUNDING_HOURS = 8
+"""Perpetual swaps settle at 00:00, 08:00 and 16:00 UTC."""
+
+_FUNDING_NS = FUNDING_HOURS * 3_600 * 1_000_000_000
+_COLUMNS = ("open", "high", "low", "volume", "mark", "sigma", "funding")
+
+
+class BarArrays(NamedTuple):
+    """Columns (T,), float64 but for int32 day and bool present: prices and mark in USDT, volume in BTC.
+
+    funding: what a long pays at the bar's close as a share of its value, 0 where none is due, nan where it is due and
+    unknown. day: UTC day number in which the bar opens.
+    """
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    volume: FloatArray
+    mark: FloatArray
+    sigma: FloatArray
+    funding: FloatArray
+    day: NDArray[np.int32]
+    present: BoolArray
+
+
+def bar_arrays(data: MarketData) -> BarArrays:
+    """Copies of the market's bars in memory."""
+    bars = data.bars
+    packed = cache_lines(len(data) * LINE).reshape(len(data), LINE)
+    column = {name: packed[:, index] for index, name in enumerate(_COLUMNS)}
+    for name in ("open", "high", "low", "volume"):
+        column[name][:] = getattr(bars, name)
+    column["mark"][:], column["sigma"][:] = data.mark, data.sigma
+    column["funding"][:] = _due(bars.close_ts_ns) if data.funding is None else data.funding
+    day, present = packed.view(np.int32)[:, 2 * LINE - 2], packed.view(np.bool_)[:, 8 * LINE - 4]
+    day[:] = (np.asarray(bars.close_ts_ns) - BAR_NS) // (BAR_NS * BARS_PER_DAY)
+    present[:] = bars.present
+    return BarArrays(**column, day=day, present=present)
+
+
+def _due(close_ts_ns: IntArray) -> FloatArray:
+    """Funding of a market whose rates nobody recorded: due at every settlement and unknown, for missing is not zero."""
+    return np.where(np.asarray(close_ts_ns) % _FUNDING_NS == 0, np.nan, 0.0)
