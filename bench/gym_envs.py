@@ -8,11 +8,11 @@ from bench.line import Line
 from bench.peers import WINDOWED, Peers
 from bench.stopwatch import Run, Stopwatch
 from btcai.config import Config
+from btcai.envs.scenario import Scenario
+from btcai.envs.trading_env import TradingEnv
+from btcai.envs.vector_env import TradingVectorEnv
 from btcai.features.scaling import fit_scaler
-from btcai.market.env import TradingEnv
 from btcai.market.rules import make_rules
-from btcai.market.scenario import Scenario
-from btcai.market.vector_env import TradingVectorEnv
 from btcai.schema import Action, MarketData, Span
 
 EPISODE_DECISIONS = 2000

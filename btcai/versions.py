@@ -21,7 +21,6 @@ NO_PART_IN_JUDGING = frozenset(
         "evaluation/record.py",
         "evaluation/reliability.py",
         "evaluation/report.py",
-        "market/env.py",
     }
 )
 """Files of JUDGING_CODE that no score passes through: another colour in a figure must not make scores incomparable."""

@@ -68,7 +68,7 @@ def observe(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, rule
         mean_return = side * (total / n_lots - 1.0) / sigma_patch
         oldest_return = side * (mark / lots[lot_row(account, lots, 0), LOT_ENTRY_PRICE] - 1.0) / sigma_patch
     gain = account[EQUITY] / account[START_EQUITY]
-    out[0] = free_usdt(account) / account[EQUITY]
+    out[0] = free_usdt(account) / account[EQUITY] if account[EQUITY] > 0.0 else 0.0
     out[1] = side * n_lots / rules.max_lots
     out[2] = min(max(mean_return, -_OBSERVED_SIGMAS), _OBSERVED_SIGMAS)
     out[3] = min(max(oldest_return, -_OBSERVED_SIGMAS), _OBSERVED_SIGMAS)

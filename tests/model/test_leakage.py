@@ -13,12 +13,13 @@ from learning_tasks import settings
 
 from btcai.agent.task import Task, sample_stretches
 from btcai.data.store import to_grid
+from btcai.envs.scenario import Scenario
+from btcai.envs.trading_env import TradingEnv
 from btcai.evaluation.backtest import backtest, decisions_with_history, encode_decisions
 from btcai.evaluation.result import BacktestResult
 from btcai.features.pipeline import build_market
 from btcai.features.scaling import fit_scaler
 from btcai.inference import Encoded, Policy, load_bundle
-from btcai.market.env import TradingEnv
 from btcai.market.rules import make_rules
 from btcai.schema import BUCKETS, TOKENS, Float32Array, FloatArray, MarketData, Span
 from btcai.training.checkpoint import TorchPolicy
@@ -108,7 +109,7 @@ def test_observations_and_rewards_of_the_environment_end_at_the_cut(bucket_name:
     fitted = fit_scaler(market().features, Span(TRAIN.first, 4300))
     walks = []
     for data in (market(), build_market(to_grid(overwritten(cut)))):
-        env = TradingEnv(data, Span(2016, N_BARS), bucket, rules, fitted)
+        env = TradingEnv(Scenario(data, Span(2016, N_BARS), rules, fitted))
         steps = min(40, (cut - 2016) // bucket.patch_bars - TOKENS)
         # the last of these steps ends exactly at the cut
         observation, info = env.reset(options={"start_bar": cut - steps * bucket.patch_bars})
@@ -180,7 +181,6 @@ def poisoned(task: Task, span: Span, value: float) -> Task:
         open=spoil(old.open),
         high=spoil(old.high),
         low=spoil(old.low),
-        close=spoil(old.close),
         volume=spoil(old.volume),
         mark=spoil(old.mark),
         sigma=spoil(old.sigma),

@@ -8,10 +8,10 @@ import pytest
 from market_world import make_market
 
 from btcai.config import load_config
+from btcai.envs.scenario import Scenario
+from btcai.envs.trading_env import TradingEnv
 from btcai.features.scaling import fit_scaler
-from btcai.market.env import TradingEnv
 from btcai.market.rules import make_rules
-from btcai.market.scenario import Scenario
 from btcai.schema import Span
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,225 @@
+"""What the accounts of an environment share: a span of a market, a bucket's rules, sizes, and where episodes begin."""
+
+from typing import Any, Self
+
+import numpy as np
+from gymnasium import spaces
+from numpy.lib.stride_tricks import sliding_window_view
+
+from btcai.config import Config
+from btcai.errors import ConfigError, DataError
+from btcai.features.scaling import CLIP, Scaler, fit_scaler
+from btcai.features.splits import make_splits
+from btcai.market.account import CASH, COSTS_PAID, EQUITY, FUNDING_PAID, N_LOTS, TRANSFERRED
+from btcai.market.bars import bar_arrays
+from btcai.market.rules import Rules, make_rules
+from btcai.schema import TOKENS, Action, BoolArray, Float32Array, FloatArray, IntArray, MarketData, Span
+
+ACCOUNT_LOW = np.array([-5, -1, -5, -5, 0, -1, 0, 0, 0], np.float32)
+ACCOUNT_HIGH = np.array([1, 1, 5, 5, 1, 1, 5, 1, 1], np.float32)
+"""Bounds of schema.ACCOUNT_FEATURES."""
+
+_SEEDS = 2**32
+
+
+class Scenario:
+    """One bucket's rules on one span of a market; any number of environments share its arrays.
+
+    Arguments
+    - data: the market (features/pipeline.build_market). Decisions, fills and lookbacks all lie inside `span`.
+    - rules: market/rules.make_rules, or FREE_RULES._replace(...). A decision is taken every `rules.patch_bars` bars and
+      sees `lookback_bars` = 144 patches.
+    - scaler: of the features, fitted on the span that is trained on (features/scaling.fit_scaler).
+    - episode_decisions: length of an episode, to the span's end when None.
+    - equity_usdt: cash at the start of an episode.
+    - size_frac: share of the equity that a lot takes, one number or (T,), one per bar of the data; an equal share of
+      the exposure cap per lot when None.
+    - entry_allowed: (T,) bool, the bars at whose close a lot may be ordered; all when None.
+
+    Raises DataError or ConfigError, in one line, where these do not fit together.
+    """
+
+    def __init__(
+        self,
+        data: MarketData,
+        span: Span,
+        rules: Rules,
+        scaler: Scaler,
+        *,
+        episode_decisions: int | None = None,
+        equity_usdt: float = 100_000.0,
+        size_frac: float | FloatArray | None = None,
+        entry_allowed: BoolArray | None = None,
+    ) -> None:
+        _check_rules(rules)
+        if not equity_usdt > 0 or not np.isfinite(equity_usdt):
+            raise ConfigError(f"equity_usdt must be a positive number, was {equity_usdt}; give the account some cash")
+        self.rules = rules
+        self.equity_usdt = float(equity_usdt)
+        self.episode_decisions = episode_decisions
+        self.lookback_bars = TOKENS * rules.patch_bars
+        self.span = span
+        self.first_bar = span.first + self.lookback_bars - 1
+        """Of the first decision whose lookback lies in the span."""
+        self.last_bar = span.stop - 1 - rules.patch_bars
+        """Of the last decision whose period lies in the span."""
+        self._check_span(data)
+        self.last_start_bar = self.last_bar - ((episode_decisions or 1) - 1) * rules.patch_bars
+        self.bars = bar_arrays(data)
+        self.close_ts_ns = data.bars.close_ts_ns
+        self.size_frac = self._per_bar(rules.max_exposure_frac / rules.max_lots if size_frac is None else size_frac)
+        self.entry_allowed = self._allowed(entry_allowed)
+        self._windows = self._scaled_windows(data, scaler)
+        self.observation_space = spaces.Dict(
+            {
+                "market": spaces.Box(-CLIP, CLIP, self._windows.shape[1:], np.float32),
+                "account": spaces.Box(ACCOUNT_LOW, ACCOUNT_HIGH, dtype=np.float32),
+            }
+        )
+        self.action_space = spaces.Discrete(len(Action))
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        bucket: str,
+        data: MarketData,
+        span: Span | None = None,
+        *,
+        episode_decisions: int | None = None,
+    ) -> Self:
+        """As params.yaml says: the bucket's rules, the market's costs and equity; on the training span when None.
+
+        The scaler is always fitted on the training span: what comes after it stays unseen.
+        """
+        if bucket not in config.buckets:
+            raise ConfigError(f"bucket must be one of {', '.join(config.buckets)}, was {bucket}; see params.yaml")
+        train = make_splits(len(data), config.splits, config.purge_bars, data.warmup_bars).train
+        return cls(
+            data,
+            train if span is None else span,
+            make_rules(config.buckets[bucket], config.market, config.risk),
+            fit_scaler(data.features, train),
+            episode_decisions=episode_decisions,
+            equity_usdt=config.market.equity_usdt,
+        )
+
+    def start(self, rng: np.random.Generator, options: dict[str, Any] | None) -> tuple[int, int]:
+        """(bar of the first decision, seed of the account's random transfers), two draws of the episode's generator."""
+        latest = self.first_bar if self.episode_decisions is None else self.last_start_bar
+        bar, seed = int(rng.integers(self.first_bar, latest + 1)), int(rng.integers(_SEEDS))
+        if options is None or "start_bar" not in options:
+            return bar, seed
+        chosen = int(options["start_bar"])
+        if not self.first_bar <= chosen <= self.last_bar:
+            raise DataError(f"start_bar must be {self.first_bar} .. {self.last_bar}, was {chosen}; choose one of these")
+        return chosen, seed
+
+    def is_over(self, bar: IntArray, decisions: IntArray) -> BoolArray:
+        """(N,) whether the episode is truncated before a decision at `bar` (N,), after `decisions` (N,) of them."""
+        over: BoolArray = (bar > self.last_bar) | (decisions == (self.episode_decisions or -1))
+        return over
+
+    def market_windows(self, bar: IntArray) -> Float32Array:
+        """Scaled features up to the close of each bar (N,): (N, lookback_bars, F), one gather into fresh memory."""
+        return self._windows[bar - self.first_bar]
+
+    def _check_span(self, data: MarketData) -> None:
+        span, episode_decisions = self.span, self.episode_decisions
+        if not 0 <= span.first < span.stop <= len(data):
+            raise DataError(f"a span must lie in the data's {len(data)} bars, was {span.first} .. {span.stop - 1}")
+        if episode_decisions is not None and episode_decisions < 1:
+            raise ConfigError(f"episode_decisions must be >= 1, was {episode_decisions}; or None for the whole span")
+        needed = self.lookback_bars + (episode_decisions or 1) * self.rules.patch_bars
+        if len(span) < needed:
+            raise DataError(
+                f"an episode of {episode_decisions or 1} decisions needs {needed} bars (a lookback of "
+                f"{self.lookback_bars}, then {self.rules.patch_bars} each), the span has {len(span)}; "
+                "use a longer span or import more history"
+            )
+        window = slice(span.first, span.stop)
+        for name, values in (("mark", data.mark[window]), ("sigma", data.sigma[window])):
+            if len(bad := np.flatnonzero(~(np.isfinite(values) & (values > 0)))):
+                raise DataError(
+                    f"{name} must be positive throughout the span, was {values[bad[0]]} at bar {span.first + bad[0]}; "
+                    "begin the span after the warm-up and the first present bar"
+                )
+
+    def _per_bar(self, size_frac: float | FloatArray) -> FloatArray:
+        sizes, n_bars = np.asarray(size_frac, dtype=np.float64), len(self.bars.open)
+        if sizes.shape not in ((), (n_bars,)):
+            raise DataError(f"size_frac must be one number or one per bar ({n_bars},), was of shape {sizes.shape}")
+        sizes = np.array(np.broadcast_to(sizes, n_bars))
+        decided = sizes[self.first_bar : self.last_bar + 1]
+        if len(bad := np.flatnonzero(~(np.isfinite(decided) & (decided >= 0)))):
+            raise DataError(
+                f"size_frac must be a share >= 0, was {decided[bad[0]]} at bar {self.first_bar + bad[0]}; "
+                "use 0 where no lot is to be opened"
+            )
+        return sizes
+
+    def _allowed(self, entry_allowed: BoolArray | None) -> BoolArray:
+        n_bars = len(self.bars.open)
+        if entry_allowed is None:
+            return np.ones(n_bars, np.bool_)
+        allowed = np.array(entry_allowed)
+        if allowed.shape != (n_bars,) or allowed.dtype != np.bool_:
+            raise DataError(
+                f"entry_allowed must be one bool per bar ({n_bars},), was {allowed.dtype} of shape {allowed.shape}"
+            )
+        return allowed
+
+    def _scaled_windows(self, data: MarketData, scaler: Scaler) -> Float32Array:
+        """A view (decision bars, lookback_bars, F) of the span's scaled rows, so that memory grows with the bars."""
+        rows = np.array(data.features[self.span.first : self.span.stop], dtype=np.float32)
+        if scaler.mean.shape != rows.shape[1:]:
+            raise DataError(
+                f"the scaler must have the data's {rows.shape[1]} features, has {len(scaler.mean)}; fit it on this data"
+            )
+        if not np.isfinite(rows).all():
+            bar, column = np.argwhere(~np.isfinite(rows))[0]
+            raise DataError(
+                f"features must be finite, {data.feature_names[column]} was {rows[bar, column]} at bar "
+                f"{self.span.first + bar}; write 0 where a bar is missing"
+            )
+        mask = rows[:, -1:].copy()
+        rows -= scaler.mean
+        rows /= scaler.std
+        np.clip(rows, -CLIP, CLIP, out=rows)
+        rows *= mask
+        return sliding_window_view(rows, self.lookback_bars, axis=0).transpose(0, 2, 1)
+
+
+def are_actions(actions: Any, shape: tuple[int, ...]) -> bool:
+    """Whether these are whole numbers of schema.Action, in this shape; the compiled kernel would not look."""
+    values = np.asarray(actions)
+    return values.dtype.kind in "iu" and values.shape == shape and bool(((values >= 0) & (values < len(Action))).all())
+
+
+def bounded(account: Float32Array) -> Float32Array:
+    """(..., A) what the kernel observed, inside the observation space: only ruin goes beyond it, or to 0 / 0."""
+    return np.fmin(np.fmax(account, ACCOUNT_LOW), ACCOUNT_HIGH)
+
+
+def account_info(bar: IntArray, accounts: FloatArray) -> dict[str, IntArray | FloatArray]:
+    """bar (N,), accounts (N, N_ACCOUNT) -> the columns (N,) that an environment tells of each account."""
+    equity = accounts[:, EQUITY]
+    value = equity - accounts[:, CASH]
+    return {
+        "bar": bar.copy(),
+        "equity_usdt": equity.copy(),
+        "costs_usdt": accounts[:, COSTS_PAID].copy(),
+        "funding_usdt": accounts[:, FUNDING_PAID].copy(),
+        "transferred_usdt": accounts[:, TRANSFERRED].copy(),
+        "n_lots": accounts[:, N_LOTS].astype(np.int64),
+        "exposure_frac": np.divide(value, equity, out=np.zeros(len(equity)), where=equity != 0),
+    }
+
+
+def _check_rules(rules: Rules) -> None:
+    """What the compiled kernel relies on, and what a rule would silently not do."""
+    for name in ("max_lots", "patch_bars"):
+        if getattr(rules, name) < 1:
+            raise ConfigError(f"rules.{name} must be >= 1, was {getattr(rules, name)}; see make_rules")
+    if rules.allow_short and not rules.perpetual:
+        raise ConfigError("rules.allow_short needs rules.perpetual: spot cannot be sold short; set both or neither")
