@@ -115,14 +115,18 @@ class Scenario:
             raise DataError(f"start_bar must be {self.first_bar} .. {self.last_bar}, was {chosen}; choose one of these")
         return chosen, seed
 
-    def is_over(self, bar: IntArray, decisions: IntArray) -> BoolArray:
-        """(N,) whether the episode is truncated before a decision at `bar` (N,), after `decisions` (N,) of them."""
-        over: BoolArray = (bar > self.last_bar) | (decisions == (self.episode_decisions or -1))
-        return over
+    def is_over(self, bar: Any, decisions: Any) -> Any:
+        """Whether the episode is truncated before a decision at `bar`, after so many: of one account, or (N,) of N."""
+        return (bar > self.last_bar) | (decisions == (self.episode_decisions or -1))
 
     def market_windows(self, bar: IntArray) -> Float32Array:
         """Scaled features up to the close of each bar (N,): (N, lookback_bars, F), one gather into fresh memory."""
         return self._windows[bar - self.first_bar]
+
+    def market_window(self, bar: int) -> Float32Array:
+        """The same (lookback_bars, F) of one bar."""
+        window: Float32Array = self._windows[bar - self.first_bar].copy()
+        return window
 
     def _check_span(self, data: MarketData) -> None:
         span, episode_decisions = self.span, self.episode_decisions
@@ -193,7 +197,9 @@ class Scenario:
 def are_actions(actions: Any, shape: tuple[int, ...]) -> bool:
     """Whether these are whole numbers of schema.Action, in this shape; the compiled kernel would not look."""
     values = np.asarray(actions)
-    return values.dtype.kind in "iu" and values.shape == shape and bool(((values >= 0) & (values < len(Action))).all())
+    if values.dtype.kind not in "iu" or values.shape != shape:
+        return False
+    return 0 <= int(values.min()) and int(values.max()) < len(Action)
 
 
 def bounded(account: Float32Array) -> Float32Array:
@@ -201,19 +207,22 @@ def bounded(account: Float32Array) -> Float32Array:
     return np.fmin(np.fmax(account, ACCOUNT_LOW), ACCOUNT_HIGH)
 
 
+INFO = {
+    "equity_usdt": EQUITY,
+    "costs_usdt": COSTS_PAID,
+    "funding_usdt": FUNDING_PAID,
+    "transferred_usdt": TRANSFERRED,
+    "n_lots": N_LOTS,
+}
+"""What an environment tells of an account, beside bar and exposure_frac: the account's columns by name."""
+
+
 def account_info(bar: IntArray, accounts: FloatArray) -> dict[str, IntArray | FloatArray]:
-    """bar (N,), accounts (N, N_ACCOUNT) -> the columns (N,) that an environment tells of each account."""
+    """bar (N,), accounts (N, N_ACCOUNT) -> the info of every account, (N,) each."""
     equity = accounts[:, EQUITY]
-    value = equity - accounts[:, CASH]
-    return {
-        "bar": bar.copy(),
-        "equity_usdt": equity.copy(),
-        "costs_usdt": accounts[:, COSTS_PAID].copy(),
-        "funding_usdt": accounts[:, FUNDING_PAID].copy(),
-        "transferred_usdt": accounts[:, TRANSFERRED].copy(),
-        "n_lots": accounts[:, N_LOTS].astype(np.int64),
-        "exposure_frac": np.divide(value, equity, out=np.zeros(len(equity)), where=equity != 0),
-    }
+    columns = {name: accounts[:, column].copy() for name, column in INFO.items()}
+    exposure = np.divide(equity - accounts[:, CASH], equity, out=np.zeros(len(equity)), where=equity != 0)
+    return {"bar": bar.copy(), **columns, "n_lots": columns["n_lots"].astype(np.int64), "exposure_frac": exposure}
 
 
 def _check_rules(rules: Rules) -> None:

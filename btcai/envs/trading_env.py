@@ -6,12 +6,12 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from btcai.envs.scenario import Scenario, account_info, are_actions, bounded
+from btcai.envs.scenario import INFO, Scenario, bounded
 from btcai.errors import ConfigError, DataError
-from btcai.market.account import new_accounts
+from btcai.market.account import CASH, EQUITY, new_accounts
 from btcai.market.kernel import decision_step, observe
 from btcai.market.reward import TERMS
-from btcai.schema import ACCOUNT_FEATURES, Action, IntArray
+from btcai.schema import ACCOUNT_FEATURES, Action
 
 if TYPE_CHECKING:
     from btcai.envs.recording import Walk
@@ -167,7 +167,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
         """Decide at the close of the current bar and walk one patch."""
         if not self._running:
             raise ResetNeeded("an episode must be begun before it is stepped; call reset()")
-        if not are_actions(action, ()):
+        if isinstance(action, bool) or not isinstance(action, int | np.integer) or not 0 <= action < len(Action):
             raise DataError(f"an action must be 0 .. {len(Action) - 1}, was {action}; see schema.Action")
         scenario, bar, terms = self.scenario, self._bar, np.zeros(len(TERMS))
         reward, terminated = decision_step(
@@ -183,7 +183,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
         )
         self._actions.append(int(action))
         self._bar += scenario.rules.patch_bars
-        truncated = bool(scenario.is_over(np.array(self._bar), np.array(len(self._actions))))
+        truncated = bool(scenario.is_over(self._bar, len(self._actions)))
         self._running = not (terminated or truncated)
         info = self._info() | {"reward_terms": dict(zip(TERMS, terms.tolist(), strict=True))}
         return self._observe(), float(reward), bool(terminated), truncated, info
@@ -206,8 +206,10 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
     def _observe(self) -> Observation:
         account = np.empty(len(ACCOUNT_FEATURES), np.float32)
         observe(self._account[0], self._lots[0], self.scenario.bars, self._bar, self.scenario.rules, account)
-        return {"market": self.scenario.market_windows(np.array([self._bar]))[0], "account": bounded(account)}
+        return {"market": self.scenario.market_window(self._bar), "account": bounded(account)}
 
     def _info(self) -> dict[str, Any]:
-        bar: IntArray = np.array([self._bar])
-        return {name: values.item() for name, values in account_info(bar, self._account).items()}
+        account = self._account[0].tolist()
+        equity, info = account[EQUITY], {name: account[column] for name, column in INFO.items()}
+        exposure = (equity - account[CASH]) / equity if equity != 0 else 0.0
+        return {"bar": self._bar, **info, "n_lots": int(info["n_lots"]), "exposure_frac": exposure}

@@ -11,11 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from market_world import FREE, Trader, make_market
 
 from btcai.config import load_config
+from btcai.envs import trading_env as env_module
 from btcai.envs.scenario import Scenario
 from btcai.envs.trading_env import TradingEnv
 from btcai.errors import ConfigError, DataError
 from btcai.features.scaling import Scaler, fit_scaler
-from btcai.market import env as env_module
 from btcai.market.reward import TERMS
 from btcai.market.rules import Rules
 from btcai.schema import Action, MarketData, Span
