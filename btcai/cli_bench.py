@@ -13,7 +13,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Timed repeats of each measurement; the median counts.")] = 5,
     table: Annotated[bool, typer.Option("--table", help="A table instead of JSON lines.")] = False,
 ) -> None:
-    """Measure this machine, beside references: one JSON object a line, kept in reports/bench/NAME.jsonl.
+    """Measure this machine, beside references: one JSON object a line, in the end kept in reports/bench/NAME.jsonl.
 
     Keys: name, value, unit, reference, reference_value, ratio, goal, met; then how it was measured. met is null where
     there is no goal, or no reference to hold it against. A missed goal is a result and no error. Leave the machine

@@ -1,10 +1,11 @@
 """The one way this package compiles: numba, cached on disk, without the GIL, IEEE arithmetic.
 
-numba keys its disk cache on the file of the function alone: after an edit of what it calls a cached caller would go on
-with the old code. So every function carries the stamp of the folders whose functions are called from others, and of its
-own, and any edit there recompiles.
+numba keys its disk cache on the file of the function alone: after an edit of what it calls, or of a constant that was
+compiled in, a cached caller would go on with the old code. So every function carries a checksum of its own folder, of
+those whose functions are called from others and of schema.py: any edit there recompiles, and a mere touch does not.
 """
 
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -80,18 +81,18 @@ def _compiled(function: Function, **options: bool) -> Function:
     jit: Any = numba.njit  # its stubs do not know every option
     dispatcher = jit(cache=True, nogil=True, error_model="numpy", **options)(function)
     if (store := getattr(dispatcher, "_cache", None)) is not None and hasattr(store, "_cache_file"):
-        source = Path(function.__code__.co_filename)
-        store._cache_file._source_stamp = (_folders_stamp(source.parent), _stamp([source]))
+        store._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
     return dispatcher  # type: ignore[no-any-return]
 
 
 @cache
-def _folders_stamp(own: Path) -> tuple[int, int]:
-    folders = {own, *(Path(__file__).with_name(name) for name in _CALLED)}
-    return _stamp([Path(__file__), *(source for folder in folders for source in folder.glob("*.py"))])
-
-
-def _stamp(sources: list[Path]) -> tuple[int, int]:
-    """(newest change in ns, total bytes) of some sources."""
-    stats = [source.stat() for source in sources]
-    return max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
+def _stamp(own: Path) -> tuple[int, int]:
+    """Of what may be compiled into a function of a file in the folder `own`: (checksum, bytes)."""
+    package = Path(__file__).parent
+    folders = {own, *(package / name for name in _CALLED)}
+    sources = [Path(__file__), package / "schema.py", *(source for folder in folders for source in folder.glob("*.py"))]
+    checksum = size = 0
+    for source in sorted(sources):
+        text = source.read_bytes()
+        checksum, size = zlib.crc32(text, checksum), size + len(text)
+    return checksum, size

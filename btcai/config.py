@@ -106,10 +106,20 @@ class TransfersConfig(_Section):
     """Deposits and withdrawals, never profit or loss: usdt every so many days (below 0 withdraws), and random ones."""
 
     every_days: int = Field(ge=0)
-    usdt: float
+    usdt: float = Field(allow_inf_nan=False)
     daily_probability: float = Field(ge=0, le=1)
     max_frac: float = Field(ge=0, le=1)
     """A random transfer is up to this share of the equity, in or out."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.every_days > 0) != (self.usdt != 0):
+            raise ValueError(f"every_days and usdt need each other, was {self.every_days} and {self.usdt}")
+        if (self.daily_probability > 0) != (self.max_frac > 0):
+            raise ValueError(
+                f"daily_probability and max_frac need each other, was {self.daily_probability} and {self.max_frac}"
+            )
+        return self
 
 
 class MarketConfig(_Section):
@@ -273,9 +283,14 @@ class Config(_Section):
     profiles: dict[ProfileName, ProfileConfig]
 
     @model_validator(mode="after")
-    def _names_match(self) -> Self:
+    def _sections_match(self) -> Self:
         if tuple(self.buckets) != BUCKETS:
             raise ValueError(f"buckets must be {', '.join(BUCKETS)} in this order, was {', '.join(self.buckets)}")
+        if self.market.perpetual.allow_short and self.sizing.strategy != "uncertainty_adjusted":
+            raise ValueError(
+                "market.perpetual.allow_short needs sizing.strategy uncertainty_adjusted, was "
+                f"{self.sizing.strategy}; the others size a lot by its chance to rise"
+            )
         if self.profile not in self.profiles:
             raise ValueError(f"profile must be one of {sorted(self.profiles)}, was {self.profile}")
         return self

@@ -60,6 +60,7 @@ def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: in
     cool_down_bars         how many bars a halt still lasts, 0 without one; 0
     halt                   "daily" or "drawdown": which halt that is; daily
     order_pending          whether an order still waits for its fill; false
+    A deposit or withdrawal of x at an equity E is no profit or loss: scale start, peak and day's start by (E + x) / E.
     mark is the bar's known price in USDT, day its UTC day number.
     """
     row, lots = account_rows(account, rules, mark)
@@ -78,7 +79,7 @@ def account_rows(account: dict[str, Any], rules: Rules, mark: float) -> tuple[Fl
         raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
     rows, lot_rows = new_accounts(1, rules.max_lots, 0.0)
     row, lot_row = rows[0], lot_rows[0]
-    row[CASH] = _amount(account, "cash_usdt", 0.0, least=0.0)
+    row[CASH] = _amount(account, "cash_usdt", 0.0, least=-_HUGE if rules.perpetual else 0.0)  # funding may be owed
     set_lots(row, lot_row, _fill_lots(account.get("lots", []), lot_row, rules.allow_short))
     equity = equity_usdt(row, mark)
     if equity <= 0.0:  # every share of the observation is of it

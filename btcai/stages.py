@@ -30,6 +30,7 @@ Stage = Callable[[Config, Path], None]
 MODEL_CODE = (
     "agent",
     "calibration.py",
+    "compiled.py",
     "config.py",
     "data",
     "features",

@@ -8,8 +8,8 @@ from pathlib import Path
 from btcai.config import Config
 
 PACKAGE = Path(__file__).parent
-JUDGING_CODE = ("evaluation", "market")
-"""Packages that turn decisions into a score."""
+JUDGING_CODE = ("compiled.py", "evaluation", "market")
+"""Files and packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(
     {
         "evaluation/curves.py",

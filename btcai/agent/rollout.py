@@ -86,6 +86,7 @@ def walk(
         uniform = np.zeros((s * agents, m - 1))
     else:
         uniform = rng.random((s * agents, m - 1))
+        account[:, SEED] = rng.integers(2**32, size=s * agents)
         randomise_accounts(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
     shape = (s * agents, m - 1)
     observation = np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32)
@@ -114,29 +115,34 @@ def randomise_accounts(
 ) -> None:
     """Give fresh accounts a past, so that training meets every account that long play leads to.
 
-    Half hold 1 .. max_lots open lots, entered around the mark as if up to ten patches ago; every one has a drawdown, a
-    gain or loss since its start, and a time since its last trade. Equity at the mark stays what it was.
+    Half hold 1 .. max_lots open lots (half of these short ones where that is allowed), entered around the mark as if up
+    to ten patches ago, neither stopped nor at their target; every one has a drawdown, a gain or loss since its start
+    and a time since its last trade. Equity at the mark stays what it was.
     """
-    n, max_lots = len(account), task.rules.max_lots
+    n, rules = len(account), task.rules
     mark, sigma = task.bars.mark[bar], task.bars.sigma[bar]
-    n_lots = np.where(rng.random(n) < 0.5, rng.integers(1, max_lots + 1, n), 0)
-    moved = rng.standard_normal((n, max_lots)) * (sigma * (10 * task.rules.patch_bars) ** 0.5)[:, None]
-    is_open = np.arange(max_lots) < n_lots[:, None]
-    share = np.minimum(size_frac, task.rules.max_exposure_frac / max_lots)
-    lots[..., LOT_BTC] = np.where(is_open, (share * account[:, EQUITY] / mark)[:, None], 0.0)
-    lots[..., LOT_ENTRY_PRICE] = np.where(is_open, mark[:, None] * np.exp(moved), 0.0)
+    share = np.minimum(size_frac, rules.max_exposure_frac / rules.max_lots)
+    n_lots = np.where((rng.random(n) < 0.5) & (share > 0), rng.integers(1, rules.max_lots + 1, n), 0)
+    side = np.where(rng.random(n) < 0.5, -1.0, 1.0)[:, None] if rules.allow_short else np.ones((n, 1))
+    moved = rng.standard_normal((n, rules.max_lots)) * (sigma * (10 * rules.patch_bars) ** 0.5)[:, None]
+    worst = -0.99 * rules.stop_loss_frac if rules.stop_loss_frac > 0 else -0.9
+    best = 0.99 * rules.take_profit_frac if rules.take_profit_frac > 0 else 0.9
+    price_ratio = 1.0 + side * np.clip(moved, worst, best)  # mark / entry
+    is_open = np.arange(rules.max_lots) < n_lots[:, None]
+    lots[..., LOT_BTC] = np.where(is_open, side * (share * account[:, EQUITY] / mark)[:, None], 0.0)
+    lots[..., LOT_ENTRY_PRICE] = np.where(is_open, mark[:, None] / price_ratio, 0.0)
     lots[..., LOT_SIZE_BTC] = lots[..., LOT_BTC]
-    lots[..., LOT_COST_USDT] = lots[..., LOT_BTC] * lots[..., LOT_ENTRY_PRICE]
+    lots[..., LOT_COST_USDT] = np.abs(lots[..., LOT_BTC]) * lots[..., LOT_ENTRY_PRICE]
     lots[..., LOT_ENTRY_BAR] = bar[:, None]
     for i in range(n):
         set_lots(account[i], lots[i], int(n_lots[i]))
     account[:, CASH] -= lots[..., LOT_BTC].sum(1) * mark
     # Squared and log-uniform: most accounts are near their peak and traded lately, some are far from either.
-    drawdown = rng.random(n) ** 2 * 0.9 * min(task.rules.drawdown_halt_frac, 0.5)
+    drawdown = rng.random(n) ** 2 * 0.9 * min(rules.drawdown_halt_frac, 0.5)
     account[:, PEAK_EQUITY] = account[:, EQUITY] / (1.0 - drawdown)
     account[:, SINCE_TRADE] = np.floor(np.exp(rng.random(n) * np.log(MOST_DECISIONS)))
-    if task.rules.compound:  # else lots are shares of the start's equity, which has to stay
-        account[:, START_EQUITY] = account[:, EQUITY] / (1.0 + task.rules.goal_frac * rng.uniform(-0.5, 1.2, n))
+    if rules.compound:  # else lots are shares of the start's equity, which has to stay
+        account[:, START_EQUITY] = account[:, EQUITY] / (1.0 + rules.goal_frac * rng.uniform(-0.5, 1.2, n))
 
 
 @compiled

@@ -230,5 +230,7 @@ def _check_rules(rules: Rules) -> None:
     for name in ("max_lots", "patch_bars"):
         if getattr(rules, name) < 1:
             raise ConfigError(f"rules.{name} must be >= 1, was {getattr(rules, name)}; see make_rules")
+    if not rules.goal_frac > 0:
+        raise ConfigError(f"rules.goal_frac must be > 0, was {rules.goal_frac}; see make_rules")
     if rules.allow_short and not rules.perpetual:
         raise ConfigError("rules.allow_short needs rules.perpetual: spot cannot be sold short; set both or neither")

@@ -70,7 +70,8 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
       highest tier `tier_usdt` that the account's notional of the last 30 UTC days reaches.
     - Stop, at `stop_loss_frac` from the entry price: the whole lot, at the stop or, where the bar opens beyond it, at
       the open, less taker costs. Target, at `take_profit_frac`: where the price trades through it, at the target, maker
-      fee, within the volume share. A stop comes before a target; both may be reached in the bar of the entry.
+      fee, within the volume share, from the bar after the entry on. A stop comes before a target, and before an order
+      that rests to close the same lot.
     - Perpetual swap (`perpetual`): at 00, 08 and 16 h UTC a long pays rate * value (a short receives it), and
       `missing_funding_frac` * value is paid by either where the rate is unknown. A short is liquidated at the price
       where equity is `maintenance_frac` of its value.
@@ -105,8 +106,8 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
     | net_profit | log((E1 / S1) / (E0 / S0)), all costs included |
     | cost | -(fees + spread + impact + funding) / base |
     | drawdown | -max(0, growth of the drawdown) |
-    | win_rate | sum over closed lots: cost of the lot / base * s * tanh(return / s), s = sigma of one patch |
-    | bonus | sum over closed lots: cost of the lot / base * g * min(1, g / goal_frac), g = max(0, return) |
+    | win_rate | sum over closed lots: its cost / base * r / sqrt(1 + (r / s)^2), r its return, s sigma of a patch |
+    | bonus | sum over closed lots: its cost / base * g * min(1, g / goal_frac), g = max(0, return) |
     | goal | growth of min((E / S - 1) / goal_frac, 1) |
 
     Without `compound` lots and profits are shares of the start's equity: base = S0, net_profit = E1 / S1 - E0 / S0.

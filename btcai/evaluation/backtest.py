@@ -15,10 +15,10 @@ from btcai.errors import DataError
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.evaluation.walk import NO_DECISION, Record, new_record, walk
 from btcai.inference import Encoded, Policy, sizes
-from btcai.market.account import CLOSED_LOTS, COSTS_PAID, START_EQUITY, TRADED_USDT, new_accounts
+from btcai.market.account import CLOSED_LOTS, new_accounts
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import Rules
-from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, FloatArray, IntArray, MarketData, Span
+from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, IntArray, MarketData, Span
 
 CHUNK_DECISIONS = 2048
 """Decisions encoded at a time: bounds memory; neighbours share TOKENS - 1 tokens."""
@@ -95,18 +95,28 @@ def backtest(
         actions[:, d] = policy.probabilities(latents[d], observed).argmax(axis=1)
         until = t + policy.patch_bars if d + 1 < len(decisions) else span.stop - 1
         advance(t, until, actions[:, d].copy(), float(size_frac[d]), bool(entry_allowed[d]))
-    results = (_result(data, span, decisions, actions[r], accounts[r], record, r) for r in range(len(rules)))
-    return [replace(result, encoded=encoded, start_equity_usdt=equity_usdt) for result in results]
+    n_closed = accounts[:, CLOSED_LOTS].astype(int).tolist()
+    results = (
+        _result(data, span, decisions, actions[r], n_closed[r], equity_usdt, record, r) for r in range(len(rules))
+    )
+    return [replace(result, encoded=encoded) for result in results]
 
 
 def _result(
-    data: MarketData, span: Span, decisions: IntArray, actions: IntArray, account: FloatArray, record: Record, r: int
+    data: MarketData,
+    span: Span,
+    decisions: IntArray,
+    actions: IntArray,
+    n_closed: int,
+    start_equity_usdt: float,
+    record: Record,
+    r: int,
 ) -> BacktestResult:
     """Account r's part of the record."""
-    closed = record.closed[r, : int(account[CLOSED_LOTS])]
+    closed = record.closed[r, :n_closed]
     return BacktestResult(
         span=span,
-        start_equity_usdt=float(account[START_EQUITY]),
+        start_equity_usdt=start_equity_usdt,
         close_ts_ns=np.asarray(data.bars.close_ts_ns[span.first : span.stop]),
         equity_usdt=record.equity_usdt[r],
         position_frac=record.position_frac[r],
@@ -114,6 +124,6 @@ def _result(
         decisions=decisions,
         actions=actions,
         trades=trades_table(closed, data.bars.close_ts_ns),
-        costs_usdt=float(account[COSTS_PAID]),
-        traded_usdt=float(account[TRADED_USDT]),
+        costs_usdt=float(record.costs_usdt[r]),
+        traded_usdt=float(record.traded_usdt[r]),
     )

@@ -1,5 +1,6 @@
-"""The strategies every bucket is measured against, traded through the same fills and costs as a bucket.
+"""The strategies every bucket is measured against, traded as a taker through the same fills and costs as a bucket.
 
+Fee tiers, the smallest order and resting orders are a bucket's alone: a baseline pays the taker's fee without them.
 A baseline is a target position (n,) of a span: the share of equity to hold from the next bar on, decided at each close
 from the past alone; nan = leave the holding as it is. Orders too large for a bar's volume go on in the next bars.
 """
@@ -12,7 +13,7 @@ import numpy as np
 from btcai.evaluation.metrics import DAY_NS, DAYS_PER_YEAR
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.market.bars import BarArrays, bar_arrays
-from btcai.market.execution import affordable_btc, taker_price
+from btcai.market.execution import NOT_QUITE, affordable_btc, taker_price, whole_steps
 from btcai.market.risk import MIN_LOT_FRAC
 from btcai.market.rules import Rules
 from btcai.schema import BARS_PER_DAY, FloatArray, IntArray, MarketData, Span
@@ -159,6 +160,8 @@ def run_targets(
             wanted = _outside_band(float(targets[k - arrives]), purse, float(data.mark[t - 1]), band_frac)
         if wanted == wanted and bars.present[t] and _trade(purse, wanted, columns, t, rules):
             wanted = np.nan
+        if rules.perpetual and columns.funding[t] != 0.0 and purse.btc > 0.0:
+            _pay_funding(purse, columns, t, rules)
         cash[k], btc[k] = purse.cash, purse.btc
     value = btc * data.mark[span.first : span.stop]
     value[btc == 0.0] = 0.0  # a mark may be unknown before the first bar
@@ -192,14 +195,27 @@ def _trade(purse: _Purse, target: float, bars: BarArrays, t: int, rules: Rules) 
     gap_btc = target * (purse.cash + purse.btc * reference) / reference - purse.btc
     if target > 0.0 and abs(gap_btc) * reference < MIN_LOT_FRAC * (purse.cash + purse.btc * reference):
         return True
-    filled = min(abs(gap_btc), rules.max_volume_share * float(bars.volume[t]))
+    wanted = float(whole_steps(abs(gap_btc), rules.lot_step_btc)) if target > 0.0 else purse.btc
+    filled = float(whole_steps(min(wanted, rules.max_volume_share * float(bars.volume[t])), rules.lot_step_btc))
+    filled = wanted if filled >= wanted * NOT_QUITE else filled
     if filled <= 0.0:
-        return False
+        return wanted <= 0.0
     if gap_btc < 0.0:
         price = float(taker_price(False, reference, filled, bars, t, rules))
         purse.sell(t, filled, price, reference, fee_frac)
-        return filled >= -gap_btc
+        return filled >= wanted
     cost = float(taker_price(True, reference, filled, bars, t, rules)) * (1.0 + fee_frac) - reference
-    bought = float(affordable_btc(filled, purse.cash, np.inf, 1.0, reference, cost))
+    affordable = float(affordable_btc(filled, purse.cash, np.inf, 1.0, reference, cost))
+    bought = float(whole_steps(affordable, rules.lot_step_btc))
+    if bought <= 0.0:
+        return True
     purse.buy(t, bought, float(taker_price(True, reference, bought, bars, t, rules)), reference, fee_frac)
-    return filled >= gap_btc or bought < filled
+    return filled >= wanted or bought < filled
+
+
+def _pay_funding(purse: _Purse, bars: BarArrays, t: int, rules: Rules) -> None:
+    """Funding at the close of bar t of a perpetual swap, as market/account.pay_funding."""
+    rate = float(bars.funding[t])
+    paid = purse.btc * float(bars.mark[t]) * (rules.missing_funding_frac if np.isnan(rate) else rate)
+    purse.cash -= paid
+    purse.costs_usdt += paid

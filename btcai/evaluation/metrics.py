@@ -123,10 +123,10 @@ def turnover_per_year(traded_usdt: float, equity_usdt: FloatArray) -> float:
 
 
 def exposure_frac(position_frac: FloatArray) -> float:
-    """Mean share of equity held in bitcoin; nan without bars."""
-    return float(np.mean(position_frac)) if len(position_frac) else float("nan")
+    """Mean share of equity in the market, long or short; nan without bars."""
+    return float(np.mean(np.abs(position_frac))) if len(position_frac) else float("nan")
 
 
 def cost_frac(costs_usdt: float, start_equity_usdt: float) -> float:
-    """All costs paid (fees, spread, impact) as a share of the starting equity."""
+    """All costs paid (fees, spread, impact, funding) as a share of the starting equity."""
     return costs_usdt / start_equity_usdt

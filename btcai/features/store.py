@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from btcai.errors import ArtifactError
 from btcai.schema import Bars, MarketData
 
-BAR_COLUMNS = ("open", "high", "low", "close", "volume", "mark", "sigma", "present")
-"""Of bars.npy (T, 8) float64, stored column by column so that each maps as one contiguous array."""
+BAR_COLUMNS = ("open", "high", "low", "close", "volume", "mark", "sigma", "present", "funding")
+"""Of bars.npy (T, 9) float64, stored column by column so that each maps as one contiguous array."""
 
 RESERVED = ("feature_names", "warmup_bars", "rows")
 """Keys of meta.json that save_market writes itself."""
@@ -59,6 +59,7 @@ def load_market(folder: Path) -> MarketData:
         features=features,
         feature_names=names,
         warmup_bars=meta["warmup_bars"],
+        funding=None if np.isnan(column["funding"]).all() else column["funding"],
     )
 
 
@@ -77,6 +78,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _column(data: MarketData, name: str) -> NDArray[np.float64]:
+    if name == "funding":  # all nan: no rate was recorded
+        return np.full(len(data), np.nan) if data.funding is None else np.asarray(data.funding, np.float64)
     holder = data if name in ("mark", "sigma") else data.bars
     return np.asarray(getattr(holder, name), np.float64)
 

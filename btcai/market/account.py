@@ -90,8 +90,8 @@ def lot_row(account: FloatArray, lots: FloatArray, k: int) -> int:
 
 @inlined
 def equity_usdt(account: FloatArray, mark: float) -> float:
-    """Cash and open lots at the mark, USDT; below 0 where a short lost more than there was."""
-    return account[CASH] + account[HELD_BTC] * mark  # type: ignore[no-any-return]
+    """Cash and open lots at the mark (any, without one), USDT; below 0 where a short lost more than there was."""
+    return account[CASH] + account[HELD_BTC] * mark if account[N_LOTS] > 0.0 else account[CASH]  # type: ignore[no-any-return]
 
 
 @inlined
@@ -108,8 +108,8 @@ def exposure_frac(account: FloatArray) -> float:
 
 @inlined
 def drawdown_frac(account: FloatArray) -> float:
-    """How far the equity is below its peak, 0 .. 1; more where it is below 0."""
-    return 1.0 - account[EQUITY] / account[PEAK_EQUITY]  # type: ignore[no-any-return]
+    """How far the equity is below its peak, 0 .. 1; more where it is below 0. 1 where the peak restarted at nothing."""
+    return 1.0 - account[EQUITY] / account[PEAK_EQUITY] if account[PEAK_EQUITY] > 0.0 else 1.0  # type: ignore[no-any-return]
 
 
 @inlined

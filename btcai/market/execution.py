@@ -15,7 +15,7 @@ from btcai.market.rules import Rules, Tiers
 from btcai.schema import FEE_TIERS, FloatArray
 
 _NEARLY = 1e-12  # relative: a quantity or price that is a multiple but for its rounding is one
-_NOT_QUITE = 1.0 - 1e-12  # rounding must not take cash below zero
+NOT_QUITE = 1.0 - 1e-12  # rounding must not take cash below zero
 
 
 @inlined
@@ -107,7 +107,7 @@ def affordable_btc(
     adds reference to the value held and takes its costs, here an upper bound, from the equity.
     """
     paid, room = reference + cost_per_btc, reference + max_exposure_frac * cost_per_btc
-    cash, exposure_room_usdt = cash * _NOT_QUITE, exposure_room_usdt * _NOT_QUITE
+    cash, exposure_room_usdt = cash * NOT_QUITE, exposure_room_usdt * NOT_QUITE
     if wanted_btc * paid <= cash and wanted_btc * room <= exposure_room_usdt:
         return wanted_btc
     return max(0.0, min(cash / paid, exposure_room_usdt / room))

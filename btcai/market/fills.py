@@ -10,6 +10,7 @@ from btcai.market.account import (
     HELD_BTC,
     HIGHEST_ENTRY,
     LOT_BTC,
+    LOT_ENTRY_BAR,
     LOT_ENTRY_PRICE,
     LOWEST_ENTRY,
     N_LOTS,
@@ -29,6 +30,7 @@ from btcai.market.account import (
 )
 from btcai.market.bars import BarArrays
 from btcai.market.execution import (
+    NOT_QUITE,
     affordable_btc,
     largest_cost,
     maker_fee,
@@ -58,6 +60,8 @@ def fill_pending(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int,
         buys = order == OPEN_LONG or (order == REDUCE and account[HELD_BTC] < 0.0)
         limit = maker_price(buys, bars.open[t], rules)
         reached = bars.low[t] < limit if buys else bars.high[t] > limit
+        if order == REDUCE and reached:
+            reached = not _oldest_stopped(account, lots, bars, t, rules)
         if not reached and (order != REDUCE or account[N_LOTS] > 0.0):
             account[PENDING_REST] -= 1.0
             return
@@ -114,10 +118,10 @@ def _reduce(
     sigma_patch = bars.sigma[t - 1] * math.sqrt(rules.patch_bars)
     for _ in range(int(account[N_LOTS]) if all_lots else 1):
         held = abs(lots[lot_row(account, lots, 0), LOT_BTC])
-        quantity = held if whole else min(left, held)
+        quantity = held if whole or left >= held * NOT_QUITE else left
         if quantity <= 0.0:
             return
-        left -= quantity
+        left = max(0.0, left - quantity)
         reduce_lot(account, lots, 0, quantity, price, reference, fee, sigma_patch, rules.goal_frac)
 
 
@@ -145,6 +149,15 @@ def fill_stops(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, r
         else:
             k += 1
     tighten_entries(account, lots)
+
+
+@inlined
+def _oldest_stopped(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, rules: Rules) -> bool:
+    """Whether the bar reaches the stop of the lot that an order rests to close: which came first, nobody knows."""
+    if rules.stop_loss_frac <= 0.0 or account[N_LOTS] == 0.0:
+        return False
+    is_long, entry = account[HELD_BTC] > 0.0, lots[lot_row(account, lots, 0), LOT_ENTRY_PRICE]
+    return _stopped(entry * (1.0 - rules.stop_loss_frac if is_long else 1.0 + rules.stop_loss_frac), is_long, bars, t)
 
 
 @inlined
@@ -186,7 +199,10 @@ def _force(
 
 @inlined
 def fill_targets(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, rules: Rules) -> None:
-    """Close the lots whose target the bar traded through, at the target itself, within a share of the bar's volume."""
+    """Close the lots whose target the bar traded through, at the target itself, within a share of the bar's volume.
+
+    A target rests from the bar after the entry on: in that of the entry, nobody knows which price came first.
+    """
     is_long = account[HELD_BTC] > 0.0
     gain = 1.0 + rules.take_profit_frac if is_long else 1.0 - rules.take_profit_frac
     if is_long and bars.high[t] <= account[LOWEST_ENTRY] * gain:
@@ -201,6 +217,7 @@ def fill_targets(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int,
         raw, held = lot[LOT_ENTRY_PRICE] * gain, abs(lot[LOT_BTC])
         target = tick_up(raw, rules.tick_usdt) if is_long else tick_down(raw, rules.tick_usdt)
         reached = bars.high[t] > target if is_long else bars.low[t] < target
+        reached = reached and lot[LOT_ENTRY_BAR] < t
         quantity = held if left >= held else whole_steps(left, rules.lot_step_btc)
         if reached and quantity > 0.0:
             left -= quantity

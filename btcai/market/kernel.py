@@ -2,8 +2,9 @@
 
 An order decided when bar t closes fills at the first present bar after t, latency_bars later where an order takes that
 long, at its open, less costs; until then it waits and no other order is taken. In a bar: a new UTC day's transfers; if
-it is present, the waiting order, then stops, liquidation and targets (a lot opened in a bar can meet them in it, the
-worse first); funding; the mark; the halts. Rows passed in are written.
+it is present, the waiting order, then stops and liquidation (which a lot can meet in the bar it is opened in), then
+targets; funding; the mark; the halts. Where a bar does not tell which price came first, the worse did. Rows passed in
+are written.
 """
 
 import math
@@ -87,7 +88,7 @@ def place(account: FloatArray, action: int, size_frac: float, entry_allowed: boo
         return
     held, order = account[HELD_BTC], NO_ORDER
     if action == CLOSE_ALL or (action == _BUY and held < 0.0) or (action == _SELL and held > 0.0):
-        if held != 0.0:
+        if account[N_LOTS] > 0.0:
             order = CLOSE_ALL if action == CLOSE_ALL else REDUCE
     elif entry_allowed and size_frac > 0.0 and (action == _BUY or rules.allow_short) and can_open(account, rules):
         order = OPEN_LONG if action == _BUY else OPEN_SHORT
@@ -110,7 +111,7 @@ def step_bar(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, rul
             liquidate(account, lots, bars, t, rules)
         if rules.take_profit_frac > 0.0:
             fill_targets(account, lots, bars, t, rules)
-    if rules.perpetual and bars.funding[t] != 0.0:
+    if rules.perpetual and bars.funding[t] != 0.0 and account[N_LOTS] > 0.0:
         pay_funding(account, bars.funding[t], rules.missing_funding_frac, bars.mark[t])
     account[EQUITY] = equity_usdt(account, bars.mark[t])
     account[PEAK_EQUITY] = max(account[PEAK_EQUITY], account[EQUITY])

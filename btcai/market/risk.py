@@ -3,10 +3,10 @@
 In training and backtest the kernel calls them on every bar; live, `decide` calls them on the account it is told of
 (btcai/holdings.py), and whoever keeps that account restarts its peak and its day's start when a halt ends, as below.
 
-Daily halt: equity daily_loss_halt_frac below where the UTC day began: no new lots until cool_down_bars have passed; the
-day's start then restarts at the equity of the moment. Drawdown halt: drawdown_halt_frac below the peak: all lots are
-closed (again on every bar until none is left) and no new lots until cool_down_bars have passed; the peak then restarts
-at the equity of the moment. A halt lasts one bar at least; a limit of 1 never trips a long account.
+Daily halt: equity daily_loss_halt_frac below where the UTC day began: no new lots until cool_down_bars have passed, and
+an order for one that still waits is dropped; the day's start then restarts at the equity of the moment. Drawdown halt:
+drawdown_halt_frac below the peak: the same, and all lots are closed (again on every bar until none is left); the peak
+then restarts at the equity of the moment. A halt lasts one bar at least; a limit of 1 never trips a long account.
 """
 
 from btcai.compiled import inlined
@@ -20,6 +20,8 @@ from btcai.market.account import (
     HELD_BTC,
     N_LOTS,
     NO_ORDER,
+    OPEN_LONG,
+    OPEN_SHORT,
     PEAK_EQUITY,
     PENDING,
     PENDING_DELAY,
@@ -83,6 +85,8 @@ def apply_halts(account: FloatArray, rules: Rules) -> None:
         account[HALT], account[COOL_DOWN] = DAILY_HALT, rules.cool_down_bars
     if account[HALT] == DRAWDOWN_HALT and account[N_LOTS] > 0.0 and account[PENDING] != CLOSE_ALL:
         account[PENDING], account[PENDING_DELAY] = CLOSE_ALL, rules.latency_bars
+    if account[HALT] != NO_HALT and (account[PENDING] == OPEN_LONG or account[PENDING] == OPEN_SHORT):
+        account[PENDING] = NO_ORDER
 
 
 @inlined

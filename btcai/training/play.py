@@ -67,7 +67,7 @@ def _summary(rollout: Rollout) -> Validation:
     return Validation(
         score=float(rollout.reward.sum()),
         net_profit=float(rollout.terms[..., NET_PROFIT].sum()),
-        exposure_frac=float(rollout.observation[..., LOTS].mean()),
+        exposure_frac=float(np.abs(rollout.observation[..., LOTS]).mean()),
         orders=float((rollout.action != Action.HOLD).sum()),
     )
 

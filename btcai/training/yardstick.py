@@ -19,6 +19,8 @@ from btcai.yardstick.trading import LOT_FRAC, yardstick_data, yardstick_rules
 
 HORIZONS_PATCHES = (3, 12, 36, 108)
 
+_TRAINING, _MARKING = 0, 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -56,7 +58,7 @@ def learn(
     ppo: PpoConfig,
 ) -> ActorCritic:
     """Train the full network on one path of the market: prediction first, then PPO."""
-    data, _ = yardstick_data(market, budget.train_decisions, seed)
+    data, _ = yardstick_data(market, budget.train_decisions, path_seed(seed, _TRAINING))
     task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data) // 10)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -68,11 +70,21 @@ def learn(
     return agent
 
 
-def mark(agent: ActorCritic, market: YardstickMarket, *, bucket: BucketConfig, seeds: range, n_decisions: int) -> Score:
-    """Expected reward of greedy play over the optimal policy's, on fresh paths, at the phase of the decision clock."""
+def mark(
+    agent: ActorCritic,
+    market: YardstickMarket,
+    *,
+    bucket: BucketConfig,
+    seeds: range = range(16),
+    n_decisions: int = 100_000,
+) -> Score:
+    """Expected reward of greedy play over the optimal policy's, at the phase of the decision clock, a path a seed.
+
+    No path is one of `learn`'s, whatever the seeds.
+    """
     earned, best = [], []
     for seed in seeds:
-        data, paths = yardstick_data(market, n_decisions, seed)
+        data, paths = yardstick_data(market, n_decisions, path_seed(seed, _MARKING))
         task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data))
         bars = clock_decisions(task, task.valid, market.patch_bars - 1)  # a path begins with a whole patch
         positions = play(agent, task, bars).observation[0, 0, 1:, LOTS].astype(np.float64)
@@ -81,6 +93,12 @@ def mark(agent: ActorCritic, market: YardstickMarket, *, bucket: BucketConfig, s
         earned.append(policy_value_bps(positions, expected, market.cost_bps))
         best.append(policy_value_bps(market.optimal_positions(paths)[0, held], expected, market.cost_bps))
     return score(np.array(earned), np.array(best))
+
+
+def path_seed(seed: int, use: int) -> int:
+    """Of a path to train on or to mark on: a stream of its own for each use of a seed."""
+    stream = np.random.SeedSequence(seed).spawn(use + 1)[use]
+    return int(stream.generate_state(1, np.uint64)[0])
 
 
 def _one_lot(mean: FloatArray, std: FloatArray, sigma: FloatArray) -> tuple[FloatArray, BoolArray]:

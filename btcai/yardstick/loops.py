@@ -50,22 +50,22 @@ def hysteresis(signal: FloatArray, buy_above: float, sell_below: float) -> Float
 
 
 @compiled
-def hysteresis_profit(
-    signal: FloatArray, returns: FloatArray, buy_above: float, sell_below: float, cost_frac: float
-) -> float:
-    """Sum over paths of position[t] * returns[t + 1] - cost_frac a side, positions as in `hysteresis`."""
-    profit = 0.0
+def hysteresis_profits(
+    signal: FloatArray, returns: FloatArray, buy_above: FloatArray, sell_below: FloatArray, cost_frac: float
+) -> FloatArray:
+    """Thresholds (P,), positions as in `hysteresis` -> profits (P,): sums over paths of position[t] * returns[t + 1],
+    less cost_frac a side."""
+    profit = np.zeros(len(buy_above))
     for path in range(signal.shape[0]):
-        long = False
+        held = np.zeros(len(buy_above))
         for t in range(signal.shape[1] - 1):
-            if signal[path, t] > buy_above:
-                profit -= 0.0 if long else cost_frac
-                long = True
-            elif signal[path, t] < sell_below:
-                profit -= cost_frac if long else 0.0
-                long = False
-            if long:
-                profit += returns[path, t + 1]
+            seen, following = signal[path, t], returns[path, t + 1]
+            for pair in range(len(buy_above)):
+                before = held[pair]
+                kept = 0.0 if seen < sell_below[pair] else before
+                now = 1.0 if seen > buy_above[pair] else kept
+                profit[pair] += now * following - cost_frac * abs(now - before)
+                held[pair] = now
     return profit
 
 

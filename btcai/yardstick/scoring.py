@@ -25,7 +25,7 @@ def policy_value_bps(positions: FloatArray, expected: FloatArray, cost_bps: floa
 class Score:
     """Share of the optimum, 1 = as good, with its 95 % interval over paths (nan for one path)."""
 
-    mean: float
+    ratio_of_sums: float
     low: float
     high: float
     n_paths: int
@@ -39,10 +39,10 @@ def score(agent_values: FloatArray, optimal_values: FloatArray) -> Score:
     agent, optimal = np.atleast_1d(agent_values), np.atleast_1d(optimal_values)
     n, ratio = len(agent), float(np.sum(agent) / np.sum(optimal))
     if n < 2:
-        return Score(mean=ratio, low=math.nan, high=math.nan, n_paths=n)
+        return Score(ratio_of_sums=ratio, low=math.nan, high=math.nan, n_paths=n)
     error = float(np.std(agent - ratio * optimal, ddof=1)) / math.sqrt(n) / abs(float(optimal.mean()))
     half = _student_t_975(n - 1) * error
-    return Score(mean=ratio, low=ratio - half, high=ratio + half, n_paths=n)
+    return Score(ratio_of_sums=ratio, low=ratio - half, high=ratio + half, n_paths=n)
 
 
 def _student_t_975(dof: int) -> float:
@@ -77,8 +77,10 @@ def simulated_optimum(market: YardstickMarket, n_paths: int, n_decisions: int, s
     known = np.array([0.0, sd**2, sd * math.sqrt(2 / math.pi)])
     values, missed = [], []
     at_once = max(1, _BARS_AT_ONCE // (n_decisions * market.patch_bars))
-    for chunk in range(0, n_paths, at_once):
-        paths = market.simulate(n_decisions, min(at_once, n_paths - chunk), seed + chunk)
+    starts = range(0, n_paths, at_once)
+    for start, stream in zip(starts, np.random.SeedSequence(seed).spawn(len(starts)), strict=True):
+        chunk_seed = int(stream.generate_state(1, np.uint64)[0])
+        paths = market.simulate(n_decisions, min(at_once, n_paths - start), chunk_seed)
         m = 1e4 * paths.expected
         values.append(policy_value_bps(market.optimal_positions(paths), paths.expected, market.cost_bps))
         missed.append(np.stack([m.mean(1), (m**2).mean(1), np.abs(m).mean(1)], 1) - known)

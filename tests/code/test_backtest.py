@@ -272,3 +272,18 @@ def test_nothing_fills_while_bars_are_missing(config: Config) -> None:
     (result,) = _run(config, FakePolicy(always=Action.BUY), market, Span(219, 400), _bucket(config), ("base",))
     assert not result.n_lots[: 240 - 219].any()
     assert result.n_lots[240 - 219] == 1
+
+
+def test_deposits_change_no_figure_but_the_size_of_what_is_traded(config: Config) -> None:
+    market, span = make_market(1500, seed=6), Span(200, 1500)
+    rules = make_rules(_bucket(config), config.market, config.risk)._replace(
+        lot_step_btc=0.0, impact_coef=0.0, max_volume_share=1.0, min_notional_usdt=0.0, tick_usdt=0.0
+    )
+    paid = rules._replace(transfer_every_days=1, transfer_usdt=20_000.0)
+    plain, fed = backtest(FakePolicy(), market, span, _bucket(config), (rules, paid), config.sizing, 100_000.0)
+    assert len(plain.trades) > 20
+    np.testing.assert_array_equal(fed.actions, plain.actions)
+    growth = [result.equity_usdt[1:] / result.equity_usdt[:-1] for result in (plain, fed)]
+    np.testing.assert_allclose(growth[1], growth[0], rtol=0.01)
+    assert fed.costs_usdt == pytest.approx(plain.costs_usdt, rel=0.2)  # a lot is a smaller share after a deposit
+    assert fed.traded_usdt == pytest.approx(plain.traded_usdt, rel=0.2)

@@ -206,3 +206,26 @@ def test_money_is_never_made_or_lost_but_by_prices_and_costs(wanted: list[float 
         fill = bars.open[k] if bars.present[k] else start
         gains += btc[k - 1] * (fill - start) + btc[k] * (market.mark[k] - fill)
     assert result.equity_usdt[-1] - 1e6 == pytest.approx(gains - result.costs_usdt, abs=1e-6)
+
+
+def test_a_held_swap_pays_funding_and_spot_does_not() -> None:
+    # bought whole at the open of bar 1 at a flat 100: the rate of 1 % due at the close of bar 2 costs 10 of 1,000
+    market = replace(make_market(5), funding=np.array([0.0, 0.0, 0.01, 0.0, 0.0]))
+    flat = np.full(5, 100.0)
+    market = replace(market, bars=replace(market.bars, open=flat, high=flat, low=flat, close=flat), mark=flat)
+    targets = np.array([1.0] + [np.nan] * 4)
+    spot = run_targets(targets, market, Span(0, 5), FREE, 1_000.0)
+    swap = run_targets(targets, market, Span(0, 5), FREE._replace(perpetual=True), 1_000.0)
+    assert spot.equity_usdt[-1] == pytest.approx(1_000.0)
+    assert swap.equity_usdt.tolist() == pytest.approx([1_000.0, 1_000.0, 990.0, 990.0, 990.0])
+    assert swap.costs_usdt - spot.costs_usdt == pytest.approx(10.0)
+
+
+def test_orders_of_a_late_market_fill_later_and_in_whole_steps() -> None:
+    market = make_market(6)
+    late = run_targets(np.array([1.0] + [np.nan] * 5), market, Span(0, 6), FREE._replace(latency_bars=2), 1_000.0)
+    assert late.position_frac[:3].tolist() == [0.0, 0.0, 0.0]
+    assert late.position_frac[3] > 0.9
+    steps = run_targets(np.array([1.0] + [np.nan] * 5), market, Span(0, 6), FREE._replace(lot_step_btc=0.001), 1_000.0)
+    held = steps.position_frac[-1] * steps.equity_usdt[-1] / market.mark[5]
+    assert held / 0.001 == pytest.approx(round(held / 0.001), abs=1e-6)

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from shutil import copy
 from types import SimpleNamespace
@@ -16,12 +17,13 @@ from typer.testing import CliRunner
 from bench import env, features, harness, memory, peers
 from bench.line import Goal, Line
 from bench.markets import random_walk
-from bench.references.bare_loop import BareAccounts, BarePrices, bare_accounts, step_bare
+from bench.references.bare_loop import BareAccounts, BarePrices, bare_accounts, bare_prices, step_bare
 from bench.stopwatch import Stopwatch, Timing
 from bench.walk import HOARDING, AccountWalk
 from btcai import cli, paths
 from btcai.config import load_config
-from btcai.errors import ArtifactError, ConfigError
+from btcai.errors import ConfigError
+from btcai.features.table import WARMUP_BARS
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules
 from btcai.schema import BUCKETS, Action, MarketData
@@ -104,7 +106,7 @@ def fake_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> P
     def lines(stopwatch: Stopwatch, config: object, root: Path) -> Iterator[Line]:
         yield line(41e6, 80e6, FAST)
         yield line(1.0, 80e6, FAST)
-        yield Line(name="n", value=0.5, unit="u", note="install 'btcai[bench]'")
+        yield Line(name="n", value=0.5, unit="u", note="not [bold], but as it is")
 
     copy(root / paths.PARAMS, tmp_path / paths.PARAMS)
     monkeypatch.chdir(tmp_path)
@@ -121,12 +123,27 @@ def test_stdout_is_json_alone_and_a_missed_goal_is_no_error(fake_bench: Path) ->
     assert "n: 41,000,000 u" in done.stderr
 
 
+def test_a_bench_that_breaks_off_leaves_the_results_of_the_one_before(
+    fake_bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[Line]:
+        yield line(1.0)
+        raise ConfigError("no more")
+
+    CliRunner().invoke(cli.app, ["bench", "fake"])
+    before = (fake_bench / "reports/bench/fake.jsonl").read_text(encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "bench.fake", SimpleNamespace(lines=broken))
+    assert isinstance(CliRunner().invoke(cli.app, ["bench", "fake"]).exception, ConfigError)
+    assert [file.name for file in (fake_bench / "reports/bench").iterdir()] == ["fake.jsonl"]
+    assert (fake_bench / "reports/bench/fake.jsonl").read_text(encoding="utf-8") == before
+
+
 def test_a_table_is_for_people(fake_bench: Path) -> None:
     done = CliRunner().invoke(cli.app, ["bench", "fake", "--table"])
     assert done.exit_code == 0
     assert "41,000,000" in done.stdout
     assert "yes" in done.stdout
-    assert "install 'btcai[bench]'" in done.stdout
+    assert "not [bold], but as it is" in done.stdout
     assert "{" not in done.stdout
 
 
@@ -175,15 +192,37 @@ def test_the_fastest_peer_of_a_kind_is_the_reference(tmp_path: Path) -> None:
     assert found.idle is False
 
 
-def test_a_peer_that_fails_is_one_line_with_its_last_words(tmp_path: Path) -> None:
-    write_interpreter(tmp_path, "echo first >&2; echo no module named pandas >&2; exit 1")
-    with pytest.raises(ArtifactError, match=r"said: no module named pandas; make it anew with: make bench-setup"):
-        peers.measure_peers(flat_market(10), tmp_path, 1)
+@pytest.mark.parametrize(
+    ("script", "last_words"),
+    [
+        ("echo first >&2; echo no module named pandas >&2; exit 1", "no module named pandas"),
+        ("exit 1", "no message"),
+        ("echo '{'", "Expecting property name"),
+        ("exec sleep 60", "nothing in 0 s"),
+    ],
+)
+def test_a_peer_that_fails_is_a_note_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last_words: str
+) -> None:
+    monkeypatch.setattr(peers, "_START_S", 0.4 if "sleep" in script else 60.0)
+    monkeypatch.setattr(peers, "_REPEAT_S", 0.0)
+    write_interpreter(tmp_path, script)
+    found = peers.measure_peers(flat_market(10), tmp_path, 1)
+    assert found.per_second == {}
+    assert f"must run in .bench/, said: {last_words}" in str(found.note)
+    assert str(found.note).endswith("make it anew with: rm -r .bench && make bench-setup")
+
+
+def test_an_interpreter_that_is_gone_is_told_too(tmp_path: Path) -> None:
+    (tmp_path / ".bench").mkdir()  # as after an upgrade of the Python that it was made with
+    note = str(peers.measure_peers(flat_market(10), tmp_path, 1).note)
+    assert "No such file" in note
+    assert "rm -r .bench && make bench-setup" in note
 
 
 def prices(*bars: tuple[float, float, float, float]) -> BarePrices:
     """(open, high, low, close) of each bar."""
-    return BarePrices(*(np.array(column) for column in zip(*bars, strict=True)))
+    return bare_prices(*(np.array(column) for column in zip(*bars, strict=True)))
 
 
 def walk(accounts: BareAccounts, market: BarePrices, *actions: Action) -> None:
@@ -232,15 +271,16 @@ def test_bare_loop_starts_afresh_at_the_end_of_the_bars() -> None:
 
 @pytest.mark.slow
 def test_bare_loop_compiled_is_the_loop_in_plain_python() -> None:
-    bars = random_walk(300)
-    market = BarePrices(bars.open, bars.high, bars.low, bars.close)
+    bars, n = random_walk(300), 12
+    market = bare_prices(bars.open, bars.high, bars.low, bars.close)
     rng = np.random.default_rng(3)
-    starts = rng.integers(0, 290, 5)
+    starts = rng.integers(0, 290, n)
     one, other = bare_accounts(starts), bare_accounts(starts)
     for _ in range(400):
-        actions = rng.integers(0, len(Action), 5)
-        step_bare(one, market, actions, 1e-3, 1e-4, 3e-3, 0, 5)
-        step_bare.py_func(other, market, actions, 1e-3, 1e-4, 3e-3, 0, 5)
+        actions = rng.integers(0, len(Action), n)
+        step_bare(one, market, actions, 1e-3, 1e-4, 3e-3, 0, n)
+        for i in range(n):  # alone, for plain Python cannot fetch ahead
+            step_bare.py_func(other, market, actions, 1e-3, 1e-4, 3e-3, i, i + 1)
     for found, expected in zip(one, other, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -269,6 +309,7 @@ def test_env_bench_measures_every_bucket(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(line.value and line.value > 0 for line in found)
     assert [line.name for line in found if line.goals] == [found[1].name, found[2].name]
     assert found[2].met is None
+    assert "their speed without it is unknown" in str(found[2].note)
     assert "make bench-setup" in str(found[2].note)
     assert json.loads(harness.as_json(found[0]))["mean_lots"] <= 25
 
@@ -288,12 +329,23 @@ def test_accounts_walk_the_same_on_one_thread_and_on_two(root: Path) -> None:
 def test_features_bench_measures_batch_live_and_memory(tmp_path: Path, root: Path) -> None:
     size = features.Size(bars=6000, live_bars=5, memory_bars=6000)
     found = list(features.lines(Stopwatch(2, patience_s=0), load_config(root / paths.PARAMS), tmp_path, size))
-    assert [line.unit for line in found] == ["s", "ms", "ms", "GB"]
-    assert found[0].met is True
+    assert [line.unit for line in found] == ["s", "ms", "ms", "GB", "GB"]
+    assert found[0].met is not None
+    assert found[0].more["threads"] == found[0].more["reference_threads"] == 1  # 6,000 bars are one chunk
     assert found[1].name == "one live bar, median of 10"
     assert found[1].value is not None
     assert found[2].value is not None
     assert found[1].value <= found[2].value
-    assert found[3].reference == "3,000 bars"
     assert found[3].value is not None
     assert 0.05 < found[3].value < 2
+    assert found[4].reference == "3,000 bars"
+    assert found[4].value == pytest.approx(found[3].value - float(str(found[4].more["few_bars_gb"])))
+
+
+def test_many_repeats_of_the_live_feed_need_no_more_bars(tmp_path: Path, root: Path) -> None:
+    size = features.Size(bars=WARMUP_BARS + 5, live_bars=5)
+    lines = features.lines(Stopwatch(40, patience_s=0), load_config(root / paths.PARAMS), tmp_path, size)
+    assert [line.name for line in islice(lines, 1, 3)] == [
+        "one live bar, median of 200",
+        "one live bar, 99th percentile of 200",
+    ]

@@ -1,15 +1,19 @@
 """params.yaml changed in place: comments stay, what the rules refuse changes nothing."""
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from btcai import paths
-from btcai.config import set_param
+from btcai.config import Config, load_config, set_param
 from btcai.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+TIER = {"traded_usdt": 1.0, "maker_factor": 0.9, "taker_factor": 0.9}
 
 
 @pytest.fixture
@@ -59,3 +63,32 @@ def test_writing_a_setting_keeps_the_files_permissions(project: Path) -> None:
     (project / paths.PARAMS).chmod(0o644)
     set_param(project / paths.PARAMS, "profile", "full")
     assert (project / paths.PARAMS).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"market": {"transfers": {"every_days": 7}}}, "every_days and usdt need each other, was 7 and 0.0"),
+        ({"market": {"transfers": {"max_frac": 0.1}}}, "daily_probability and max_frac need each other"),
+        ({"market": {"transfers": {"every_days": 7, "usdt": float("nan")}}}, "finite number"),
+        ({"market": {"perpetual": {"allow_short": True}}}, "allow_short needs enabled: true"),
+        (
+            {
+                "market": {"perpetual": {"enabled": True, "allow_short": True}},
+                "sizing": {"strategy": "full_probabilistic"},
+            },
+            "allow_short needs sizing.strategy uncertainty_adjusted",
+        ),
+        (
+            {"market": {"exchange": {"fee_tiers": [TIER | {"traded_usdt": 2.0}, TIER]}}},
+            "fee_tiers must have increasing traded_usdt, was [2.0, 1.0]",
+        ),
+    ],
+)
+def test_market_settings_that_do_not_fit_together_are_refused(change: dict[str, Any], rule: str) -> None:
+    raw = load_config(ROOT / paths.PARAMS).model_dump(mode="json")
+    for section, parts in change.items():
+        for part, values in parts.items():
+            raw[section][part] = raw[section][part] | values if isinstance(values, dict) else values
+    with pytest.raises(ValidationError, match=re.escape(rule)):
+        Config.model_validate(raw)

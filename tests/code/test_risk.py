@@ -3,16 +3,27 @@
 import pytest
 from market_world import FREE, MIDNIGHT_NS, Trader, make_market
 
-from btcai.market.account import CASH, COOL_DOWN, EQUITY, HALT, N_LOTS, PEAK_EQUITY, PENDING, exposure_frac
+from btcai.market import account as orders
+from btcai.market.account import (
+    CASH,
+    COOL_DOWN,
+    EQUITY,
+    HALT,
+    N_LOTS,
+    PEAK_EQUITY,
+    PENDING,
+    PENDING_DELAY,
+    exposure_frac,
+)
 from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT
 from btcai.schema import BAR_NS, Action
 
 
 def test_exposure_after_costs_stays_at_the_cap() -> None:
-    trader = Trader(make_market([100] * 5), FREE._replace(fee_frac=0.01, max_exposure_frac=0.5))
+    trader = Trader(make_market([100] * 5), FREE._replace(taker_fee_frac=0.01, max_exposure_frac=0.5))
     trader.decide(Action.BUY, 0.4)
     trader.decide(Action.BUY, 0.4)
-    assert exposure_frac(trader.account, trader.lots, 100.0) == pytest.approx(0.5)
+    assert exposure_frac(trader.account) == pytest.approx(0.5)
     assert trader.seen()["can_buy"] == 0.0
 
 
@@ -25,7 +36,7 @@ def test_lot_too_small_for_the_exchange_is_not_bought() -> None:
 
 
 def test_cash_pays_the_fee_too() -> None:
-    trader = Trader(make_market([100] * 3), FREE._replace(fee_frac=0.01))
+    trader = Trader(make_market([100] * 3), FREE._replace(taker_fee_frac=0.01))
     trader.decide(Action.BUY, 1.0)
     assert 0.0 <= trader[CASH] < 1e-6
     assert trader[EQUITY] == pytest.approx(10_000 / 1.01)
@@ -68,7 +79,7 @@ def test_after_a_daily_halt_only_a_new_loss_trips_it() -> None:
 
 def test_new_day_measures_its_loss_from_its_own_start() -> None:
     # 3 % lost on either side of midnight (the border between bars 2 and 3): no day lost 5 %
-    rules = FREE._replace(daily_loss_halt_frac=0.05)
+    rules = FREE._replace(daily_loss_halt_frac=0.05, cool_down_bars=9)
     data = make_market([100, 100, 100, 97, 94, 94], first_open_ns=MIDNIGHT_NS - 3 * BAR_NS)
     trader = Trader(data, rules)
     trader.decide(Action.BUY, 1.0)
@@ -88,7 +99,7 @@ def test_drawdown_halt_closes_everything_at_the_next_open() -> None:
     trader.decide(Action.BUY, 0.5)
     trader.decide(Action.BUY, 0.5)  # the close of bar 2 is 80: down 20 %
     assert trader[HALT] == DRAWDOWN_HALT
-    assert trader[PENDING] == Action.CLOSE_ALL
+    assert trader[PENDING] == orders.CLOSE_ALL
     trader.decide(Action.BUY, 0.5)
     assert trader[N_LOTS] == 0
     assert trader[CASH] == pytest.approx(10_000 * 0.8)  # bar 3 opens at 80
@@ -118,8 +129,23 @@ def test_drawdown_halt_sells_again_until_nothing_is_left() -> None:
     trader.decide(Action.HOLD)
     for left in (70.0, 40.0, 0.0):
         trader.decide(Action.HOLD)
-        held = exposure_frac(trader.account, trader.lots, 80.0) * trader[EQUITY] / 80
+        held = exposure_frac(trader.account) * trader[EQUITY] / 80
         assert held == pytest.approx(left, abs=1e-9)
+
+
+def test_halt_drops_an_entry_that_still_waits() -> None:
+    # half in a lot; the second order takes two bars more to arrive, and bar 3 closes 10 % lower: the day is down 5 %
+    rules = FREE._replace(daily_loss_halt_frac=0.05, cool_down_bars=50, latency_bars=2)
+    trader = Trader(make_market([100, 100, 100, 100, 100] + [90] * 6), rules)
+    trader.decide(Action.BUY, 0.5)
+    for _ in range(2):
+        trader.decide(Action.HOLD)
+    assert trader[N_LOTS] == 1
+    trader.decide(Action.BUY, 0.4)
+    assert (trader[HALT], trader[PENDING]) == (DAILY_HALT, orders.NO_ORDER)
+    for _ in range(4):
+        trader.decide(Action.HOLD)
+    assert trader[N_LOTS] == 1
 
 
 def test_limits_of_one_never_trip() -> None:
@@ -127,3 +153,24 @@ def test_limits_of_one_never_trip() -> None:
     trader.decide(Action.BUY, 1.0)
     trader.decide(Action.HOLD)
     assert trader[HALT] == NO_HALT
+
+
+def test_close_of_a_drawdown_halt_replaces_an_order_that_waits_and_is_late_once() -> None:
+    rules = FREE._replace(drawdown_halt_frac=0.15, latency_bars=2, cool_down_bars=9)
+    trader = Trader(make_market([100, 100, 100, 100, 80, 80, 80, 80, 80]), rules)
+    for _ in range(4):
+        trader.decide(Action.BUY, 0.9)  # the first fills on bar 3, whose close is 80
+    assert (trader[HALT], trader[PENDING], trader[PENDING_DELAY]) == (DRAWDOWN_HALT, orders.CLOSE_ALL, 1)
+    trader.decide(Action.BUY)
+    assert (trader[N_LOTS], trader[PENDING_DELAY]) == (1, 0)
+    trader.decide(Action.BUY)
+    assert trader[N_LOTS] == 0
+
+
+def test_short_loses_from_its_peak_too() -> None:
+    rules = FREE._replace(perpetual=True, allow_short=True, drawdown_halt_frac=0.15)
+    trader = Trader(make_market([100, 100, 120, 120]), rules)
+    trader.decide(Action.SELL, 1.0)
+    assert (trader[HALT], trader[PENDING]) == (DRAWDOWN_HALT, orders.CLOSE_ALL)
+    trader.decide(Action.HOLD)
+    assert (trader[N_LOTS], trader[CASH]) == (0, pytest.approx(8000.0))

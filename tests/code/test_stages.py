@@ -17,7 +17,7 @@ from btcai.errors import ArtifactError, ConfigError, DataError
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"compiled", "environment", "errors", "files", "logs", "paths", "stages", "usage"}
+EXEMPT = {"environment", "errors", "files", "logs", "paths", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,13 @@ def test_files_of_two_different_saves_do_not_load_together(tmp_path: Path) -> No
     (tmp_path / "b" / "features.npy").replace(tmp_path / "a" / "features.npy")
     with pytest.raises(ArtifactError, match=r"shape \(50, 3\) as meta.json says, was float32 \(60, 3\)"):
         load_market(tmp_path / "a")
+
+
+def test_recorded_funding_rates_are_saved_and_none_stay_none(tmp_path: Path) -> None:
+    plain = small_market(40)
+    save_market(plain, tmp_path / "plain", {})
+    assert load_market(tmp_path / "plain").funding is None
+    rates = np.zeros(len(plain))
+    rates[[1, 2]] = 0.0001, np.nan
+    save_market(replace(plain, funding=rates), tmp_path / "rates", {})
+    np.testing.assert_array_equal(load_market(tmp_path / "rates").funding, rates)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from learning_tasks import SMALL, small_task
 
-from btcai.agent.rollout import walk
+from btcai.agent.rollout import randomise_accounts, walk
 from btcai.agent.task import clock_decisions, forecast_targets, sample_stretches, stretches_at
 from btcai.config import ModelConfig
+from btcai.market.account import CASH, HELD_BTC, LOT_ENTRY_PRICE, N_LOTS, new_accounts, open_lots
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import TOKENS, Span
@@ -99,10 +100,9 @@ def test_tokens_of_a_decision_end_at_its_bar() -> None:
 
 def test_a_ruined_account_begins_again() -> None:
     task = small_task(n_bars=1000)
-    crash = task.bars.mark.copy()
-    crash[500:] /= 50
-    bars = task.bars._replace(open=crash.copy(), high=crash.copy(), low=crash.copy(), mark=crash)
-    task = replace(task, bars=bars, rules=task.rules._replace(compound=True))
+    for prices in (task.bars.open, task.bars.high, task.bars.low, task.bars.mark):
+        prices[500:] /= 50  # in place: columns of another layout would compile the walk anew
+    task = replace(task, rules=task.rules._replace(compound=True))
     model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
     with torch.no_grad():
         model.head.policy.bias.copy_(torch.tensor([0.0, 50.0, -50.0, -50.0]))  # buy whatever happens
@@ -118,3 +118,26 @@ def test_a_ruined_account_begins_again() -> None:
 def task_model() -> ModelConfig:
 
     return SMALL
+
+
+def test_a_past_is_free_of_lots_that_are_nothing_and_of_lots_beyond_their_stop_or_target() -> None:
+    task = small_task(n_bars=1000)
+    rules = task.rules._replace(
+        perpetual=True, allow_short=True, max_lots=4, stop_loss_frac=0.03, take_profit_frac=0.02
+    )
+    task = replace(task, rules=rules)
+    n, rng = 400, np.random.default_rng(3)
+    bar, sizes = np.full(n, 500), np.where(np.arange(n) % 2, 0.2, 0.0)
+    account, lots = new_accounts(n, 4, 1e5)
+    randomise_accounts(account, lots, task, bar, sizes, rng)
+    assert not account[::2, N_LOTS].any()  # a size of nothing
+    held = account[:, HELD_BTC]
+    assert (held > 0).sum() > 25
+    assert (held < 0).sum() > 25
+    mark = task.bars.mark[500]
+    np.testing.assert_allclose(account[:, CASH] + held * mark, 1e5)
+    for i in np.flatnonzero(account[:, N_LOTS]):
+        entries = open_lots(account[i], lots[i])[:, LOT_ENTRY_PRICE]
+        gain = np.sign(held[i]) * (mark / entries - 1)
+        assert (gain > -0.03).all()
+        assert (gain < 0.02).all()

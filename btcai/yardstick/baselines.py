@@ -1,5 +1,5 @@
-"""Simple rules beside a learner: paths -> positions (N, T), 0 or 1. What is tuned is tuned on realised training returns
-alone, as anyone could; the true drift pays them, and they never see it."""
+"""Baselines beside a learner: paths -> positions (N, T), 0 or 1. What is tuned is tuned on realised training returns
+alone, as anyone could; the true drift pays them, and they never see it. (The search for a linear one is elsewhere.)"""
 
 import math
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from itertools import product
 import numpy as np
 
 from btcai.schema import FloatArray
-from btcai.yardstick.loops import hysteresis, hysteresis_profit
+from btcai.yardstick.loops import hysteresis, hysteresis_profits
 from btcai.yardstick.paths import Paths
 
-Rule = Callable[[Paths], FloatArray]
+Baseline = Callable[[Paths], FloatArray]
 
 LAGS = 144
 _FAST, _SLOW = (1, 2, 4, 8, 16, 32), (8, 16, 32, 64, 128, 256)
@@ -31,7 +31,7 @@ def always_long(paths: Paths) -> FloatArray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingAverageRule:
+class MovingAverageBaseline:
     """Long from when the fast mean of the (log) price is `band` above the slow one until it is as far below."""
 
     fast: int
@@ -42,16 +42,17 @@ class MovingAverageRule:
         return hysteresis(_gap(paths.returns, self.fast, self.slow), self.band, -self.band)
 
 
-def tuned_moving_average(train: Paths, cost_bps: float) -> MovingAverageRule:
+def tuned_moving_average(train: Paths, cost_bps: float) -> MovingAverageBaseline:
     """The windows, in decisions, and the band that earned most on training paths; an endless band stays in cash."""
     returns, cost_frac = train.returns, cost_bps / 1e4
-    tried: list[tuple[float, MovingAverageRule]] = []
+    tried: list[tuple[float, MovingAverageBaseline]] = []
     for fast, slow in product(_FAST, _SLOW):
         if fast < slow:
             gap = _gap(returns, fast, slow)
-            for band in float(gap.std()) * np.array(_BANDS_SDS):
-                profit = hysteresis_profit(gap, returns, band, -band, cost_frac)
-                tried.append((profit, MovingAverageRule(fast=fast, slow=slow, band=float(band))))
+            bands = gap.std() * np.array(_BANDS_SDS)
+            profits = hysteresis_profits(gap, returns, bands, -bands, cost_frac)
+            best = int(profits.argmax())
+            tried.append((float(profits[best]), MovingAverageBaseline(fast=fast, slow=slow, band=float(bands[best]))))
     return max(tried, key=lambda item: item[0])[1]
 
 
@@ -66,7 +67,7 @@ def _gap(returns: FloatArray, fast: int, slow: int) -> FloatArray:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LinearRule:
+class LinearBaseline:
     """Long from when the forecast of the next return is above one threshold until it is below another.
 
     weights (K, LAGS): of the returns and each signal, in the order of Paths.signals, newest first.
@@ -77,46 +78,56 @@ class LinearRule:
     sell_below: float
 
     def __call__(self, paths: Paths) -> FloatArray:
-        return hysteresis(_forecast(_regressors(paths), self.weights), self.buy_above, self.sell_below)
+        return hysteresis(_forecast(regressors(paths), self.weights), self.buy_above, self.sell_below)
 
 
-def tuned_linear(train: Paths, cost_bps: float) -> LinearRule:
+def tuned_linear(train: Paths, cost_bps: float) -> LinearBaseline:
     """Least squares of the next return on the last LAGS returns and signals, then the two thresholds that earned most.
 
     The normal equations are filled with lagged products over all of each path, so they differ from a design matrix's
     in the first LAGS rows only. No constant: every series of these markets has mean zero.
     """
-    regressors, returns, cost_frac = _regressors(train), train.returns, cost_bps / 1e4
-    weights = _least_squares(regressors)
-    forecast = _forecast(regressors, weights)
-    thresholds = float(forecast.std()) * np.array(_THRESHOLDS_SDS)
-    pairs = [(float(buy), float(sell)) for buy, sell in product(thresholds, thresholds[:-1]) if sell <= buy]
-    buy, sell = max(pairs, key=lambda pair: hysteresis_profit(forecast, returns, pair[0], pair[1], cost_frac))
-    return LinearRule(weights=weights, buy_above=buy, sell_below=sell)
+    seen, returns, cost_frac = regressors(train), train.returns, cost_bps / 1e4
+    weights = _least_squares(seen)
+    forecast = _forecast(seen, weights)
+    _, buy, sell = best_thresholds(forecast, returns, cost_frac, _THRESHOLDS_SDS)
+    return LinearBaseline(weights=weights, buy_above=buy, sell_below=sell)
 
 
-def _regressors(paths: Paths) -> FloatArray:
+def best_thresholds(
+    signal: FloatArray, returns: FloatArray, cost_frac: float, sds: tuple[float, ...]
+) -> tuple[float, float, float]:
+    """Profit, buy_above and sell_below of the pair that earns most, thresholds in standard deviations of the signal."""
+    pairs = np.array([(buy, sell) for buy, sell in product(sds, sds) if sell <= buy and sell < math.inf])
+    buy, sell = np.ascontiguousarray(signal.std() * pairs.T)  # compiled for whole cache lines
+    profits = hysteresis_profits(signal, returns, buy, sell, cost_frac)
+    best = int(profits.argmax())
+    return float(profits[best]), float(buy[best]), float(sell[best])
+
+
+def regressors(paths: Paths) -> FloatArray:
     """(K, N, T): the returns, then the signals as decisions see them."""
     return np.stack([paths.returns, *(paths.at_decisions(name) for name in paths.signals)])
 
 
-def _least_squares(regressors: FloatArray) -> FloatArray:
-    """regressors (K, N, T), the returns first -> weights (K, LAGS) for the return after the newest."""
-    k, _, steps = regressors.shape
+def _least_squares(seen: FloatArray) -> FloatArray:
+    """seen (K, N, T), the returns first -> weights (K, LAGS) for the return after the newest."""
+    k, _, steps = seen.shape
     size = 1 << (steps + LAGS).bit_length()
-    spectra = np.fft.rfft(regressors, size, axis=-1)
-    products = np.empty((k, k, size))  # [i, j, h]: sum over t of i[t] * j[t + h], negative h from the end
+    spectra = np.fft.rfft(seen, size, axis=-1)
+    needed = np.arange(1 - LAGS, LAGS + 1)
+    products = np.empty((k, k, len(needed)))  # [i, j, h - needed[0]]: sum over t of i[t] * j[t + h]
     for i, j in product(range(k), range(k)):
-        products[i, j] = np.fft.irfft((spectra[i].conj() * spectra[j]).sum(0), size)
+        products[i, j] = np.fft.irfft((spectra[i].conj() * spectra[j]).sum(0), size)[needed]
     lags = np.arange(LAGS)
-    gram = products[:, :, lags[:, None] - lags].transpose(0, 2, 1, 3).reshape(k * LAGS, k * LAGS)
-    target = products[:, 0, lags + 1].reshape(k * LAGS)
+    gram = products[:, :, lags[:, None] - lags - needed[0]].transpose(0, 2, 1, 3).reshape(k * LAGS, k * LAGS)
+    target = products[:, 0, lags + 1 - needed[0]].reshape(k * LAGS)
     return np.asarray(np.linalg.solve(gram, target).reshape(k, LAGS))
 
 
-def _forecast(regressors: FloatArray, weights: FloatArray) -> FloatArray:
+def _forecast(seen: FloatArray, weights: FloatArray) -> FloatArray:
     """(K, N, T), (K, LAGS) -> forecast (N, T) of the next return; what came before a path counts as zero."""
-    steps = regressors.shape[-1]
+    steps = seen.shape[-1]
     size = 1 << (steps + LAGS).bit_length()
-    spectrum = (np.fft.rfft(regressors, size, axis=-1) * np.fft.rfft(weights, size, axis=-1)[:, None]).sum(0)
+    spectrum = (np.fft.rfft(seen, size, axis=-1) * np.fft.rfft(weights, size, axis=-1)[:, None]).sum(0)
     return np.ascontiguousarray(np.fft.irfft(spectrum, size, axis=-1)[:, :steps])
