@@ -30,7 +30,7 @@ registry_app = typer.Typer(help="What is registered, and what each champion was 
 app.add_typer(registry_app, name="registry")
 
 INTERRUPTED = 130
-EXTRAS = "pip install 'btcai[operate]'"
+EXTRAS = "pip install -e '.[operate]'"
 
 
 def main() -> None:

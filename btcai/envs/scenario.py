@@ -1,5 +1,6 @@
 """What the accounts of an environment share: a span of a market, a bucket's rules, sizes, and where episodes begin."""
 
+import operator
 from typing import Any, Self
 
 import numpy as np
@@ -194,8 +195,17 @@ class Scenario:
         return sliding_window_view(rows, self.lookback_bars, axis=0).transpose(0, 2, 1)
 
 
+def as_action(action: Any) -> int | None:
+    """A number of schema.Action, None for anything else; the compiled kernel would not look."""
+    try:
+        chosen = operator.index(action)  # what an agent predicts may be an array of no dimension
+    except TypeError:
+        return None
+    return chosen if 0 <= chosen < len(Action) and not isinstance(action, bool) else None
+
+
 def are_actions(actions: Any, shape: tuple[int, ...]) -> bool:
-    """Whether these are whole numbers of schema.Action, in this shape; the compiled kernel would not look."""
+    """Whether these are numbers of schema.Action, in this shape."""
     values = np.asarray(actions)
     if values.dtype.kind not in "iu" or values.shape != shape:
         return False

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from btcai.envs.scenario import INFO, Scenario, bounded
+from btcai.envs.scenario import INFO, Scenario, as_action, bounded
 from btcai.errors import ConfigError, DataError
 from btcai.market.account import CASH, EQUITY, new_accounts
 from btcai.market.kernel import decision_step, observe
@@ -168,7 +168,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
         """Decide at the close of the current bar and walk one patch."""
         if not self._running:
             raise ResetNeeded("an episode must be begun before it is stepped; call reset()")
-        if isinstance(action, bool) or not isinstance(action, int | np.integer) or not 0 <= action < len(Action):
+        if (chosen := as_action(action)) is None:
             raise DataError(f"an action must be 0 .. {len(Action) - 1}, was {action}; see schema.Action")
         scenario, bar, terms = self.scenario, self._bar, np.zeros(len(TERMS))
         reward, terminated = decision_step(
@@ -176,13 +176,13 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
             self._lots[0],
             scenario.bars,
             bar,
-            int(action),
+            chosen,
             float(scenario.size_frac[bar]),
             bool(scenario.entry_allowed[bar]),
             scenario.rules,
             terms,
         )
-        self._actions.append(int(action))
+        self._actions.append(chosen)
         self._bar += scenario.rules.patch_bars
         truncated = bool(scenario.is_over(self._bar, len(self._actions)))
         self._running = not (terminated or truncated)

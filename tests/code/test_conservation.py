@@ -25,6 +25,10 @@ from btcai.market.account import (
     LOT_SIZE_BTC,
     N_LOT,
     N_LOTS,
+    PENDING,
+    PENDING_DELAY,
+    PENDING_REST,
+    REDUCE,
     TRADED_USDT,
     TRANSFERRED,
     new_accounts,
@@ -69,6 +73,14 @@ def stop_of(lot: FloatArray, bars: BarArrays, t: int, rules: Rules) -> float:
         return min(stop, bars.open[t]) if bars.low[t] <= stop else np.nan
     stop = lot[LOT_ENTRY_PRICE] * (1.0 + rules.stop_loss_frac)
     return max(stop, bars.open[t]) if bars.high[t] >= stop else np.nan
+
+
+@jit
+def rests_at_a_stop(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, rules: Rules) -> bool:
+    """Whether an order that rests to close the oldest lot meets a bar that stops this lot."""
+    if account[PENDING] != REDUCE or account[PENDING_DELAY] > 0.0 or account[PENDING_REST] == 0.0:
+        return False
+    return account[N_LOTS] > 0.0 and not np.isnan(stop_of(lots[int(account[HEAD])], bars, t, rules))
 
 
 @jit
@@ -138,6 +150,8 @@ def worst_errors(
             account[:], lots[:], moved, largest = fresh, 0.0, 0.0, 0.0
             t = rng.integers(0, len(bars.open) - 2)
         start, twin, before, held0 = account.copy(), account.copy(), lots.copy(), held(account, lots)
+        if rests_at_a_stop(twin, before, bars, t + 1, rules):
+            twin[PENDING_DELAY] = 1.0  # the twin knows no stop for which the order would wait
         action, size, allowed = rng.integers(0, 6) % 4, rng.random() * 0.5, rng.random() < 0.9
         decision_step(twin, before, bars, t, action, size, allowed, order_rules, terms)
         terminated = decision_step(account, lots, bars, t, action, size, allowed, rules, terms)[1]

@@ -222,6 +222,14 @@ def test_steps_before_and_after_an_episode_are_refused(data: MarketData) -> None
         env.step(0)
 
 
+@pytest.mark.parametrize("action", [1, np.int64(1), np.array(1), np.uint8(1), Action.BUY])
+def test_whole_number_of_any_kind_is_an_action(data: MarketData, action: Any) -> None:
+    env = make_env(data)
+    env.reset(seed=0, options={"start_bar": 143})
+    env.step(action)
+    assert env.step(Action.HOLD)[4]["n_lots"] == 1
+
+
 @pytest.mark.parametrize("action", [4, -1, 0.5, float("nan"), "buy", None, True])
 def test_action_out_of_range_is_refused(data: MarketData, action: Any) -> None:
     env = make_env(data)
