@@ -12,6 +12,7 @@ from bench import gym_envs
 from bench.line import Fact, Goal, Line
 from bench.markets import trading_market
 from bench.peers import PLAIN, Peers, measure_peers
+from bench.references.bare_loop import AHEAD
 from bench.stopwatch import Stopwatch
 from bench.walk import HOARDING, UNIFORM, AccountWalk, BareWalk
 from btcai.config import Config, Severity
@@ -26,6 +27,10 @@ GOALS = (Goal("value", ">=", 40e6), Goal("ratio", ">=", 0.5))
 """Of scalping on 2 threads, against the bare loop."""
 PEER_GOALS = (Goal("ratio", ">=", 1000.0),)
 """Of the same, against gym-trading-env's fastest vectorised environment without windows."""
+
+PEER_DIFFERENCES = (
+    f"ours: 2 threads, no observations; theirs: 1 thread, a row of {PLAIN} a step; their speed without it is unknown"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ def lines(stopwatch: Stopwatch, config: Config, root: Path, size: Size | None = 
     yield fast
     peers = measure_peers(data, root, stopwatch.repeats)  # right after it: the same minute
     yield _beside_peers(fast, peers)
+    yield timer.beside_bare_loop("scalping, beside a loop that fetches ahead too", rules["scalping"], 2, ahead=AHEAD)
     for bucket in BUCKETS[1:]:
         for threads in (1, 2):
             yield timer.beside_bare_loop(bucket, rules[bucket], threads)
@@ -99,19 +105,22 @@ class _Timer:
         threads: int,
         goals: tuple[Goal, ...] = (),
         probabilities: tuple[float, ...] = UNIFORM,
+        ahead: int = 0,
     ) -> Line:
         """Env steps a second of the full execution model and, in turns with it, of the bare loop."""
         n, bars = self.size.accounts, self.size.bars
         walk = AccountWalk(self.bars, rules, n, -(-bars // rules.patch_bars), threads, probabilities)
-        ours, bare = self.stopwatch.time(walk.run, BareWalk(self.bars, rules, n, bars, threads).run)
+        ours, bare = self.stopwatch.time(walk.run, BareWalk(self.bars, rules, n, bars, threads, ahead).run)
         return Line(
             name=f"{name}, {threads} thread{'s' if threads > 1 else ''}",
             value=ours.per_second,
             unit=UNIT,
-            reference=BARE_LOOP,
+            reference=f"{BARE_LOOP} that fetches ahead too" if ahead else BARE_LOOP,
             reference_value=bare.per_second,
             goals=goals,
-            more=ours.facts() | {"threads": threads, "accounts": n, "mean_lots": walk.mean_lots} | self.facts,
+            more=ours.facts()
+            | {"threads": threads, "reference_threads": threads, "accounts": n, "mean_lots": walk.mean_lots}
+            | self.facts,
         )
 
 
@@ -125,6 +134,6 @@ def _beside_peers(line: Line, peers: Peers) -> Line:
         reference=reference,
         reference_value=reference_value,
         goals=PEER_GOALS,
-        note=peers.note,
-        more={**line.more, "reference_idle": peers.idle},
+        note=f"{PEER_DIFFERENCES}; {peers.note}" if peers.note else PEER_DIFFERENCES,
+        more={**line.more, "reference_threads": 1, "reference_idle": peers.idle},
     )

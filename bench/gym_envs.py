@@ -43,7 +43,7 @@ def lines(stopwatch: Stopwatch, data: MarketData, config: Config, peers: Peers, 
             reference=reference,
             reference_value=reference_value,
             note=note,
-            more=timing.facts() | {"threads": 1, "reference_idle": peers.idle},
+            more=timing.facts() | {"threads": 1, "reference_threads": 1, "reference_idle": peers.idle},
         )
 
 

@@ -1,4 +1,4 @@
-"""A bench by name: its lines as they are measured, each one also kept in reports/bench/NAME.jsonl."""
+"""A bench by name: its lines as they are measured, kept in reports/bench/NAME.jsonl once all are there."""
 
 import importlib
 import json
@@ -31,12 +31,16 @@ def run(name: str, repeats: int, config: Config, root: Path) -> Iterator[Line]:
         raise ConfigError(f"repeats must be >= 1, was {repeats}; run: btcai bench {name}")
     lines = importlib.import_module(f"bench.{name}").lines(Stopwatch(repeats), config, root)
     (root / RESULTS).mkdir(parents=True, exist_ok=True)
-    with (root / RESULTS / f"{name}.jsonl").open("w", encoding="utf-8") as kept:
-        for line in lines:
-            kept.write(f"{as_json(line)}\n")
-            kept.flush()
-            logger.info("%s: %s %s", line.name, _number(line.value), line.unit)
-            yield line
+    results, draft = root / RESULTS / f"{name}.jsonl", root / RESULTS / f".{name}.jsonl.new"
+    try:
+        with draft.open("w", encoding="utf-8") as kept:
+            for line in lines:
+                kept.write(f"{as_json(line)}\n")
+                logger.info("%s: %s %s", line.name, _number(line.value), line.unit)
+                yield line
+        draft.replace(results)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def as_json(line: Line) -> str:

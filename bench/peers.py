@@ -6,31 +6,38 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from btcai.errors import ArtifactError
 from btcai.schema import MarketData
 
-INTERPRETER = Path(".bench/bin/python")
+ENVIRONMENT = Path(".bench")
+INTERPRETER = ENVIRONMENT / "bin/python"
 GYM_TRADING_ENV = "gym-trading-env 0.3.5"
 NO_PEERS = "no .bench/ environment: the reference was not run; make it with: make bench-setup"
+REMAKE = "make it anew with: rm -r .bench && make bench-setup"
 
 PLAIN, WINDOWED = "16 columns", "144 x 16"
 """What its observations are: one row, or a window of rows."""
 
 _SCRIPT = "bench.references.gym_trading_env_speed"
 _BARS = 76_948
-_FEATURES = 14
+"""Nine months: as many as an earlier study ran these environments on, whose figures can thus be held against these."""
+
+_FEATURES = 14  # and two that it adds itself: as many columns as PLAIN says
+_START_S, _REPEAT_S = 600.0, 60.0  # several times what it takes on a busy machine: only a hang is ended
 
 
 @dataclass(frozen=True)
 class Peers:
-    """Steps a second by configuration as gym_trading_env_speed names it; empty where .bench/ is not there."""
+    """Steps a second by configuration as gym_trading_env_speed names it; empty where .bench/ is missing or broken."""
 
     per_second: dict[str, float]
     idle: bool | None = None
     """Whether the machine was, all the while; None without peers."""
+    note: str | None = None
+    """Why there are none and what to do about it."""
 
     def fastest(self, *parts: str) -> tuple[str, float | None]:
         """(name, steps a second) of the fastest configuration whose name holds all parts; None without peers."""
@@ -40,33 +47,46 @@ class Peers:
         name = max(fit, key=lambda candidate: fit[candidate])
         return f"{GYM_TRADING_ENV} {name}", fit[name]
 
-    @property
-    def note(self) -> str | None:
-        return None if self.per_second else NO_PEERS
-
 
 def measure_peers(data: MarketData, root: Path, repeats: int) -> Peers:
-    """Run gym-trading-env on the market's last bars; ArtifactError with its last line where it fails."""
-    interpreter = root / INTERPRETER
-    if not interpreter.is_file():
-        return Peers({})
+    """Run gym-trading-env on the market's last bars; where it cannot run, the note has its last words."""
+    if not (root / ENVIRONMENT).is_dir():
+        return Peers({}, note=NO_PEERS)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "market.npz"
-        rows = np.flatnonzero(data.bars.present)[-_BARS:]
-        prices = (data.bars.open, data.bars.high, data.bars.low, data.bars.close, data.bars.volume)
-        bars = np.stack([column[rows] for column in prices], axis=1)
-        np.savez(file, bars=bars, features=data.features[rows, :_FEATURES])
-        done = subprocess.run(
-            [interpreter, "-m", _SCRIPT, str(file), str(repeats)],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ArtifactError(f"{GYM_TRADING_ENV} must run in .bench/, said: {last}; make it anew with: make bench-setup")
-    report = json.loads(done.stdout)
+        _save(data, file)
+        try:
+            report = _report(root / INTERPRETER, file, repeats)
+        except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+            return Peers({}, note=f"{GYM_TRADING_ENV} must run in .bench/, said: {_last_words(error)}; {REMAKE}")
     rates = {name: found["per_second"] for name, found in report.items()}
     return Peers(rates, idle=all(found["idle"] for found in report.values()))
+
+
+def _save(data: MarketData, file: Path) -> None:
+    rows = np.flatnonzero(data.bars.present)[-_BARS:]
+    prices = (data.bars.open, data.bars.high, data.bars.low, data.bars.close, data.bars.volume)
+    bars = np.stack([column[rows] for column in prices], axis=1)
+    np.savez(file, bars=bars, features=data.features[rows, :_FEATURES])
+
+
+def _report(interpreter: Path, file: Path, repeats: int) -> dict[str, dict[str, Any]]:
+    done = subprocess.run(
+        [str(interpreter), "-m", _SCRIPT, str(file), str(repeats)],
+        cwd=file.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_START_S + repeats * _REPEAT_S,
+    )
+    report: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return report
+
+
+def _last_words(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return str((error.stderr.strip().splitlines() or ["no message"])[-1])
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"nothing in {error.timeout:.0f} s"
+    return str(error)

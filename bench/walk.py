@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 
-from bench.references.bare_loop import EPISODE_BARS, BarePrices, bare_accounts, step_bare
+from bench.references.bare_loop import EPISODE_BARS, bare_accounts, bare_prices, step_bare
+from btcai.compiled import stepping
 from btcai.market.account import N_LOTS, new_accounts
 from btcai.market.bars import BarArrays
 from btcai.market.kernel import step_accounts
@@ -95,27 +95,32 @@ class AccountWalk(Walk):
             first,
             stop,
         )
-        n_bars, patch_bars = len(self._bars.open), self._rules.patch_bars
-        _advance(self.accounts, self._fresh, self._t, self._terminated, n_bars, patch_bars, first, stop)
+        _advance(
+            self.accounts,
+            self._fresh,
+            self._t,
+            self._terminated,
+            len(self._bars.open),
+            self._rules.patch_bars,
+            EPISODE_BARS,
+            first,
+            stop,
+        )
 
 
 class BareWalk(Walk):
     """The bare single-position loop, one decision a bar, at the fees, the spread and the stop of `rules`."""
 
-    def __init__(self, bars: BarArrays, rules: Rules, n: int, decisions: int, threads: int) -> None:
+    def __init__(self, bars: BarArrays, rules: Rules, n: int, decisions: int, threads: int, ahead: int = 0) -> None:
         super().__init__(n, decisions, threads, UNIFORM, patch_bars=1)
-        self._prices = BarePrices(
-            *(
-                np.ascontiguousarray(np.where(bars.present, prices, bars.mark))
-                for prices in (bars.open, bars.high, bars.low, bars.mark)
-            )
-        )
-        self._rules = rules
+        traded = (np.where(bars.present, prices, bars.mark) for prices in (bars.open, bars.high, bars.low, bars.mark))
+        self._prices = bare_prices(*traded)
+        self._rules, self._ahead = rules, ahead
         self._accounts = bare_accounts(start_bars(len(bars.open), 1, n))
 
     def _step(self, actions: IntArray, first: int, stop: int) -> None:
         fee, spread, loss = self._rules.taker_fee_frac, self._rules.half_spread_frac, self._rules.stop_loss_frac
-        step_bare(self._accounts, self._prices, actions, fee, spread, loss, first, stop)
+        step_bare(self._accounts, self._prices, actions, fee, spread, loss, self._ahead, first, stop)
 
 
 def start_bars(n_bars: int, patch_bars: int, n: int) -> IntArray:
@@ -123,7 +128,7 @@ def start_bars(n_bars: int, patch_bars: int, n: int) -> IntArray:
     return np.random.default_rng(1).integers(0, n_bars - patch_bars - 1, n)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@stepping
 def _advance(
     accounts: FloatArray,
     fresh: FloatArray,
@@ -131,13 +136,14 @@ def _advance(
     terminated: BoolArray,
     n_bars: int,
     patch_bars: int,
+    episode_bars: int,
     first: int,
     stop: int,
 ) -> None:
     """Move t by one patch; a finished account takes its row of `fresh` and another bar, as in the bare loop."""
     for i in range(first, stop):
         bar = t[i] + patch_bars
-        if terminated[i] or bar + patch_bars >= n_bars or bar % EPISODE_BARS < patch_bars:
+        if terminated[i] or bar + patch_bars >= n_bars or bar % episode_bars < patch_bars:
             bar = (bar * 7919 + i * 104_729) % (n_bars - patch_bars - 1)
             for column in range(accounts.shape[1]):
                 accounts[i, column] = fresh[i, column]

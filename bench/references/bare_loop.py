@@ -2,14 +2,17 @@
 
 No lots, no cash, no volume, no limits, no masked bars: an account is long, short or flat with all its equity. BUY goes
 long, SELL short, CLOSE_ALL flat, HOLD keeps, at the next bar's open. State is one array per quantity, each (N,).
+
+As people write it, a bar is read when it is needed: packed bars are no faster than four arrays then. Fetched ahead, as
+the market's are, they are: about 1.4 times, the most of five layouts tried.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from btcai.compiled import cache_lines, prefetch, stepping
 from btcai.schema import FloatArray, IntArray
 
 EPISODE_BARS = 2000
@@ -18,11 +21,14 @@ EPISODE_BARS = 2000
 RUIN = 0.5
 """Share of the start's equity at which an account starts afresh."""
 
+AHEAD = 8
+"""Accounts whose bar is best fetched while one is stepped: the steps are shorter than the market's."""
+
 _JUMP_BAR, _JUMP_ACCOUNT = 7919, 104_729  # primes that scatter the new starts
 
 
 class BarePrices(NamedTuple):
-    """Bars without gaps, USDT, (T,) contiguous."""
+    """Bars without gaps, USDT, (T,) each; see bare_prices."""
 
     open: FloatArray
     high: FloatArray
@@ -42,6 +48,15 @@ class BareAccounts(NamedTuple):
     reward: FloatArray
 
 
+def bare_prices(open: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray) -> BarePrices:
+    """Copies (T,) packed so that a bar is half a cache line."""
+    columns = BarePrices(open, high, low, close)
+    packed = cache_lines(len(open) * len(columns)).reshape(-1, len(columns))
+    for index, prices in enumerate(columns):
+        packed[:, index] = prices
+    return BarePrices(*packed.T)
+
+
 def bare_accounts(t: IntArray) -> BareAccounts:
     """Flat accounts at bars t (N,)."""
     n = len(t)
@@ -55,7 +70,7 @@ def bare_accounts(t: IntArray) -> BareAccounts:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@stepping
 def step_bare(
     accounts: BareAccounts,
     prices: BarePrices,
@@ -63,12 +78,18 @@ def step_bare(
     fee_frac: float,
     slippage_frac: float,
     stop_loss_frac: float,
+    ahead: int,
     first: int,
     stop: int,
 ) -> None:
-    """Accounts first .. stop - 1 each take their action (N,) at the open of bar t + 1 and are marked at its close."""
+    """Accounts first .. stop - 1 each take their action (N,) at the open of bar t + 1 and are marked at its close.
+
+    ahead: how many accounts before its turn a bar is fetched, 0 for not before it is read.
+    """
     n_bars = len(prices.close)
     for i in range(first, stop):
+        if ahead > 0 and i + ahead < stop:
+            prefetch(prices.open, accounts.t[i + ahead] + 1)
         bar = accounts.t[i] + 1
         side, entry, equity = accounts.side[i], accounts.entry[i], accounts.settled[i]
         action = actions[i]

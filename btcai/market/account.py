@@ -109,7 +109,7 @@ def exposure_frac(account: FloatArray) -> float:
 @inlined
 def drawdown_frac(account: FloatArray) -> float:
     """How far the equity is below its peak, 0 .. 1; more where it is below 0. 1 where the peak restarted at nothing."""
-    return 1.0 - account[EQUITY] / account[PEAK_EQUITY] if account[PEAK_EQUITY] > 0.0 else 1.0  # type: ignore[no-any-return]
+    return 1.0 - account[EQUITY] / account[PEAK_EQUITY] if account[PEAK_EQUITY] > 0.0 else 1.0
 
 
 @inlined

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from bench import env, features, harness, memory, peers
 from bench.line import Goal, Line
 from bench.markets import random_walk
-from bench.references.bare_loop import BareAccounts, BarePrices, bare_accounts, bare_prices, step_bare
+from bench.references.bare_loop import AHEAD, BareAccounts, BarePrices, bare_accounts, bare_prices, step_bare
 from bench.stopwatch import Stopwatch, Timing
 from bench.walk import HOARDING, AccountWalk
 from btcai import cli, paths
@@ -228,7 +228,7 @@ def prices(*bars: tuple[float, float, float, float]) -> BarePrices:
 def walk(accounts: BareAccounts, market: BarePrices, *actions: Action) -> None:
     """The loop in plain Python."""
     for action in actions:
-        step_bare.py_func(accounts, market, np.array([action]), FEE, SLIPPAGE, STOP_LOSS, 0, len(accounts.t))
+        step_bare.py_func(accounts, market, np.array([action]), FEE, SLIPPAGE, STOP_LOSS, 0, 0, len(accounts.t))
 
 
 FLAT_BAR = (100.0, 101.0, 99.0, 100.0)
@@ -278,9 +278,9 @@ def test_bare_loop_compiled_is_the_loop_in_plain_python() -> None:
     one, other = bare_accounts(starts), bare_accounts(starts)
     for _ in range(400):
         actions = rng.integers(0, len(Action), n)
-        step_bare(one, market, actions, 1e-3, 1e-4, 3e-3, 0, n)
+        step_bare(one, market, actions, 1e-3, 1e-4, 3e-3, AHEAD, 0, n)
         for i in range(n):  # alone, for plain Python cannot fetch ahead
-            step_bare.py_func(other, market, actions, 1e-3, 1e-4, 3e-3, i, i + 1)
+            step_bare.py_func(other, market, actions, 1e-3, 1e-4, 3e-3, 0, i, i + 1)
     for found, expected in zip(one, other, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -299,6 +299,7 @@ def test_env_bench_measures_every_bucket(tmp_path: Path, monkeypatch: pytest.Mon
         "scalping, 1 thread",
         "scalping, 2 threads",
         "scalping, 2 threads, beside others",
+        "scalping, beside a loop that fetches ahead too, 2 threads",
         *(f"{bucket}, {threads}" for bucket in BUCKETS[1:] for threads in ("1 thread", "2 threads")),
         "scalping, many lots open, 2 threads",
         "scalping, everything on, 2 threads",
