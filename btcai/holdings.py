@@ -16,8 +16,10 @@ from btcai.market.account import (
     LOT_SIZE_BTC,
     N_LOTS,
     NO_ORDER,
+    OPEN_LONG,
     PEAK_EQUITY,
     PENDING,
+    REDUCE,
     SINCE_TRADE,
     START_EQUITY,
     equity_usdt,
@@ -41,6 +43,7 @@ KEYS = (
     "order_pending",
 )
 HALTS = {"daily": DAILY_HALT, "drawdown": DRAWDOWN_HALT}
+ORDERS = {"entry": OPEN_LONG, "exit": REDUCE}
 NOT_ALLOWED = "a lot is not allowed"
 """Note of an entry that sizing forbids; its figures are for the caller to add."""
 
@@ -59,7 +62,8 @@ def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: in
     decisions_since_trade  decisions made since the last fill, this one not counted; 0
     cool_down_bars         how many bars a halt still lasts, 0 without one; 0
     halt                   "daily" or "drawdown": which halt that is; daily
-    order_pending          whether an order still waits for its fill; false
+    order_pending          which order still waits for its fill: "entry", which a halt drops (cancel it), or "exit";
+                           true is an exit; false
     A deposit or withdrawal of x at an equity E is no profit or loss: scale start, peak and day's start by (E + x) / E.
     mark is the bar's known price in USDT, day its UTC day number.
     """
@@ -91,7 +95,7 @@ def account_rows(account: dict[str, Any], rules: Rules, mark: float) -> tuple[Fl
     row[SINCE_TRADE] = _count(account, "decisions_since_trade")
     row[COOL_DOWN] = _count(account, "cool_down_bars")
     row[HALT] = _halt(account, row[COOL_DOWN] > 0)
-    row[PENDING] = Action.BUY if _flag(account, "order_pending") else Action.HOLD  # any: it only matters that one waits
+    row[PENDING] = _order(account)
     return row, lot_row
 
 
@@ -138,11 +142,14 @@ def _count(account: dict[str, Any], name: str) -> int:
     raise DataError(f"account: {name} must be a whole number of at least 0, was {value!r:.80}")
 
 
-def _flag(account: dict[str, Any], name: str) -> bool:
-    value = account.get(name, False)
+def _order(account: dict[str, Any]) -> int:
+    """The order that waits; of an entry or an exit any kind, for no more matters."""
+    value = account.get("order_pending", False)
     if isinstance(value, bool):
-        return value
-    raise DataError(f"account: {name} must be true or false, was {value!r}")
+        return REDUCE if value else NO_ORDER
+    if not isinstance(value, str) or value not in ORDERS:
+        raise DataError(f"account: order_pending must be true, false, {' or '.join(ORDERS)}, was {value!r:.80}")
+    return ORDERS[value]
 
 
 def _halt(account: dict[str, Any], cooling: bool) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from btcai.schema import BAR_NS, Bars
+from btcai.schema import BAR_NS, Bars, MarketData
 
 MONDAY_NS = 1_704_067_200_000_000_000  # 2024-01-01 00:00 UTC
 PRICES = ("open", "high", "low", "close")
@@ -52,3 +52,13 @@ def real_bars(path: Path) -> Bars:
     for name, values in table.items():
         values[row] = frame[name].to_numpy()
     return Bars(close_ts_ns=close_ts_ns[0] + BAR_NS * np.arange(len(present)), present=present, **table)
+
+
+def column(data: MarketData, name: str) -> np.ndarray:
+    return data.features[:, data.feature_names.index(name)]
+
+
+def assert_same_bits(left: MarketData, right: MarketData, rows: slice, right_rows: slice) -> None:
+    np.testing.assert_array_equal(left.features[rows].view(np.int32), right.features[right_rows].view(np.int32))
+    np.testing.assert_array_equal(left.sigma[rows], right.sigma[right_rows])
+    np.testing.assert_array_equal(left.mark[rows], right.mark[right_rows])

@@ -27,6 +27,7 @@ HOUR_SECONDS = 3_600
 DAY_SECONDS = 24 * HOUR_SECONDS
 BARS_PER_WEEK = 7 * BARS_PER_DAY
 MONDAY_SECONDS = 4 * DAY_SECONDS  # 1970-01-01 was a Thursday
+CYCLES_SECONDS = (DAY_SECONDS, 7 * DAY_SECONDS, 8 * HOUR_SECONDS)  # the last: of funding
 
 
 @inlined
@@ -46,24 +47,15 @@ def _log_volumes(above: float, below: float, week: float) -> float:
     return math.log((above + VOLUME_EPS * week) / (below + VOLUME_EPS * week)) if week > 0.0 else np.nan
 
 
-@compiled
 def volatility_of(mean: FloatArray, mean_square: FloatArray) -> FloatArray:
     """Population standard deviation of one-bar log returns from their two moments."""
-    volatility = np.empty(len(mean))
-    for i in range(len(mean)):
-        variance = mean_square[i] - mean[i] * mean[i]
-        volatility[i] = math.sqrt(0.0 if variance < 0.0 else variance)
-    return volatility
+    return np.sqrt(np.maximum(mean_square - mean * mean, 0.0))
 
 
-@compiled
 def choose_sigma(day: FloatArray, week: FloatArray) -> FloatArray:
     """The volatility of 288 bars, after long gaps that of 2016, then a typical one; never below the floor."""
-    sigma = np.empty(len(day))
-    for i in range(len(day)):
-        volatility = week[i] if np.isnan(day[i]) else day[i]
-        sigma[i] = TYPICAL_SIGMA if np.isnan(volatility) else max(volatility, VOLATILITY_FLOOR)
-    return sigma
+    volatility = np.where(np.isnan(day), week, day)
+    return np.where(np.isnan(volatility), TYPICAL_SIGMA, np.maximum(volatility, VOLATILITY_FLOOR))
 
 
 @compiled
@@ -100,7 +92,7 @@ def volatility(
         out[1, i] = math.log(_floored(hour[i]) / steady)
         out[2, i] = math.log(_floored(six_hours[i]) / steady)
         out[3, i] = math.log(steady / _floored(week[i]))
-        out[4, i] = math.log(_floored(parkinson) / sigma[i])
+        out[4, i] = math.log(_floored(parkinson) / _floored(six_hours[i]))
         out[5, i] = 1.0 - 0.5 * math.pi * _ratio(magnitude_288[i], scale_288[i], 2.0 / math.pi)
         out[6, i] = _ratio(signed_square_288[i], square_288[i], 0.0)
 
@@ -121,16 +113,16 @@ def ranges(
         extent = high[i] - low[i]
         out[0, i] = _ratio(2.0 * close[i] - day[0][i] - day[1][i], day[0][i] - day[1][i], 0.0)
         out[1, i] = _ratio(2.0 * close[i] - week[0][i] - week[1][i], week[0][i] - week[1][i], 0.0)
-        out[2, i] = math.log(close[i] / day[0][i]) / (sigma[i] * math.sqrt(288.0))
-        out[3, i] = math.log(close[i] / week[0][i]) / (sigma[i] * math.sqrt(2016.0))
-        out[4, i] = _ratio(close[i] - open_[i], extent, 0.0)
-        out[5, i] = _ratio(high[i] - max(open_[i], close[i]), extent, 0.0)
-        out[6, i] = math.log(_floored(extent / close[i]) / sigma[i])
+        out[2, i] = math.log(close[i] / week[0][i]) / (sigma[i] * math.sqrt(2016.0))
+        out[3, i] = _ratio(close[i] - open_[i], extent, 0.0)
+        out[4, i] = _ratio(high[i] - max(open_[i], close[i]), extent, 0.0)
+        out[5, i] = math.log(_floored(extent / close[i]) / sigma[i])
 
 
 @compiled
 def volumes(
     out: Float32Array,
+    sigma: FloatArray,
     bar: FloatArray,
     hour: FloatArray,
     day: FloatArray,
@@ -140,8 +132,10 @@ def volumes(
     located_72: FloatArray,
     mean_72: FloatArray,
     correlation_288: FloatArray,
+    close_288: FloatArray,
+    value_288: FloatArray,
 ) -> None:
-    """bar, hour, day, week: mean volume over 1, 12, 288, 2016 bars."""
+    """bar, hour, day, week: mean volume over 1, 12, 288, 2016 bars; close: mean close; value: mean USDT traded."""
     for i in range(out.shape[1]):
         out[0, i] = _log_volumes(bar[i], day[i], week[i])
         out[1, i] = _log_volumes(hour[i], day[i], week[i])
@@ -150,6 +144,8 @@ def volumes(
         out[4, i] = _ratio(signed_72[i], mean_72[i], 0.0)
         out[5, i] = _ratio(located_72[i], mean_72[i], 0.0)
         out[6, i] = correlation_288[i]
+        paid = value_288[i] / day[i] if day[i] > 0.0 else np.nan
+        out[7, i] = math.log(paid / close_288[i]) / (sigma[i] * math.sqrt(288.0))
 
 
 @compiled
@@ -164,13 +160,6 @@ def correlation_of(x: FloatArray, x2: FloatArray, y: FloatArray, y2: FloatArray,
         else:
             result[i] = np.nan if np.isnan(x[i]) else 0.0
     return result
-
-
-@compiled
-def trend(out: Float32Array, line_72: FloatArray, line_288: FloatArray, line_2016: FloatArray) -> None:
-    """line: the correlation of the closes with time."""
-    for i in range(out.shape[1]):
-        out[0, i], out[1, i], out[2, i] = line_72[i], line_288[i], line_2016[i]
 
 
 @compiled
@@ -192,19 +181,14 @@ def momentum(
 @compiled
 def reversion(
     out: Float32Array,
-    sigma: FloatArray,
     close: FloatArray,
     band_20: tuple[FloatArray, FloatArray],
     band_144: tuple[FloatArray, FloatArray],
-    priced_288: FloatArray,
-    volume_288: FloatArray,
 ) -> None:
-    """band: (mean, standard deviation) of the closes; priced: mean volume times price."""
+    """band: (mean, standard deviation) of the closes."""
     for i in range(out.shape[1]):
         out[0, i] = _ratio(close[i] - band_20[0][i], band_20[1][i], 0.0)
         out[1, i] = _ratio(close[i] - band_144[0][i], band_144[1][i], 0.0)
-        price = priced_288[i] / volume_288[i] if volume_288[i] > 0.0 else np.nan
-        out[2, i] = math.log(close[i] / price) / (sigma[i] * math.sqrt(288.0))
 
 
 @compiled
@@ -247,32 +231,26 @@ def regime(
 @compiled
 def calendar(out: Float32Array, close_ts_ns: IntArray) -> None:
     for i in range(min(out.shape[1], BARS_PER_WEEK)):
-        seconds = close_ts_ns[i] // SECOND_NS
-        _circle(out, i, 0, seconds, DAY_SECONDS)
-        _circle(out, i, 2, seconds - MONDAY_SECONDS, 7 * DAY_SECONDS)
-        _circle(out, i, 4, seconds, 8 * HOUR_SECONDS)
+        seconds = close_ts_ns[i] // SECOND_NS - MONDAY_SECONDS
+        for j in range(len(CYCLES_SECONDS)):
+            angle = 2.0 * math.pi * (seconds % CYCLES_SECONDS[j]) / CYCLES_SECONDS[j]
+            out[2 * j, i], out[2 * j + 1, i] = math.sin(angle), math.cos(angle)
     for i in range(BARS_PER_WEEK, out.shape[1]):
         for j in range(len(out)):
             out[j, i] = out[j, i - BARS_PER_WEEK]
-
-
-@inlined
-def _circle(out: Float32Array, i: int, column: int, seconds: int, period_seconds: int) -> None:
-    angle = 2.0 * math.pi * (seconds % period_seconds) / period_seconds
-    out[column, i], out[column + 1, i] = math.sin(angle), math.cos(angle)
 
 
 @compiled
 def settle(features: Float32Array, table: Float32Array, present: BoolArray, log_sigma: int) -> None:
     """Write features (rows, F) from table (F, rows) and the mask, its last column.
 
-    Undefined features, and all but log_sigma where the bar is missing, become 0.
+    Features undefined or beyond float32, and all but log_sigma where the bar is missing, become 0.
     """
     mask = len(table) - 1
     for i in range(len(features)):
         for j in range(mask):
             value = table[j, i]
-            features[i, j] = value if value == value else np.float32(0.0)  # only nan differs from itself
+            features[i, j] = value if np.isfinite(value) else np.float32(0.0)
         features[i, mask] = 1.0
         if not present[i]:
             features[i] = 0.0

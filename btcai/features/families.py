@@ -43,6 +43,7 @@ def _ranges(out: Float32Array, rows: Folds) -> None:
 def _volumes(out: Float32Array, rows: Folds) -> None:
     columns.volumes(
         out,
+        rows.sigma,
         rows.leaf("volume"),
         rows.mean("volume", 12),
         rows.mean("volume", 288),
@@ -58,11 +59,13 @@ def _volumes(out: Float32Array, rows: Folds) -> None:
             rows.mean("move_square", 288),
             rows.mean("volume_move", 288),
         ),
+        rows.mean("close", 288),
+        rows.mean("traded_value", 288),
     )
 
 
 def _trend(out: Float32Array, rows: Folds) -> None:
-    columns.trend(out, rows.line(72)[2], rows.line(288)[2], rows.line(2016)[2])
+    out[:] = rows.line(72)[2], rows.line(288)[2], rows.line(2016)[2]
 
 
 def _momentum(out: Float32Array, rows: Folds) -> None:
@@ -78,15 +81,7 @@ def _momentum(out: Float32Array, rows: Folds) -> None:
 
 
 def _reversion(out: Float32Array, rows: Folds) -> None:
-    columns.reversion(
-        out,
-        rows.sigma,
-        rows.leaf("close"),
-        rows.line(20)[:2],
-        rows.line(144)[:2],
-        rows.mean("priced_volume", 288),
-        rows.mean("volume", 288),
-    )
+    columns.reversion(out, rows.leaf("close"), rows.line(20)[:2], rows.line(144)[:2])
 
 
 def _microstructure(out: Float32Array, rows: Folds) -> None:

@@ -83,14 +83,14 @@ def check_bars(bars: Bars) -> None:
     if (steps != BAR_NS).any():
         row = int(np.argmax(steps != BAR_NS)) + 1
         raise DataError(f"bars must follow in steps of {BAR_NS} ns, row {row} came after {steps[row - 1]}; use to_grid")
-    sound = np.isfinite(bars.volume) & (bars.volume >= 0)
-    for prices in (bars.open, bars.high, bars.low, bars.close):
-        sound &= np.isfinite(prices) & (prices > 0)
+    sound = (bars.low > 0) & (bars.low <= np.minimum(bars.open, bars.close))
+    sound &= (bars.high < np.inf) & (bars.high >= np.maximum(bars.open, bars.close))
+    sound &= (bars.volume < np.inf) & (bars.volume >= 0)
     if (broken := bars.present & ~sound).any():
         stamp = np.datetime64(int(bars.close_ts_ns[np.argmax(broken)]), "ns").astype("datetime64[s]")
         raise DataError(
-            f"present bars need finite prices > 0 and volume >= 0; {int(broken.sum())} break that, the first closed at"
-            f" {stamp} UTC; see: btcai stage validate"
+            "present bars need finite prices, 0 < low <= open, close <= high, and finite volume >= 0;"
+            f" {int(broken.sum())} break that, the first closed at {stamp} UTC; see: btcai stage validate"
         )
 
 

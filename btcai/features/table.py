@@ -27,6 +27,7 @@ def _family(family: str, *rows: tuple[str, str, str, str, int]) -> tuple[Feature
 
 
 _LOG_RETURNS = "Campbell, Lo, MacKinlay 1997, ch. 1"
+_IMBALANCE = "order imbalance, Chordia, Roll, Subrahmanyam 2002, a bar's volume signed by its body"
 
 FEATURES = (
     *_family(
@@ -43,11 +44,11 @@ FEATURES = (
         ("vol_ratio_72_288", "log(std_72(r) / std_288(r))", "log ratio", "Corsi 2009", 288),
         ("vol_ratio_288_2016", "log(std_288(r) / std_2016(r))", "log ratio", "Corsi 2009", 2016),
         (
-            "parkinson_ratio_72",
-            "log(sqrt(mean_72(log(high / low)^2) / (4 log 2)) / sigma)",
+            "parkinson_std_72",
+            "log(sqrt(mean_72(log(high / low)^2) / (4 log 2)) / std_72(r))",
             "log ratio",
-            "Parkinson 1980",
-            288,
+            "Parkinson 1980: range over close-to-close volatility, 0 for a random walk",
+            72,
         ),
         (
             "jump_288",
@@ -74,12 +75,11 @@ FEATURES = (
             "stochastic %K, Lane",
             2015,
         ),
-        ("drawdown_288", "log(close / high_288)", "sigma * sqrt(288), <= 0", "Magdon-Ismail, Atiya 2004", 288),
         ("drawdown_2016", "log(close / high_2016)", "sigma * sqrt(2016), <= 0", "Magdon-Ismail, Atiya 2004", 2015),
         ("body", "(close - open) / (high - low)", "-1 .. 1", "candlestick, Nison 1991", 0),
         (
             "upper_wick",
-            "(high - max(open, close)) / (high - low); the lower wick is 1 - |body| - upper_wick",
+            "(high - max(open, close)) / (high - low); with a range, the lower wick is 1 - |body| - upper_wick",
             "0 .. 1",
             "candlestick, Nison 1991",
             0,
@@ -95,14 +95,14 @@ FEATURES = (
             "imbalance_12",
             "sum_12(v sign(close - open)) / sum_12(v)",
             "-1 .. 1",
-            "on-balance volume, Granville",
+            _IMBALANCE,
             11,
         ),
         (
             "imbalance_72",
             "sum_72(v sign(close - open)) / sum_72(v)",
             "-1 .. 1",
-            "on-balance volume, Granville",
+            _IMBALANCE,
             71,
         ),
         (
@@ -113,6 +113,13 @@ FEATURES = (
             71,
         ),
         ("volume_move_288", "correlation_288(v, |r|)", "-1 .. 1", "Karpoff 1987", 288),
+        (
+            "vwap_twap_288",
+            "log(sum_288(v close) / sum_288(v) / mean_288(close))",
+            "sigma * sqrt(288)",
+            "VWAP, Berkowitz, Logue, Noser 1988, over the mean price: where the volume was",
+            288,
+        ),
     ),
     *_family(
         "trend",
@@ -130,13 +137,6 @@ FEATURES = (
         "mean reversion",
         ("bollinger_20", "(close - mean_20(close)) / std_20(close)", "std", "Bollinger 2001", 19),
         ("bollinger_144", "(close - mean_144(close)) / std_144(close)", "std", "Bollinger 2001", 143),
-        (
-            "vwap_288",
-            "log(close / (sum_288(v (high + low + close) / 3) / sum_288(v)))",
-            "sigma * sqrt(288)",
-            "VWAP, Berkowitz, Logue, Noser 1988",
-            288,
-        ),
     ),
     *_family(
         "microstructure",
@@ -172,7 +172,13 @@ FEATURES = (
             "Lo, MacKinlay 1988, around 0",
             299,
         ),
-        ("range_ratio_288", "log(log(high_288 / low_288) / sqrt(288) / sigma)", "log ratio", "R/S, Hurst 1951", 288),
+        (
+            "range_ratio_288",
+            "log(log(high_288 / low_288) / sqrt(288) / sigma)",
+            "log ratio",
+            "range over volatility, Feller 1951, Parkinson 1980; around 0.5 for a random walk",
+            288,
+        ),
     ),
     *_family(
         "calendar",
@@ -207,7 +213,8 @@ closed and reads rows t - {WARMUP_BARS} .. t, nothing else. All are dimensionles
   volatility and range before its log.
 - e: 1 % of the mean of 2016 bars.
 - A ratio whose denominator is 0 (a bar without range, flat prices) is 0. Where less than half of a window is known, or
-  nothing traded in the week, a feature is undefined and 0. A return counts from the oldest close known in its bars.
+  nothing traded in the week, a feature is undefined and 0, as is one beyond float32. A return counts from the oldest
+  close known in its bars.
 - A missing bar is a row of zeros but for log_sigma, so that a forecast has its unit there.
 - Warm-up: rows before t that the feature reads; where less than half of 288 bars is known, those in units of sigma
   read {WARMUP_BARS}.

@@ -12,14 +12,15 @@ FUNDING_HOURS = 8
 """Perpetual swaps settle at 00:00, 08:00 and 16:00 UTC."""
 
 _FUNDING_NS = FUNDING_HOURS * 3_600 * 1_000_000_000
-_COLUMNS = ("open", "high", "low", "volume", "mark", "sigma", "funding")
+_COLUMNS = ("open", "high", "low", "volume", "mark", "sigma", "sigma_before")
 
 
 class BarArrays(NamedTuple):
     """Columns (T,), float64 but for int32 day and bool present: prices and mark in USDT, volume in BTC.
 
-    funding: what a long pays at the bar's close as a share of its value, 0 where none is due, nan where it is due and
-    unknown. day: UTC day number in which the bar opens.
+    sigma: of one bar's log return, as known at the bar's close; sigma_before: as known when it opens. day: the UTC day
+    number in which it opens. funding: what a long pays at the bar's close as a share of its value, 0 where none is due,
+    nan where it is due and unknown; read on swaps alone, so it stands apart.
     """
 
     open: FloatArray
@@ -28,9 +29,10 @@ class BarArrays(NamedTuple):
     volume: FloatArray
     mark: FloatArray
     sigma: FloatArray
-    funding: FloatArray
+    sigma_before: FloatArray
     day: NDArray[np.int32]
     present: BoolArray
+    funding: FloatArray
 
 
 def bar_arrays(data: MarketData) -> BarArrays:
@@ -41,11 +43,12 @@ def bar_arrays(data: MarketData) -> BarArrays:
     for name in ("open", "high", "low", "volume"):
         column[name][:] = getattr(bars, name)
     column["mark"][:], column["sigma"][:] = data.mark, data.sigma
-    column["funding"][:] = _due(bars.close_ts_ns) if data.funding is None else data.funding
+    column["sigma_before"][:1], column["sigma_before"][1:] = data.sigma[:1], data.sigma[:-1]
     day, present = packed.view(np.int32)[:, 2 * LINE - 2], packed.view(np.bool_)[:, 8 * LINE - 4]
     day[:] = (np.asarray(bars.close_ts_ns) - BAR_NS) // (BAR_NS * BARS_PER_DAY)
     present[:] = bars.present
-    return BarArrays(**column, day=day, present=present)
+    funding = _due(bars.close_ts_ns) if data.funding is None else np.array(data.funding, dtype=np.float64)
+    return BarArrays(**column, day=day, present=present, funding=funding)
 
 
 def _due(close_ts_ns: IntArray) -> FloatArray:

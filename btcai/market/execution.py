@@ -30,7 +30,9 @@ def slippage_frac(
 @inlined
 def taker_price(buys: bool, reference: float, quantity_btc: float, bars: BarArrays, t: int, rules: Rules) -> float:
     """USDT per BTC paid or received in bar t before the fee, worse than the reference; never below 0."""
-    slippage = slippage_frac(rules.half_spread_frac, rules.impact_coef, bars.sigma[t - 1], quantity_btc, bars.volume[t])
+    slippage = slippage_frac(
+        rules.half_spread_frac, rules.impact_coef, bars.sigma_before[t], quantity_btc, bars.volume[t]
+    )
     if buys:
         return tick_up(reference * (1.0 + slippage), rules.tick_usdt)
     return tick_down(reference * max(0.0, 1.0 - slippage), rules.tick_usdt)
@@ -87,7 +89,7 @@ def maker_fee(account: FloatArray, rules: Rules) -> float:
 @inlined
 def largest_cost(buys: bool, reference: float, bars: BarArrays, t: int, fee_frac: float, rules: Rules) -> float:
     """USDT per BTC that opening as a taker costs at most: of an order that takes all it may of the bar's volume."""
-    impact: float = rules.impact_coef * bars.sigma[t - 1] * math.sqrt(rules.max_volume_share)
+    impact: float = rules.impact_coef * bars.sigma_before[t] * math.sqrt(rules.max_volume_share)
     slippage = reference * (rules.half_spread_frac + impact) + rules.tick_usdt
     return slippage + fee_frac * (reference + slippage) if buys else slippage + fee_frac * reference
 

@@ -115,7 +115,7 @@ def _reduce(
         left = whole_steps(left, rules.lot_step_btc)
     fee = maker_fee(account, rules) if rests else taker_fee(account, rules)
     price = maker_price(buys, reference, rules) if rests else taker_price(buys, reference, left, bars, t, rules)
-    sigma_patch = bars.sigma[t - 1] * math.sqrt(rules.patch_bars)
+    sigma_patch = bars.sigma_before[t] * math.sqrt(rules.patch_bars)
     for _ in range(int(account[N_LOTS]) if all_lots else 1):
         held = abs(lots[lot_row(account, lots, 0), LOT_BTC])
         quantity = held if whole or left >= held * NOT_QUITE else left
@@ -192,7 +192,7 @@ def _force(
     """Close lot k whole as a taker, one of several that trade total_btc together."""
     lot = lots[lot_row(account, lots, k)]
     price = taker_price(lot[LOT_BTC] < 0.0, reference, total_btc, bars, t, rules)
-    sigma_patch = bars.sigma[t - 1] * math.sqrt(rules.patch_bars)
+    sigma_patch = bars.sigma_before[t] * math.sqrt(rules.patch_bars)
     fee = taker_fee(account, rules)
     reduce_lot(account, lots, k, abs(lot[LOT_BTC]), price, reference, fee, sigma_patch, rules.goal_frac)
 
@@ -210,7 +210,7 @@ def fill_targets(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int,
     if not is_long and bars.low[t] >= account[HIGHEST_ENTRY] * gain:
         return
     left = rules.max_volume_share * bars.volume[t]
-    sigma_patch = bars.sigma[t - 1] * math.sqrt(rules.patch_bars)
+    sigma_patch = bars.sigma_before[t] * math.sqrt(rules.patch_bars)
     k = 0
     while k < int(account[N_LOTS]):
         lot = lots[lot_row(account, lots, k)]

@@ -26,19 +26,17 @@ _LEAST_RATIO = 1e-9  # keeps the log finite for an account that lost everything
 @inlined
 def net_profit(gain0: float, gain1: float, compound: bool) -> float:
     """Profit of the period after all costs, from equity / start's equity before and after."""
-    if compound:
-        return _log(max(gain1 / gain0, _LEAST_RATIO))
-    return gain1 - gain0
+    return _log_ratio(gain1, gain0) if compound else gain1 - gain0
 
 
 @inlined
-def _log(ratio: float) -> float:
-    """Natural logarithm, for a patch's ratio near 1 without a call: 2 atanh(z) as a series, exact to its last digit."""
-    z = (ratio - 1.0) / (ratio + 1.0)
-    if abs(z) > 0.01:
-        return math.log(ratio)
-    zz = z * z
-    return 2.0 * z * (1.0 + zz * (1.0 / 3.0 + zz * (0.2 + zz * (1.0 / 7.0))))
+def _log_ratio(after: float, before: float) -> float:
+    """log(after / before); small changes without a call, as the series of 2 atanh(z), exact to the last digit."""
+    z = (after - before) / (after + before)
+    if abs(z) < 0.01:
+        zz = z * z
+        return 2.0 * z * (1.0 + zz * (1.0 / 3.0 + zz * (0.2 + zz * (1.0 / 7.0))))
+    return math.log(max(after / before, _LEAST_RATIO))
 
 
 @inlined

@@ -19,7 +19,7 @@ from btcai.yardstick.trading import LOT_FRAC, yardstick_data, yardstick_rules
 
 HORIZONS_PATCHES = (3, 12, 36, 108)
 
-_TRAINING, _MARKING = 0, 1
+TRAINING, MARKING = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def learn(
     ppo: PpoConfig,
 ) -> ActorCritic:
     """Train the full network on one path of the market: prediction first, then PPO."""
-    data, _ = yardstick_data(market, budget.train_decisions, path_seed(seed, _TRAINING))
+    data, _ = yardstick_data(market, budget.train_decisions, path_seed(seed, TRAINING))
     task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data) // 10)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def mark(
     """
     earned, best = [], []
     for seed in seeds:
-        data, paths = yardstick_data(market, n_decisions, path_seed(seed, _MARKING))
+        data, paths = yardstick_data(market, n_decisions, path_seed(seed, MARKING))
         task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data))
         bars = clock_decisions(task, task.valid, market.patch_bars - 1)  # a path begins with a whole patch
         positions = play(agent, task, bars).observation[0, 0, 1:, LOTS].astype(np.float64)

@@ -1,5 +1,5 @@
 """Baselines beside a learner: paths -> positions (N, T), 0 or 1. What is tuned is tuned on realised training returns
-alone, as anyone could; the true drift pays them, and they never see it. (The search for a linear one is elsewhere.)"""
+alone, as anyone could; the true drift pays them, and they never see it."""
 
 import math
 from collections.abc import Callable
@@ -82,15 +82,17 @@ class LinearBaseline:
 
 
 def tuned_linear(train: Paths, cost_bps: float) -> LinearBaseline:
-    """Least squares of the next return on the last LAGS returns and signals, then the two thresholds that earned most.
+    """Least squares of the next return on the last LAGS returns and signals, over the first half of each path; then the
+    two thresholds that earned most over the second, where the weights cannot have learned the noise.
 
-    The normal equations are filled with lagged products over all of each path, so they differ from a design matrix's
+    The normal equations are filled with lagged products from a path's start on, so they differ from a design matrix's
     in the first LAGS rows only. No constant: every series of these markets has mean zero.
     """
     seen, returns, cost_frac = regressors(train), train.returns, cost_bps / 1e4
-    weights = _least_squares(seen)
+    half = returns.shape[1] // 2
+    weights = _least_squares(seen[..., :half])
     forecast = _forecast(seen, weights)
-    _, buy, sell = best_thresholds(forecast, returns, cost_frac, _THRESHOLDS_SDS)
+    _, buy, sell = best_thresholds(forecast[:, half:], returns[:, half:], cost_frac, _THRESHOLDS_SDS)
     return LinearBaseline(weights=weights, buy_above=buy, sell_below=sell)
 
 
@@ -99,7 +101,7 @@ def best_thresholds(
 ) -> tuple[float, float, float]:
     """Profit, buy_above and sell_below of the pair that earns most, thresholds in standard deviations of the signal."""
     pairs = np.array([(buy, sell) for buy, sell in product(sds, sds) if sell <= buy and sell < math.inf])
-    buy, sell = np.ascontiguousarray(signal.std() * pairs.T)  # compiled for whole cache lines
+    buy, sell = np.ascontiguousarray(signal.std() * pairs.T)  # strided ones would not be vectorised
     profits = hysteresis_profits(signal, returns, buy, sell, cost_frac)
     best = int(profits.argmax())
     return float(profits[best]), float(buy[best]), float(sell[best])

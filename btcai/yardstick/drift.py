@@ -6,7 +6,8 @@ the drift is hidden its best estimate is a Kalman filter's, itself AR(1) with ph
 A bucket with patches of P bars gets the same market a patch: the drift moves once a patch, at the close that the
 absolute decision clock names, and the optimum a decision is the same for all four. At another phase than the clock's
 (training samples them all) a patch is paid by two drifts and straddles them in what it sees: the mean of two
-neighbours, which for phi near one is a market of nearly the same drift. Scores are taken at the clock's phase.
+neighbours, which for phi near one is a market of nearly the same drift. Scores are taken at the clock's phase, where
+what a shown drift says and what it pays are the same for all four, draw by draw.
 """
 
 import math

@@ -16,7 +16,7 @@ import numpy as np
 from btcai.schema import FloatArray
 
 _SWEEPS, _TOLERANCE = 20_000, 1e-7
-_QUADRATURE = 16
+_NODES, _NODES_SDS = 201, 6.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,11 +56,13 @@ def best_policy(
 def transition(grid: FloatArray, phi: float, innovation_sd: float) -> FloatArray:
     """(n, n) matrix: values on an even grid -> their expectation after x' = phi x + innovation_sd * normal.
 
-    Gauss-Hermite nodes, linear between grid points. Linear weights alone spread by a sixth of the step squared on
-    average, so that much is taken off the innovation's variance first.
+    Even nodes, which unlike Gauss-Hermite's are close enough together for the kinks of D; linear between grid points.
+    Linear weights alone spread by a sixth of the step squared on average, so that much is taken off the innovation's
+    variance first.
     """
     n, step = len(grid), grid[1] - grid[0]
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE)
+    nodes = np.linspace(-_NODES_SDS, _NODES_SDS, _NODES)
+    weights = normal_density(nodes, 1.0)
     spread = math.sqrt(max(innovation_sd**2 - step**2 / 6, 0.0))
     place = np.clip((phi * grid[:, None] + spread * nodes - grid[0]) / step, 0.0, n - 1.0)
     left = np.minimum(place.astype(np.int64), n - 2)

@@ -12,7 +12,7 @@ import numpy as np
 from btcai.schema import FloatArray
 from btcai.yardstick.paths import YardstickMarket
 
-_BARS_AT_ONCE = 2_000_000  # bounds memory
+_BARS_AT_ONCE = 500_000  # bounds memory
 
 
 def policy_value_bps(positions: FloatArray, expected: FloatArray, cost_bps: float) -> FloatArray:

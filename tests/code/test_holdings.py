@@ -27,6 +27,8 @@ from btcai.market.account import (
     LOT_COST_USDT,
     LOT_ENTRY_PRICE,
     N_LOTS,
+    NO_ORDER,
+    OPEN_LONG,
     PEAK_EQUITY,
     PENDING,
     SINCE_TRADE,
@@ -88,8 +90,8 @@ def decided(bundle: PolicyBundle, **account: Any) -> Decision:
         ({"cash_usdt": 1.0, "decisions_since_trade": 10**400}, "decisions_since_trade must be a whole number"),
         ({"cash_usdt": 1.0, "cool_down_bars": True}, "cool_down_bars must be a whole number"),
         ({"cash_usdt": 1.0, "cool_down_bars": None}, "cool_down_bars must be a whole number"),
-        ({"cash_usdt": 1.0, "order_pending": 1}, "order_pending must be true or false, was 1"),
-        ({"cash_usdt": 1.0, "order_pending": "false"}, "order_pending must be true or false, was 'false'"),
+        ({"cash_usdt": 1.0, "order_pending": 1}, "order_pending must be true, false, entry or exit, was 1"),
+        ({"cash_usdt": 1.0, "order_pending": "false"}, "order_pending must be .* was 'false'"),
         ({"cash_usdt": 1.0, "cool_down_bars": 3, "halt": "weekly"}, "halt must be daily or drawdown"),
         ({"cash_usdt": 1.0, "cool_down_bars": 3, "halt": []}, "halt must be daily or drawdown"),
         ({"cash_usdt": 1.0, "halt": "daily"}, "halt needs cool_down_bars"),
@@ -219,10 +221,12 @@ def described(row: FloatArray, lots: FloatArray, rules: Rules) -> dict[str, Any]
         "day_start_equity_usdt": row[DAY_START_EQUITY],
         "decisions_since_trade": int(row[SINCE_TRADE]),
         "cool_down_bars": int(row[COOL_DOWN]),
-        "order_pending": bool(row[PENDING] != Action.HOLD),
+        "order_pending": {NO_ORDER: False, OPEN_LONG: "entry"}.get(int(row[PENDING]), "exit"),
     }
     if row[COOL_DOWN] == rules.cool_down_bars:
-        account |= {"cool_down_bars": 0, "order_pending": False}
+        account["cool_down_bars"] = 0
+        if row[HALT] == DRAWDOWN_HALT:
+            account["order_pending"] = False  # the close that the halt ordered is what the decision says
     elif row[HALT] != NO_HALT:
         account["halt"] = {DAILY_HALT: "daily", DRAWDOWN_HALT: "drawdown"}[int(row[HALT])]
     found: dict[str, Any] = json.loads(json.dumps(account))
@@ -233,7 +237,7 @@ def test_deciding_from_a_file_is_the_backtest(tmp_path: Path, monkeypatch: pytes
     rules = strict(make_rules(SCALPING, CONFIG.market, CONFIG.risk))
     sizing = CONFIG.sizing.model_copy(update={"target_volatility": 5.0, "max_uncertainty": 1.5})
     changes = {"rules": rules._asdict(), "sizing": sizing.model_dump(mode="json")}
-    bundle = load_bundle(loud_bundle(tmp_path, seed=1, **changes))
+    bundle = load_bundle(loud_bundle(tmp_path, seed=7, **changes))
     data = build_market(to_grid(gapped()))
     span = Span(3_200, 3_501)
     [tested] = backtest(bundle, data, span, SCALPING, [rules], sizing, 1e5)

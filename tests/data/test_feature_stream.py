@@ -96,6 +96,8 @@ def test_a_stamp_that_is_not_later_or_off_the_grid_is_refused_and_the_stream_sta
 def test_an_unsound_bar_is_refused_and_the_stream_stays_as_it_was() -> None:
     bars = walk(2100, seed=35)
     stream = FeatureStream(rows_of(bars, slice(0, 2090)))
-    with pytest.raises(DataError, match="present bars need finite prices > 0 and volume >= 0; 1 break that"):
-        stream.push(close_ts_ns=int(bars.close_ts_ns[2092]), open=1.0, high=1.0, low=0.0, close=1.0, volume=1.0)
+    close_ts_ns = int(bars.close_ts_ns[2092])
+    for open_, high, low, close in ((1.0, 1.0, 0.0, 1.0), (40_000.0, 40_010.0, 39_990.0, 90_000.0)):
+        with pytest.raises(DataError, match="present bars need finite prices, 0 < low <= open, close <= high, and"):
+            stream.push(close_ts_ns=close_ts_ns, open=open_, high=high, low=low, close=close, volume=1.0)
     assert_same_row(push(stream, bars, 2090), build_market(bars), 2090)

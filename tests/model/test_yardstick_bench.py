@@ -1,4 +1,4 @@
-"""`btcai bench yardstick` at a tiny size: every market and rule has its line, and goals are computed."""
+"""`btcai bench yardstick` at a small size: every market and baseline has its line, and goals are computed."""
 
 from pathlib import Path
 
@@ -12,18 +12,27 @@ from btcai.config import load_config
 
 @pytest.fixture(scope="module")
 def printed(root: Path) -> dict[str, Line]:
-    size = Size(decisions=1000, score_paths=2, train_paths=2, proof_paths=16)
+    size = Size(decisions=20_000, score_paths=4, train_paths=4, proof_paths=16)
     found = lines(Stopwatch(1, patience_s=0), load_config(root / "params.yaml"), root, size)
     return {line.name: line for line in found}
 
 
 @pytest.mark.slow
-def test_every_market_has_its_optimum_its_proof_and_its_rules(printed: dict[str, Line]) -> None:
-    for name in markets():
-        for part in ("optimum", "simulated optimum", "cash", "always long", "moving averages", "linear regression"):
+def test_every_market_has_its_optimum_its_proof_and_its_baselines(printed: dict[str, Line]) -> None:
+    assert {f"{name}: optimum" for name in markets()} <= printed.keys()
+    for name in markets() | bucket_markets({"scalping": 1, "long": 28}):
+        for part in ("simulated optimum", "cash", "always long", "moving averages", "linear regression"):
             assert f"{name}: {part}" in printed
-    for name in bucket_markets({"scalping": 1, "long": 28}):
-        assert f"{name}: simulated optimum" in printed
+    assert [name for name in printed if "search" in name] == ["interaction: linear rule by search"]
+
+
+@pytest.mark.slow
+def test_goals_are_on_what_can_miss_them(printed: dict[str, Line]) -> None:
+    for part in ("cash", "always long"):
+        assert printed[f"hard, hidden: {part}"].goal is None
+    assert printed["hard, hidden: moving averages"].goal == "ratio <= 1"
+    assert printed["interaction: linear regression"].goal == "ratio <= 0.01"
+    assert printed["interaction: linear rule by search"].goal == "ratio <= 0.02"
 
 
 @pytest.mark.slow

@@ -158,6 +158,15 @@ def test_every_bucket_has_the_same_optimum() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("patch_bars", [2, 10, 28])
+def test_every_bucket_sees_the_shown_drift_and_is_paid_alike_draw_by_draw(patch_bars: int) -> None:
+    fine, coarse = (DriftMarket(level=MILD, shown=True, patch_bars=patch) for patch in (1, patch_bars))
+    by_bar, by_patch = fine.simulate(500, 2, seed=3), coarse.simulate(500, 2, seed=3)
+    np.testing.assert_array_equal(by_patch.expected, by_bar.expected)
+    np.testing.assert_array_equal(by_patch.at_decisions("drift"), by_bar.at_decisions("drift"))
+    np.testing.assert_array_equal(coarse.optimal_positions(by_patch), fine.optimal_positions(by_bar))
+
+
 def test_a_decision_sees_its_drift_at_its_own_close_and_not_before() -> None:
     np.testing.assert_array_equal(shown_in_bars(np.array([[7.0, 8.0]]), 3), [[0, 0, 7, 7, 7, 8]])
     paths = DriftMarket(level=MILD, shown=True, patch_bars=3).simulate(5, 2, seed=0)

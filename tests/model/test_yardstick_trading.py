@@ -40,7 +40,7 @@ def test_kernel_pays_what_the_formula_says(patch_bars: int) -> None:
         (DriftMarket(level=LEVELS["hard"], shown=True), ["drift"]),
         (DriftMarket(level=LEVELS["hard"], shown=False, patch_bars=10), []),
         (TwoScaleMarket(shown=True, patch_bars=2), ["fast", "slow"]),
-        (InteractionMarket(), ["signal", "regime"]),
+        (InteractionMarket(n_signals=2), ["signal_1", "signal_2", "direction_1", "direction_2"]),
     ],
     ids=["shown", "hidden", "two scales", "interaction"],
 )

@@ -8,6 +8,7 @@ from btcai.yardstick.scoring import policy_value_bps, simulated_optimum
 from btcai.yardstick.two_scale import TwoScaleMarket, _coordinates, _steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [True, False])
 @pytest.mark.parametrize("scale", ["fast", "slow"])
 def test_one_drift_alone_is_a_level(shown: bool, scale: str) -> None:
@@ -17,6 +18,7 @@ def test_one_drift_alone_is_a_level(shown: bool, scale: str) -> None:
     assert market.optimum_bps == pytest.approx(alone.optimum_bps, rel=0.003)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_bars", [1, 28])
 def test_both_scales_matter_to_every_bucket(patch_bars: int) -> None:
     both = TwoScaleMarket(shown=False, patch_bars=patch_bars).optimum_bps
