@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from bench.references.bare_loop import EPISODE_BARS, bare_accounts, bare_prices, step_bare
+from bench.references.bare_loop import EPISODE_BARS, JUMP_ACCOUNT, JUMP_BAR, bare_accounts, bare_prices, step_bare
 from btcai.compiled import stepping
 from btcai.market.account import N_LOTS, new_accounts
 from btcai.market.bars import BarArrays
@@ -103,6 +103,8 @@ class AccountWalk(Walk):
             len(self._bars.open),
             self._rules.patch_bars,
             EPISODE_BARS,
+            JUMP_BAR,
+            JUMP_ACCOUNT,
             first,
             stop,
         )
@@ -137,6 +139,8 @@ def _advance(
     n_bars: int,
     patch_bars: int,
     episode_bars: int,
+    jump_bar: int,
+    jump_account: int,
     first: int,
     stop: int,
 ) -> None:
@@ -144,7 +148,7 @@ def _advance(
     for i in range(first, stop):
         bar = t[i] + patch_bars
         if terminated[i] or bar + patch_bars >= n_bars or bar % episode_bars < patch_bars:
-            bar = (bar * 7919 + i * 104_729) % (n_bars - patch_bars - 1)
+            bar = (bar * jump_bar + i * jump_account) % (n_bars - patch_bars - 1)
             for column in range(accounts.shape[1]):
                 accounts[i, column] = fresh[i, column]
         t[i] = bar

@@ -17,7 +17,8 @@ def decide(
         typer.Option(
             help="JSON: cash_usdt; if they are not the defaults: lots [{btc, entry_price}], equity_start_usdt, "
             "peak_equity_usdt, day_start_equity_usdt, decisions_since_trade, cool_down_bars, halt (daily or drawdown), "
-            "order_pending. After a deposit or withdrawal, scale the three equities as the equity changed."
+            "order_pending (entry or exit; a halt drops an entry: cancel it). After a deposit or withdrawal, scale the "
+            "three equities as the equity changed."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")] = False,

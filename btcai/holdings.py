@@ -171,14 +171,14 @@ def settle(
     """
     if row[HALT] == DRAWDOWN_HALT and row[N_LOTS] > 0:
         return Action.CLOSE_ALL, "drawdown halt: close all"
-    if row[PENDING] != Action.HOLD:
+    if row[PENDING] != NO_ORDER:
         return Action.HOLD, "order pending"
     room = can_open(row, rules)
     place(row, int(wanted), size_frac, entry_allowed, rules)
     action = Action.HOLD if row[PENDING] == NO_ORDER else wanted
     if row[HALT] != NO_HALT:
         kind = next(name for name, halt in HALTS.items() if halt == row[HALT])
-        return action, f"{kind} halt: no new lots"
+        return action, f"{kind} halt: no new lots, cancel an entry that waits"
     return action, "" if action is wanted else _refusal(row, wanted, room, entry_allowed, rules)
 
 

@@ -14,10 +14,10 @@ from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Span
 
 
-def _costs(fee_bps: float, half_spread_bps: float, impact_coef: float, max_volume_share: float) -> CostConfig:
+def _costs(taker_fee_bps: float, half_spread_bps: float, impact_coef: float, max_volume_share: float) -> CostConfig:
     return CostConfig(
-        taker_fee_bps=fee_bps,
-        maker_fee_bps=fee_bps,
+        taker_fee_bps=taker_fee_bps,
+        maker_fee_bps=taker_fee_bps,
         half_spread_bps=half_spread_bps,
         impact_coef=impact_coef,
         max_volume_share=max_volume_share,

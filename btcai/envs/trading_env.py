@@ -79,8 +79,10 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
       and with `transfer_daily_probability` a random share of the equity up to `transfer_max_frac`, in or out. They
       scale the start's equity, the peak and the day's start, so that they are neither profit nor loss. A withdrawal
       takes at most half the equity, and only free cash.
-    - Halts: a UTC day's loss of `daily_loss_halt_frac` stops new lots for `cool_down_bars`; a drawdown of
-      `drawdown_halt_frac` also closes all lots, and the peak restarts after the cool-down.
+    - Halts: a UTC day's loss of `daily_loss_halt_frac` stops new lots for `cool_down_bars` and drops an entry that
+      waits; a drawdown of `drawdown_halt_frac` also closes all lots, and the peak restarts after the cool-down. The
+      day's start restarts after either.
+    - A close that waits is for the oldest lot of the moment it fills: where a stop took that lot, for the next.
 
     ## Observation space: Dict, float32
     - `market` Box(-5, 5, (lookback_bars, F)): features of the bars up to t, oldest first, as

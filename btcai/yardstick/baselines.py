@@ -85,8 +85,8 @@ def tuned_linear(train: Paths, cost_bps: float) -> LinearBaseline:
     """Least squares of the next return on the last LAGS returns and signals, over the first half of each path; then the
     two thresholds that earned most over the second, where the weights cannot have learned the noise.
 
-    The normal equations are filled with lagged products from a path's start on, so they differ from a design matrix's
-    in the first LAGS rows only. No constant: every series of these markets has mean zero.
+    The normal equations are those of a design matrix with zeros before and after each path. No constant: every series
+    of these markets has mean zero.
     """
     seen, returns, cost_frac = regressors(train), train.returns, cost_bps / 1e4
     half = returns.shape[1] // 2

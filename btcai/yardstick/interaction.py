@@ -2,9 +2,9 @@
 
 return[t + 1] = drift[t] + sigma * noise, drift AR(1) with phi, as in a level whose drift is shown. But it is shown in
 code, as two vectors: drift[t] = s * direction[t] . signals[t]. The direction is uniform on the unit sphere and drawn
-anew at every decision; the signals are the drift along it and fresh standard normals across it. So each of the two
-vectors is independent of the drift, whatever function of it one takes, and only the product of both tells; decoded, it
-is the drift, so the optimum is that of the level, shown.
+anew at every decision; the signals are the drift along it and fresh standard normals across it. So the direction is
+independent of the drift, and the signals of its sign (their length tells its size, which alone earns nothing): only the
+product of both tells. Decoded, it is the drift, so the optimum is that of the level, shown.
 
 Uncorrelated does not mean that linear rules earn nothing: a threshold makes them non-linear. With one signal and its
 sign this would be an exclusive or, whose half "both are large" a plane cuts off: that earns 21 % of the optimum. A

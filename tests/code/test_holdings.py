@@ -165,10 +165,10 @@ def test_a_drawdown_halt_goes_on_while_it_lasts_though_the_loss_is_made_up(buyin
 @pytest.mark.parametrize(
     ("account", "note"),
     [
-        ({"peak_equity_usdt": 2e5}, "drawdown halt: no new lots"),
-        ({"day_start_equity_usdt": 1.06e5}, "daily halt: no new lots"),  # down 5.7 %
-        ({"cool_down_bars": 1}, "daily halt: no new lots"),
-        ({"cool_down_bars": 1, "halt": "drawdown"}, "drawdown halt: no new lots"),
+        ({"peak_equity_usdt": 2e5}, "drawdown halt: no new lots, cancel an entry that waits"),
+        ({"day_start_equity_usdt": 1.06e5}, "daily halt: no new lots, cancel an entry that waits"),  # down 5.7 %
+        ({"cool_down_bars": 1}, "daily halt: no new lots, cancel an entry that waits"),
+        ({"cool_down_bars": 1, "halt": "drawdown"}, "drawdown halt: no new lots, cancel an entry that waits"),
         ({"order_pending": True}, "order pending"),
         ({"cash_usdt": 0.0, "lots": [LOT]}, "no cash or exposure is left for a lot"),
         ({"lots": [LOT] * SCALPING.max_lots}, f"all {SCALPING.max_lots} lots are open"),

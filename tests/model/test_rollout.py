@@ -7,10 +7,20 @@ import pytest
 import torch
 from learning_tasks import SMALL, small_task
 
-from btcai.agent.rollout import randomise_accounts, walk
+from btcai.agent.rollout import _restart, randomise_accounts, walk
 from btcai.agent.task import clock_decisions, forecast_targets, sample_stretches, stretches_at
 from btcai.config import ModelConfig
-from btcai.market.account import CASH, HELD_BTC, LOT_ENTRY_PRICE, N_LOTS, new_accounts, open_lots
+from btcai.market.account import (
+    CASH,
+    DAY,
+    HELD_BTC,
+    LOT_ENTRY_PRICE,
+    N_ACCOUNT,
+    N_LOTS,
+    SEED,
+    new_accounts,
+    open_lots,
+)
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import TOKENS, Span
@@ -113,6 +123,13 @@ def test_a_ruined_account_begins_again() -> None:
     ruined = np.flatnonzero(rollout.terminated[0, 0])
     assert ruined.tolist() == [19]  # the decision at 499 steps over bar 500
     assert rollout.observation[0, 0, 20, 0] == 1.0
+
+
+def test_an_account_that_begins_again_is_a_new_one_but_for_its_day_and_its_seed() -> None:
+    ruined, fresh = np.full(N_ACCOUNT, 7.0), new_accounts(1, 3, 500.0)[0][0]
+    _restart(ruined, 500.0)
+    fresh[[DAY, SEED]] = 7.0
+    assert np.array_equal(ruined, fresh)
 
 
 def task_model() -> ModelConfig:

@@ -1,4 +1,4 @@
-"""The interaction: each input alone says nothing, the code is exact, and linear rules find next to nothing."""
+"""The interaction: no input alone points anywhere, the code is exact, and linear rules find next to nothing."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_signals_are_standard_normal_and_the_direction_is_drawn_anew() -> None:
     assert (directions[:, :, 1:] * directions[:, :, :-1]).mean() == pytest.approx(0.0, abs=0.005)
 
 
-def test_neither_vector_alone_says_anything_of_the_next_return_nor_do_their_pasts() -> None:
+def test_neither_vector_alone_nor_its_past_goes_with_the_next_return() -> None:
     paths = MARKET.simulate(200_000, 1, seed=2)
     signals, directions = inputs(paths)
     following = paths.returns[:, 1:]
