@@ -48,7 +48,7 @@ def chain(bucket_name: str, cut: int | None) -> tuple[MarketData, Encoded, Backt
     if (bucket_name, cut) not in CHAINS:
         data = market() if cut is None else build_market(to_grid(overwritten(cut)))
         policy, bucket = (
-            TorchPolicy(loud_network(CONFIG, bucket_name), bucket_name, CONFIG),
+            TorchPolicy(loud_network(CONFIG, bucket_name, seed=1), bucket_name, CONFIG),
             CONFIG.buckets[bucket_name],
         )
         encoded = encode_decisions(policy, data, decisions_with_history(policy, data, SPAN))
