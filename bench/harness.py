@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("btcai.bench")  # handled as everything that the command line starts
 
-BENCHES = ("env", "features", "yardstick")
-"""Modules of this package, each with lines(stopwatch, config, root) -> Iterator[Line]."""
+BENCHES = ("env", "features", "learn", "train", "yardstick")
+"""Modules of this package, each with lines(stopwatch, config, root) -> Iterator[Line]; where it has PARTS, a tuple of
+names, lines takes those to measure as well; those in ON_REQUEST are measured only where they are named."""
 
 RESULTS = Path("reports/bench")
 
 
-def run(name: str, repeats: int, config: Config, root: Path) -> Iterator[Line]:
-    """Measure bench `name` and yield its lines; ConfigError names the benches there are."""
+def run(name: str, repeats: int, config: Config, root: Path, only: str = "") -> Iterator[Line]:
+    """Measure bench `name`, or the parts of it that `only` names, comma-separated, and yield its lines.
+
+    ConfigError names the benches, or the parts, that there are.
+    """
     if name not in BENCHES:
         raise ConfigError(f"a bench must be one of {', '.join(BENCHES)}, was {name}; run: btcai bench {BENCHES[0]}")
     if repeats < 1:
         raise ConfigError(f"repeats must be >= 1, was {repeats}; run: btcai bench {name}")
-    lines = importlib.import_module(f"bench.{name}").lines(Stopwatch(repeats), config, root)
+    bench = importlib.import_module(f"bench.{name}")
+    parts = _parts(name, getattr(bench, "PARTS", ()), getattr(bench, "ON_REQUEST", ()), only)
+    lines = bench.lines(Stopwatch(repeats), config, root, *([parts] if parts else []))
     (root / RESULTS).mkdir(parents=True, exist_ok=True)
     results, draft = root / RESULTS / f"{name}.jsonl", root / RESULTS / f".{name}.jsonl.new"
     try:
@@ -41,6 +47,15 @@ def run(name: str, repeats: int, config: Config, root: Path) -> Iterator[Line]:
         draft.replace(results)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _parts(name: str, known: tuple[str, ...], on_request: tuple[str, ...], only: str) -> tuple[str, ...]:
+    """The parts asked for, in the bench's order; without `only` all but those on request; none where it has none."""
+    asked = {part.strip() for part in only.split(",")} if only else set(known) - set(on_request)
+    if unknown := sorted(asked - set(known)):
+        there = f"be among {', '.join(known)}" if known else f"be left out, as {name} has no parts"
+        raise ConfigError(f"--only must {there}, was {', '.join(unknown)}; run: btcai bench {name}")
+    return tuple(part for part in known if part in asked)
 
 
 def as_json(line: Line) -> str:

@@ -9,8 +9,9 @@ from btcai.console import show
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="env, features or yardstick.")],
-    repeats: Annotated[int, typer.Option(help="Timed repeats of each measurement; the median counts.")] = 5,
+    name: Annotated[str, typer.Argument(help="env, features, learn, train or yardstick.")],
+    repeats: Annotated[int, typer.Option(help="Timed repeats, of which the median counts; of learn: seeds.")] = 5,
+    only: Annotated[str, typer.Option(help="Parts of learn or train, comma-separated; all of them without.")] = "",
     table: Annotated[bool, typer.Option("--table", help="A table instead of JSON lines.")] = False,
 ) -> None:
     """Measure this machine, beside references: one JSON object a line, in the end kept in reports/bench/NAME.jsonl.
@@ -18,13 +19,15 @@ def bench(
     Keys: name, value, unit, reference, reference_value, ratio, goal, met; then how it was measured. met is null where
     there is no goal, or no reference to hold it against. A missed goal is a result and no error. Leave the machine
     alone meanwhile: a line with "idle": false was measured beside other work.
+
+    learn takes hours and may be broken off: the next call makes only the trainings that are missing.
     """
     from bench import harness
     from btcai import paths
     from btcai.config import load_config
 
     root = Path.cwd()
-    lines = harness.run(name, repeats, load_config(root / paths.PARAMS), root)
+    lines = harness.run(name, repeats, load_config(root / paths.PARAMS), root, only)
     if table:
         show(harness.as_table(list(lines)))
         return

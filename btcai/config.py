@@ -214,7 +214,8 @@ class ModelConfig(_Section):
 
 class PretrainConfig(_Section):
     learning_rate: float = Field(gt=0)
-    stretches: int = Field(ge=1)
+    weight_decay: float = Field(ge=0)
+    stretches: int = Field(ge=2, multiple_of=2)
     decisions: int = Field(ge=128, multiple_of=128)
     """Per stretch; the trunk's attention is cut into blocks of 128 decision times."""
 
@@ -226,12 +227,19 @@ class PpoConfig(_Section):
     epochs: int = Field(ge=1)
     minibatches: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    encoder_rate_share: float = Field(ge=0, le=1)
+    """Of the learning rate, for all before the head: what prediction taught is not to drown in the policy's noise."""
+    weight_decay: float = Field(ge=0)
     gae_lambda: float = Field(ge=0, le=1)
     clip: float = Field(gt=0, lt=1)
     value_coef: float = Field(ge=0)
     entropy_coef: float = Field(ge=0)
     entropy_frac: float = Field(ge=0, le=1)
     """Share of the updates over which the entropy bonus falls to zero."""
+    first_hold_logit: float
+    """Added to HOLD before training: who trades at random pays costs, whatever it knows, and learns to stay flat."""
+    surprise_control: float = Field(ge=0, le=1)
+    """Share of what no forecast knew of a decision's return that is taken out of its reward: a control variate."""
     cost_ramp_frac: float = Field(ge=0, le=1)
     """Share of the updates over which trading costs rise from zero to their full size; 0 trains at full cost."""
     prediction_coef: float = Field(ge=0)
@@ -241,8 +249,10 @@ class PpoConfig(_Section):
 
     @model_validator(mode="after")
     def _minibatches_hold_whole_stretches(self) -> Self:
-        if self.stretches % self.minibatches:
-            raise ValueError(f"stretches must be a multiple of minibatches, was {self.stretches} / {self.minibatches}")
+        if self.stretches % (2 * self.minibatches):
+            raise ValueError(
+                f"stretches must be a multiple of 2 * minibatches, was {self.stretches} / {self.minibatches}"
+            )
         return self
 
 

@@ -130,7 +130,7 @@ def evaluate(config: Config, root: Path) -> None:
         rules = [make_rules(settings, config.market, config.risk, cost) for cost in costs.values()]
         walks = backtest(policy, data, splits.test, settings, rules, config.sizing, equity_usdt)
         results[bucket] = dict(zip(costs, walks, strict=True))
-        forecasts[bucket] = reliability(walks[0], data, settings, splits.train)
+        forecasts[bucket] = reliability(walks[0], data, settings, splits.train, policy.calibration)
         logger.info("%s walked %d decisions", bucket, len(walks[0].decisions))
     baselines = run_baselines(
         data, splits.test, {name: market_rules(config.market, cost) for name, cost in costs.items()}, equity_usdt

@@ -84,7 +84,10 @@ def loud_network(config: Config, bucket_name: str, seed: int = 0) -> ActorCritic
         model.forecast_std.uniform_(0.1, 1.0)
         model.quantile_offset.normal_(std=0.1)
         model.std_factor.uniform_(0.8, 1.2)
-        model.reward_scale.fill_(0.01)
+        model.temperature.uniform_(0.8, 1.2)
+        model.stem.relevance.normal_(std=0.05)
+        model.value_mean.fill_(0.002)
+        model.value_std.fill_(0.01)
     return model
 
 

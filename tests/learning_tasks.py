@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from btcai.agent.task import Task
+from btcai.agent.shards import shards
+from btcai.agent.task import Stretches, Task
 from btcai.config import Config, ModelConfig, load_config
+from btcai.models.actor_critic import ActorCritic
 from btcai.schema import FloatArray
+from btcai.training.play import Played, collect
 from btcai.training.yardstick import yardstick_task
 from btcai.yardstick.drift import LEVELS
 from btcai.yardstick.trading import RETURN_SCALE, market_from_returns, yardstick_rules
@@ -38,3 +41,14 @@ def small_task(n_bars: int, seed: int = 0) -> Task:
     rng = np.random.default_rng(seed)
     returns = rng.standard_normal(n_bars) * LEVEL.sigma_bps / 1e4
     return task_from_returns(returns, {"noise": rng.standard_normal(n_bars)})
+
+
+def fresh_model(task: Task, config: ModelConfig = SMALL) -> ActorCritic:
+    """A network of the task's shape that has learned nothing."""
+    return ActorCritic(config, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
+
+
+def played(model: ActorCritic, task: Task, stretches: Stretches, agents: int, rng: np.random.Generator) -> Played:
+    """What accounts do along the stretches, sampled on one thread."""
+    with shards(1) as workers:
+        return collect(model, task, stretches, agents, rng, workers)

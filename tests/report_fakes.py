@@ -9,7 +9,7 @@ from btcai.config import CostConfig
 from btcai.evaluation import judge as judging
 from btcai.evaluation.evidence import Evidence
 from btcai.evaluation.judge import Judgement, Results
-from btcai.evaluation.reliability import Reliability, expected_shares
+from btcai.evaluation.reliability import Held, Reliability, expected_shares
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Span
 
@@ -94,19 +94,25 @@ def losing_buckets() -> Results:
 def forecast_record(horizon_bars: int, apart: int) -> Reliability:
     """A horizon whose quantiles hold what they promise."""
     low, high = expected_shares(np.asarray(QUANTILE_LEVELS), apart)
+    nan = float("nan")
+    undefined = Held(observed=(nan,) * len(QUANTILE_LEVELS), coverage_frac=nan, pinball_ratio=nan)
+    right = Held(observed=QUANTILE_LEVELS, coverage_frac=0.9, pinball_ratio=0.98) if apart else undefined
     return Reliability(
         horizon_bars=horizon_bars,
         outcomes=3 * apart,
         apart=apart,
-        observed=QUANTILE_LEVELS if apart else (float("nan"),) * len(QUANTILE_LEVELS),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
-        coverage_frac=0.9 if apart else float("nan"),
         coverage_low=0.8,
         coverage_high=1.0,
-        pinball_ratio=0.98,
+        raw=undefined,
+        static=right,
+        adaptive=right,
         information_coefficient=0.05,
         information_noise=0.1,
+        rise_temperature=1.6 if apart else nan,
+        rise_temperature_low=1.1 if apart else nan,
+        rise_temperature_high=float("inf") if apart else nan,
     )
 
 

@@ -1,64 +1,140 @@
-"""Proximal policy optimisation on the encode-once design: the encoder runs once per decision time, agents share it.
+"""Proximal policy optimisation that does not know the network: advantages, losses and the epochs of minibatches.
 
 Schulman et al. 2017 (arXiv 1707.06347), with the details that Andrychowicz et al. 2020 (arXiv 2006.05990) found to
-matter.
+matter. Whoever calls it says with `Evaluate` how rows of experience become logits, values and an auxiliary loss.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from btcai.agent.shards import SHARDS, Shards
 from btcai.config import PpoConfig
-from btcai.models.actor_critic import ActorCritic
-from btcai.models.heads import forecast_loss
 from btcai.schema import BoolArray, FloatArray
 
 
 def gae(
-    reward: FloatArray, value: FloatArray, terminated: BoolArray, discount: float, lam: float
+    reward: FloatArray,
+    value: FloatArray,
+    next_value: FloatArray,
+    terminated: BoolArray,
+    truncated: BoolArray,
+    discount: float,
+    lam: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Generalised advantage estimates and value targets (arXiv 1506.02438, eq. 16), each (..., K).
+    """Generalised advantage estimates (arXiv 1506.02438, eq. 16) and value targets; all arrays (..., K).
 
-    reward, terminated (..., K); value (..., K + 1), the last one bootstrapping the truncated end. A terminated step
-    stops the bootstrap (its next value counts as 0) and the trace; the end of the data is a truncation: it stops the
-    trace and bootstraps. Not normalised.
+    value is that of the observation acted on, next_value that of the observation the step led to: where an episode
+    ended, of its final observation and not of the next one's first. Two masks: `terminated` stops the bootstrap
+    (next_value counts as 0) and the trace, `truncated` only the trace. The end of the data stops the trace and
+    bootstraps, marked or not. Not normalised.
     """
-    alive = 1.0 - terminated
-    delta = reward + discount * alive * value[..., 1:] - value[..., :-1]
+    delta = reward + discount * (1.0 - terminated) * next_value - value
+    carry = discount * lam * (1.0 - (terminated | truncated))
     advantage = np.zeros_like(delta)
     trace = np.zeros_like(delta[..., 0])
     for k in reversed(range(delta.shape[-1])):
-        trace = delta[..., k] + discount * lam * alive[..., k] * trace
+        trace = delta[..., k] + carry[..., k] * trace
         advantage[..., k] = trace
-    return advantage, advantage + value[..., :-1]
+    return advantage, advantage + value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueScale:
+    """Running mean and standard deviation of value targets: the unit in which the value head learns (PopArt).
+
+    With `rescale_value_layer` what the head predicts does not move when the unit does (Hessel et al. 2019, arXiv
+    1809.04474, eq. 5-7). Running statistics alone (Andrychowicz 2020, 3.5) would shift every prediction at every
+    update, most of all while the targets drift, as they do while costs are ramped up.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    """Before the first update the size that targets are expected to have."""
+    updates: int = 0
+    least_std: float = 1e-2
+    """Where all states are worth the same, dividing by less would make gradients of noise."""
+
+    def normalise(self, value: FloatArray) -> FloatArray:
+        """Values in the unit of rewards -> what the head learns."""
+        return (value - self.mean) / self.std
+
+    def restore(self, normalised: FloatArray) -> FloatArray:
+        """What the head says -> values in the unit of rewards."""
+        return normalised * self.std + self.mean
+
+    def updated(self, value_target: FloatArray, rate: float) -> "ValueScale":
+        """Take in one update's targets, in the unit of rewards; `rate` in (0, 1] is the weight of the newest update.
+
+        The mean over all updates until there are 1 / rate of them, an exponential one from then on.
+        """
+        weight = max(rate, 1.0 / (self.updates + 1))
+        step = float(value_target.mean()) - self.mean
+        variance = (1 - weight) * (self.std**2 + weight * step**2) + weight * float(value_target.var())
+        return ValueScale(
+            mean=self.mean + weight * step,
+            std=max(variance**0.5, self.least_std),
+            updates=self.updates + 1,
+            least_std=self.least_std,
+        )
+
+
+@torch.no_grad()
+def rescale_value_layer(layer: nn.Linear, old: ValueScale, new: ValueScale) -> None:
+    """Change the layer that puts out values so that new.restore(after) = old.restore(before), whatever its input.
+
+    Linear, so averaged weights stay the average when they are rescaled alike. Adam's moments stay as they are.
+    """
+    layer.weight.mul_(old.std / new.std)
+    layer.bias.mul_(old.std / new.std).add_((old.mean - new.mean) / new.std)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    """One update's experience as tensors: S stretches, G agents, K = M - 1 transitions, H horizons."""
+class Experience:
+    """What one update learns from; minibatches are drawn along the first axis of every tensor, all shapes (N, ...)."""
 
-    tokens: Tensor  # (S, N, P, F)
-    target: Tensor  # (S, M, H)
-    known: Tensor  # (S, M, H)
-    observation: Tensor  # (S, G, K, A)
-    action: Tensor  # (S, G, K)
-    logp: Tensor  # (S, G, K)
-    advantage: Tensor  # (S, G, K)
-    value_target: Tensor  # (S, G, K)
+    action: Tensor  # int64
+    logp: Tensor  # of the action when it was taken
+    advantage: Tensor  # not normalised
+    value_target: Tensor  # in the unit of the values that are evaluated
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What a network says of B rows of experience, whose actions have the shape (B, ...).
+
+    logits (B, ..., A): masked ones, or log-probabilities; an action that is ruled out has a large negative number and
+    not -inf. value (B, ...). auxiliary (): a loss of its own, weighted with ppo.prediction_coef.
+    """
+
+    logits: Tensor
+    value: Tensor
+    auxiliary: Tensor
+
+
+Evaluate = Callable[[Tensor], Evaluation]
+"""Rows of experience (B,) int64 -> what the network says of them, with gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Means over an update; kl is the k3 estimate of KL(old || new), clip_frac the share of clipped ratios."""
+    """Means over an update's minibatches.
+
+    kl is the k3 estimate of KL(old || new) in nats, clip_frac the share of clipped ratios, grad_norm the gradient's
+    length before it is clipped.
+    """
 
     policy: float
     value: float
     entropy: float
-    forecast: float
+    auxiliary: float
     kl: float
     clip_frac: float
+    grad_norm: float
     epochs: float
 
 
@@ -74,59 +150,73 @@ def clipped_policy_loss(
 
 
 def ppo_update(
-    model: ActorCritic,
+    evaluate: Evaluate,
+    parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    experience: Experience,
     config: PpoConfig,
     entropy_coef: float,
     rng: np.random.Generator,
+    shards: Shards,
 ) -> Losses:
-    """Epochs of minibatches of whole stretches; stops early once an epoch's KL passes target_kl."""
-    n = len(batch.tokens)
-    rows: list[tuple[float, ...]] = []
+    """Epochs of minibatches; stops early once an epoch's KL passes target_kl.
+
+    ValueError where the rows cannot be split into equal minibatches of at least SHARDS.
+    """
+    n = len(experience.action)
+    if n % (SHARDS * config.minibatches):
+        raise ValueError(
+            f"rows of experience must be a multiple of {SHARDS} * ppo.minibatches, were {n} / {config.minibatches}"
+        )
+    rows: list[list[float]] = []
     epochs = 0
     for _ in range(config.epochs):
         epochs += 1
         start = len(rows)
         for index in np.split(rng.permutation(n), config.minibatches):
-            rows.append(_minibatch(model, optimizer, batch, torch.from_numpy(index), config, entropy_coef))
+            drawn = torch.from_numpy(index).to(experience.action.device)
+            rows.append(_minibatch(evaluate, parameters, optimizer, experience, drawn, config, entropy_coef, shards))
         if np.mean([row[4] for row in rows[start:]]) > config.target_kl:
             break
-    policy, value, entropy, forecast, kl, clip_frac = np.mean(rows, 0)
+    policy, value, entropy, auxiliary, kl, clip_frac, grad_norm = np.mean(rows, 0).tolist()
     return Losses(
-        policy=policy, value=value, entropy=entropy, forecast=forecast, kl=kl, clip_frac=clip_frac, epochs=epochs
+        policy=policy,
+        value=value,
+        entropy=entropy,
+        auxiliary=auxiliary,
+        kl=kl,
+        clip_frac=clip_frac,
+        grad_norm=grad_norm,
+        epochs=epochs,
     )
 
 
 def _minibatch(
-    model: ActorCritic,
+    evaluate: Evaluate,
+    parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    experience: Experience,
     index: Tensor,
     config: PpoConfig,
     entropy_coef: float,
-) -> tuple[float, ...]:
-    encoding = model.encode(batch.tokens[index], banded=True)
-    projected = model.head.market(model.latent(encoding)[:, :-1]).unsqueeze(1)  # shared by every agent of a stretch
-    logits, value = model.head.act(projected, batch.observation[index])
-    log_prob = logits.log_softmax(-1)
-    logp = log_prob.gather(-1, batch.action[index].unsqueeze(-1)).squeeze(-1)
-    advantage = batch.advantage[index]
-    advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    policy, kl, clip_frac = clipped_policy_loss(logp, batch.logp[index], advantage, config.clip)
-    value_loss = 0.5 * (value - batch.value_target[index]).square().mean()
-    entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
-    forecast = forecast_loss(
-        encoding.location,
-        encoding.log_scale,
-        encoding.degrees,
-        encoding.quantiles,
-        batch.target[index],
-        batch.known[index],
-    )
-    loss = policy + config.value_coef * value_loss - entropy_coef * entropy + config.prediction_coef * forecast
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+    shards: Shards,
+) -> list[float]:
+    drawn = experience.advantage[index]
+    mean, std = drawn.mean(), drawn.std() + 1e-8
+
+    def part(rows: Tensor) -> tuple[Tensor, Tensor]:
+        said = evaluate(rows)
+        log_prob = said.logits.log_softmax(-1)
+        logp = log_prob.gather(-1, experience.action[rows].unsqueeze(-1)).squeeze(-1)
+        advantage = (experience.advantage[rows] - mean) / std
+        policy, kl, clip_frac = clipped_policy_loss(logp, experience.logp[rows], advantage, config.clip)
+        value_loss = 0.5 * (said.value - experience.value_target[rows]).square().mean()
+        entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
+        loss = policy + config.value_coef * value_loss - entropy_coef * entropy
+        loss = loss + config.prediction_coef * said.auxiliary
+        return loss, torch.stack([policy, value_loss, entropy, said.auxiliary, kl, clip_frac]).detach()
+
+    figures = shards.gradients(parameters, [partial(part, rows) for rows in index.chunk(SHARDS)])
+    grad_norm = float(nn.utils.clip_grad_norm_(parameters, config.grad_clip))
     optimizer.step()
-    return tuple(x.item() for x in (policy, value_loss, entropy, forecast, kl, clip_frac))
+    return [*figures.tolist(), grad_norm]  # in one go: each number read alone would wait for the device

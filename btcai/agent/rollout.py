@@ -1,6 +1,7 @@
 """Accounts walking stretches of market with the head alone: one compiled call for every env step of an update."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, Floa
 
 N_ACTIONS = len(Action)
 CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
+CASH_FRAC, LOTS_FRAC = ACCOUNT_FEATURES.index("cash_frac"), ACCOUNT_FEATURES.index("lots_frac")
 MOST_DECISIONS = 20_000
 """Since the last trade of an account that training starts with."""
 
@@ -54,7 +56,7 @@ class Rollout:
     """What S x G accounts saw and did over M - 1 transitions; the last observation only bootstraps.
 
     observation (S, G, M, A) float32; value (S, G, M); action, logp, reward, terminated (S, G, M - 1);
-    terms (S, G, M - 1, 6): the reward's named terms.
+    terms (S, G, M - 1, 6): the reward's named terms; size_frac (S, M - 1): of a lot, 0 where none may be opened.
     """
 
     observation: Float32Array
@@ -64,6 +66,51 @@ class Rollout:
     reward: FloatArray
     terminated: BoolArray
     terms: FloatArray
+    size_frac: FloatArray
+
+
+def joined(parts: Sequence[Rollout]) -> Rollout:
+    """Rollouts over stretches one after the other."""
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Rollout)}
+    return Rollout(**{name: np.concatenate(column) for name, column in columns.items()})
+
+
+def intended_exposure_frac(rollout: Rollout, max_lots: int) -> FloatArray:
+    """BTC held over equity while a decision's return is earned, as it is known when deciding, (S, G, M - 1).
+
+    What is held, plus the lot that is bought (sold: short) or less the lot that is closed; fills and stops may make it
+    another, but those are part of what is not known yet.
+    """
+    seen = rollout.observation[:, :, :-1].astype(np.float64)
+    lots = seen[..., LOTS_FRAC] * max_lots
+    held = np.sign(lots) * (1.0 - seen[..., CASH_FRAC])
+    lot = held / np.maximum(np.abs(lots), 1.0)
+    opened = np.where(np.abs(lots) < max_lots, rollout.size_frac[:, None], 0.0)
+    change = np.zeros_like(held)
+    change = np.where(rollout.action == Action.BUY, np.where(lots < 0, -lot, opened), change)
+    change = np.where(rollout.action == Action.SELL, np.where(lots > 0, -lot, -opened), change)
+    change = np.where(rollout.action == Action.CLOSE_ALL, -held, change)
+    return held + change
+
+
+def without_surprise(
+    reward: FloatArray, exposure_frac: FloatArray, surprise: FloatArray, share: float
+) -> tuple[FloatArray, float]:
+    """Rewards (S, G, K) less what the market's surprises made of them, and the share of their variance that this was.
+
+    surprise (S, K): return to the next decision less its forecast. Exposure times surprise has mean zero whatever was
+    decided, if the forecast is right on average, so it is a control variate of the reward (Glasserman 2004, section
+    4.1): its coefficient is fitted to the update, and `share` of it is taken out. Where the forecast is wrong, so is
+    what is left, by the exposure times that error. It is the action-dependent relative of input-dependent baselines
+    (Mao et al. 2019, arXiv 1807.02264), which take out what surprises do to all actions alike: here they do most to
+    the difference between holding and not.
+    """
+    control = exposure_frac * surprise[:, None]
+    square = float((control**2).mean())
+    coefficient = float((control * reward).mean()) / square if square > 0 else 0.0
+    cleaned = reward - share * coefficient * control
+    variance = float(reward.var())
+    return cleaned, 1.0 - float(cleaned.var()) / variance if variance > 0 else 0.0
 
 
 def walk(
@@ -107,6 +154,7 @@ def walk(
         reward=reward.reshape(*fold, m - 1),
         terminated=terminated.reshape(*fold, m - 1),
         terms=terms.reshape(*fold, m - 1, len(TERMS)),
+        size_frac=np.where(entry_allowed, size_frac, 0.0)[:, :-1],
     )
 
 

@@ -1,7 +1,7 @@
 """What a learner learns on: one bucket's view of one market, and the stretches of it that training samples."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -32,19 +32,39 @@ class Task:
     def patch_bars(self) -> int:
         return self.bucket.patch_bars
 
+    @property
+    def target_bars(self) -> IntArray:
+        """What is predicted, (1 + H,): the return to the next decision, and over each of the bucket's horizons."""
+        return np.array([self.patch_bars, *self.bucket.horizons_bars])
+
+    @property
+    def horizon_weight(self) -> Float32Array:
+        """Of each target in the prediction loss, (1 + H,), mean 1: one over the decisions that share an outcome.
+
+        Outcomes over h decisions overlap h-fold, so a stretch of them tells as little as one over h times as many of
+        them apart: with equal weights the gradient is the longest horizon's noise.
+        """
+        weight = self.patch_bars / np.maximum(self.target_bars, self.patch_bars)
+        return np.asarray(weight / weight.mean(), np.float32)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stretches:
     """S pieces of market of M consecutive decision times each.
 
-    bars (S, M) index of each decision's bar; tokens (S, M + 143, P, F) raw features; target, known (S, M, H): log
-    returns over each horizon in units of sigma * sqrt(horizon), and whether they end inside the span.
+    bars (S, M) index of each decision's bar; tokens (S, M + 143, P, F) raw features; target, known (S, M, 1 + H): log
+    returns to the next decision and over each horizon in units of sigma * sqrt(horizon), and whether they end inside
+    the span.
     """
 
     bars: IntArray
     tokens: Float32Array
     target: Float32Array
     known: BoolArray
+
+    def part(self, rows: IntArray) -> "Stretches":
+        """Some of the stretches."""
+        return Stretches(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def sample_stretches(task: Task, span: Span, n: int, decisions: int, rng: np.random.Generator) -> Stretches:
@@ -74,8 +94,8 @@ def stretches_at(task: Task, span: Span, bars: IntArray) -> Stretches:
 
 
 def forecast_targets(task: Task, span: Span, bars: IntArray) -> tuple[Float32Array, BoolArray]:
-    """Normalised log returns after each bar, (..., H), known only where the horizon ends inside the span."""
-    horizons = np.asarray(task.bucket.horizons_bars)
+    """Normalised log returns after each bar, (..., 1 + H), known only where the horizon ends inside the span."""
+    horizons = task.target_bars
     ends = bars[..., None] + horizons
     known = (ends < span.stop) & task.bars.present[bars][..., None]
     ends = np.minimum(ends, span.stop - 1)

@@ -3,13 +3,14 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from math import isfinite
 
 from btcai.calibration import MIN_INDEPENDENT
 from btcai.config import CostConfig
 from btcai.evaluation.evidence import Evidence
 from btcai.evaluation.formats import COLUMNS, UNDEFINED, between, cost_text, duration, flag, percent, ratio
 from btcai.evaluation.judge import POSITIVE_FOLDS, RECOMMENDED, Row, Verdict
-from btcai.evaluation.reliability import Reliability
+from btcai.evaluation.reliability import Held, Reliability
 from btcai.evaluation.result import label
 
 _STYLE = """
@@ -89,7 +90,9 @@ def render_page(evidence: Evidence, days: str, pictures: Mapping[str, bytes]) ->
 _READ_CALIBRATION = f"""<p>What each bucket predicted at its decisions in the test span, beside what followed. Where
 the line follows the diagonal, one outcome in twenty falls below the 5 % quantile, half below the median, and so on.
 Outcomes of a long horizon overlap, so few of them are apart: the grey band is where forecasts that are right would
-still fall. With fewer than {MIN_INDEPENDENT} apart nothing can be said either way.</p>"""
+still fall. With fewer than {MIN_INDEPENDENT} apart nothing can be said either way. Three forms are drawn: as the
+network learned to predict, with the offsets of the validation span, which are in the bundle, and with offsets that go
+on to follow the outcomes as each becomes known, a horizon late.</p>"""
 
 _READ_TRAINING = """<p>Every update of every phase, in order. The weights that score best on the validation span are
 kept, which is not always the last update; consolidation is kept only where it scores better. The test span plays no
@@ -108,7 +111,8 @@ return is positive under every cost severity.</p>
 <p>Forecasts count where their horizon ends inside the test span at a bar that is not missing. Their pinball loss is
 divided by that of the training span's quantiles scaled by the volatility of the moment: below 1 the model knows more
 than volatility. The information coefficient is the correlation of the predicted mean with the outcome; 95 % of those
-of a forecast that knows nothing lie within the noise beside it.</p>"""
+of a forecast that knows nothing lie within the noise beside it. The temperature is what the log odds of a rise (by mean
+and standard deviation) should have been divided by, with its 95 % interval: above 1 they were too sure.</p>"""
 
 
 def _answer(verdicts: Sequence[Verdict]) -> str:
@@ -188,10 +192,14 @@ def _forecasts(forecasts: Mapping[str, tuple[Reliability, ...]]) -> str:
         "horizon",
         "outcomes",
         "of them apart",
-        "90 % interval holds",
+        "90 % interval holds, as learned",
+        "calibrated",
+        "adaptive",
         "if right, in 95 % of cases",
-        "pinball loss, 1 = volatility alone",
+        "pinball loss (volatility alone: 1), calibrated",
+        "adaptive",
         "information coefficient +- noise",
+        "temperature of a rise",
     )
     body = []
     for bucket, horizons in forecasts.items():
@@ -203,20 +211,37 @@ def _forecasts(forecasts: Mapping[str, tuple[Reliability, ...]]) -> str:
 
 
 def _forecast_cells(found: Reliability) -> list[str]:
-    """Coloured only where judged: down for a coverage that right forecasts would not show, by sign for the others."""
+    """Coloured only where judged: down for what right forecasts would not show, by sign where more is better."""
     judged = float(found.is_judged)
-    missed = not found.coverage_low <= found.coverage_frac <= found.coverage_high
     known, noise = found.information_coefficient, found.information_noise
     few = "" if found.is_judged else ", too few to judge"
     return [
         _cell(duration(found.horizon_bars)),
         _cell(f"{found.outcomes:,}"),
         _cell(f"{found.apart:,}{few}"),
-        _cell(percent(found.coverage_frac), -judged * missed),
-        _cell(f"{percent(found.coverage_low)} .. {percent(found.coverage_high)}"),
-        _cell(ratio(found.pinball_ratio, 3), judged * (1.0 - found.pinball_ratio)),
+        *(_coverage_cell(found, held) for held in (found.raw, found.static, found.adaptive)),
+        _cell(f"{between(100 * found.coverage_low, 100 * found.coverage_high, 1)} %"),
+        *(
+            _cell(ratio(held.pinball_ratio, 3), judged * (1.0 - held.pinball_ratio))
+            for held in (found.static, found.adaptive)
+        ),
         _cell(f"{ratio(known, 3)} +- {ratio(noise, 3)}", judged * known * (abs(known) > noise)),
+        _temperature_cell(found),
     ]
+
+
+def _coverage_cell(found: Reliability, held: Held) -> str:
+    missed = held.coverage_frac < found.coverage_low or held.coverage_frac > found.coverage_high
+    return _cell(percent(held.coverage_frac), -float(found.is_judged and missed))
+
+
+def _temperature_cell(found: Reliability) -> str:
+    """With its interval, 1.6 (1.0 .. 3.6); down where 1 lies outside."""
+    if not isfinite(found.rise_temperature):
+        return _cell(UNDEFINED)
+    low, high = found.rise_temperature_low, found.rise_temperature_high
+    ends = f"{ratio(low, 1)} .. {ratio(high, 1) if isfinite(high) else 'inf'}"
+    return _cell(f"{ratio(found.rise_temperature, 1)} ({ends})", -float(low > 1.0 or high < 1.0))
 
 
 def _table(heads: Iterable[str], body: Iterable[str]) -> str:

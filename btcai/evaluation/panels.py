@@ -30,6 +30,12 @@ _LINES: Mapping[str, Mapping[str, Any]] = {
         "markersize": 2.8,
     },
 }
+_FORMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "raw": ("as learned", {"color": "#999999", "linewidth": 1.0, "linestyle": ":", "marker": "x", "markersize": 3.5}),
+    "static": ("calibrated, as in the bundle", {"linewidth": 1.4, "marker": "o", "markersize": 4}),
+    "adaptive": ("adaptive", {"color": INK, "linewidth": 1.0, "marker": "s", "markersize": 2.2}),
+}
+"""Form of the quantiles -> its name, and how it is drawn; one without a colour takes the bucket's."""
 _SHADES = {"prediction": "#FFFFFF", "PPO": "#F1F1ED", "consolidation": "#DCDCD4"}
 
 
@@ -129,9 +135,11 @@ def _reliability(axes: "Axes", found: Reliability, colour: str) -> None:
     # The ends of the band at levels 0 and 1, where every share is known.
     axes.fill_between([0, *levels, 1], [0, *found.low, 1], [0, *found.high, 1], color="#DDDDDD", linewidth=0, zorder=1)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", zorder=2)
-    if found.outcomes:
-        alpha = 1.0 if found.is_judged else 0.45
-        axes.plot(levels, found.observed, "o-", color=colour, alpha=alpha, linewidth=1.4, markersize=4, zorder=3)
+    alpha = 1.0 if found.is_judged else 0.45
+    for form, (_, style) in _FORMS.items():
+        observed = getattr(found, form).observed
+        if np.isfinite(observed).all():
+            axes.plot(levels, observed, alpha=alpha, zorder=3, **{"color": colour, **style})
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
     axes.text(0.04, 0.96, duration(found.horizon_bars), transform=axes.transAxes, fontsize=9, va="top", color=INK)
     axes.text(0.96, 0.04, _counted(found), transform=axes.transAxes, fontsize=7.5, va="bottom", ha="right", color=INK)
@@ -143,7 +151,8 @@ def _counted(found: Reliability) -> str:
         return "no outcome ends\ninside the span"
     if not found.is_judged:
         return f"{found.apart} outcomes apart:\ntoo few to judge"
-    return f"{found.apart:,} outcomes apart\n90 % interval holds {percent(found.coverage_frac, 0)}"
+    static, adaptive = (percent(held.coverage_frac, 0) for held in (found.static, found.adaptive))
+    return f"{found.apart:,} outcomes apart\n90 % interval\nholds {static}\nadaptive {adaptive}"
 
 
 def _panels(rows: int, columns: int, title: str, height: float) -> tuple["Figure", NDArray[np.object_]]:
@@ -189,7 +198,9 @@ def _band_keys() -> "list[Artist]":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    forms = [Line2D([], [], label=name, **{"color": SOFT, **style}) for name, style in _FORMS.values()]
     return [
-        Line2D([], [], color=INK, linewidth=0.8, linestyle="--", label="forecasts that are right"),
-        Patch(facecolor="#DDDDDD", label="where 95 % of them would lie, given the outcomes that do not overlap"),
+        *forms,
+        Line2D([], [], color=INK, linewidth=0.8, linestyle="--", label="right"),
+        Patch(facecolor="#DDDDDD", label="where 95 % of right ones lie, by the outcomes apart"),
     ]

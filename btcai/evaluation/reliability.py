@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btcai.calibration import MIN_INDEPENDENT, coverage
+from btcai.calibration import (
+    MIN_INDEPENDENT,
+    StaticCalibration,
+    coverage,
+    fit_temperature,
+    follow,
+    new_adaptive,
+    rise_log_odds,
+    temperature_interval,
+)
 from btcai.config import BucketConfig
 from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.statistics import LEVEL
@@ -16,11 +25,23 @@ INTERVAL_FRAC = QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """One horizon's forecasts beside their outcomes; shares are 0 .. 1, undefined figures nan.
+class Held:
+    """What one form of a horizon's quantiles held; shares are 0 .. 1, undefined figures nan."""
 
-    observed (Q,): share of outcomes at or below each predicted quantile; low, high (Q,): where that share falls in 95 %
-    of cases when the forecasts are right and only `apart` outcomes tell.
+    observed: tuple[float, ...]
+    """(Q,) share of outcomes at or below each quantile."""
+    coverage_frac: float
+    """Share of outcomes inside the 90 % interval."""
+    pinball_ratio: float
+    """Mean pinball loss / that of a forecast which knows sigma alone: below 1 the model knows more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """One horizon's forecasts beside their outcomes.
+
+    low, high (Q,): where the share of outcomes at or below each quantile falls in 95 % of cases when the forecasts are
+    right and only `apart` outcomes tell; coverage_low and coverage_high: the same of the 90 % interval.
     """
 
     horizon_bars: int
@@ -28,19 +49,25 @@ class Reliability:
     """Decisions whose horizon ends inside the span."""
     apart: int
     """Outcomes that do not overlap: decisions come more often than a horizon ends."""
-    observed: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    coverage_frac: float
-    """Share of outcomes inside the 90 % interval."""
     coverage_low: float
     coverage_high: float
-    pinball_ratio: float
-    """Mean pinball loss / that of a forecast which knows sigma alone: below 1 the model knows more."""
+    raw: Held
+    """As the network learned to predict; undefined where the static calibration is not at hand."""
+    static: Held
+    """As the bundle says it: offsets of the validation span."""
+    adaptive: Held
+    """As issued with the offsets that followed the outcomes, from the span's first decision on."""
     information_coefficient: float
     """Correlation of predicted mean and outcome, both in units of sigma * sqrt(horizon)."""
     information_noise: float
     """95 % of the correlations of a forecast that knows nothing lie within +- this."""
+    rise_temperature: float
+    """What the log odds of a rise should have been divided by: above 1 they were too sure."""
+    rise_temperature_low: float
+    rise_temperature_high: float
+    """Ends of its 95 % interval; the high one is infinite where the odds may as well say nothing."""
 
     @property
     def is_judged(self) -> bool:
@@ -49,11 +76,16 @@ class Reliability:
 
 
 def reliability(
-    result: BacktestResult, data: MarketData, bucket: BucketConfig, history: Span
+    result: BacktestResult,
+    data: MarketData,
+    bucket: BucketConfig,
+    history: Span,
+    static: StaticCalibration | None = None,
 ) -> tuple[Reliability, ...]:
     """One record per horizon, shortest first, from the forecasts that a backtest's decisions rested on.
 
     `history` is where the reference gets its quantiles: the training span's outcomes in units of sigma * sqrt(horizon).
+    `static` is the calibration inside those forecasts; without it they are not shown as they were before it.
     ValueError for a result without forecasts.
     """
     if result.encoded is None:
@@ -62,40 +94,86 @@ def reliability(
     unit = sigma_of(data, result.decisions, horizons)
     outcome, known = outcomes(data, result.span, result.decisions, horizons)
     past, seen = outcomes(data, history, np.arange(history.first, history.stop), horizons)
-    mean, quantiles = result.encoded.mean / unit, result.encoded.quantiles / unit[..., None]
+    forms = _forms(result.encoded.quantiles / unit[..., None], outcome, known, bucket, static)
+    mean, std = result.encoded.mean / unit, result.encoded.std / unit
     return tuple(
         _horizon(
-            int(horizon), bucket.patch_bars, outcome[rows, h], mean[rows, h], quantiles[rows, h], past[seen[:, h], h]
+            int(horizon),
+            bucket.patch_bars,
+            outcome[rows, h],
+            mean[rows, h],
+            std[rows, h],
+            {name: quantiles[rows, h] for name, quantiles in forms.items()},
+            past[seen[:, h], h],
         )
         for h, (horizon, rows) in enumerate(zip(horizons, known.T, strict=True))
     )
 
 
+def _forms(
+    quantiles: FloatArray, outcome: FloatArray, known: BoolArray, bucket: BucketConfig, static: StaticCalibration | None
+) -> dict[str, FloatArray]:
+    """Quantiles (D, H, Q) before the static calibration, after it, and after the adaptive one."""
+    patches = np.asarray(bucket.horizons_bars) / bucket.patch_bars
+    state = new_adaptive(np.asarray(QUANTILE_LEVELS), np.maximum(1.0, patches))
+    issued, _ = follow(state, quantiles, outcome, known, np.ceil(patches).astype(np.int64))
+    # The bundle sorts after its offsets: taken off again they give what it began with where it had not to.
+    raw = np.full_like(quantiles, np.nan) if static is None else np.sort(quantiles - static.offset, axis=-1)
+    return {"raw": raw, "static": quantiles, "adaptive": issued}
+
+
 def _horizon(
-    horizon: int, patch_bars: int, outcome: FloatArray, mean: FloatArray, quantiles: FloatArray, past: FloatArray
+    horizon: int,
+    patch_bars: int,
+    outcome: FloatArray,
+    mean: FloatArray,
+    std: FloatArray,
+    forms: dict[str, FloatArray],
+    past: FloatArray,
 ) -> Reliability:
-    """n outcomes, means (n,) and quantiles (n, Q) of one horizon, and the outcomes before them: all of one unit."""
-    apart = int(len(outcome) // max(1.0, horizon / patch_bars))
-    below = (outcome[:, None] <= quantiles).mean(axis=0) if len(outcome) else np.full(len(QUANTILE_LEVELS), np.nan)
+    """n outcomes, means, stds (n,) and forms of quantiles (n, Q) of one horizon, outcomes before them: of one unit."""
+    overlap = max(1.0, horizon / patch_bars)
+    apart = int(len(outcome) // overlap)
     low, high = expected_shares(np.asarray(QUANTILE_LEVELS), apart)
     (inside_low,), (inside_high,) = expected_shares(np.array([INTERVAL_FRAC]), apart)
-    held = coverage(
-        outcome[:, None], np.ones((len(outcome), 1), np.bool_), quantiles[:, :1], quantiles[:, -1:]
-    )  # of the outer pair
+    temperature, *ends = _rise_temperature(rise_log_odds(mean, std), outcome > 0, overlap)
     return Reliability(
         horizon_bars=horizon,
         outcomes=len(outcome),
         apart=apart,
-        observed=tuple(below.tolist()),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
-        coverage_frac=float(held[0]),
         coverage_low=float(inside_low),
         coverage_high=float(inside_high),
-        pinball_ratio=_pinball_ratio(outcome, quantiles, past),
+        **{name: _held(outcome, quantiles, past) for name, quantiles in forms.items()},
         information_coefficient=_correlation(mean, outcome),
         information_noise=1.96 / math.sqrt(apart) if apart else float("nan"),
+        rise_temperature=temperature,
+        rise_temperature_low=ends[0],
+        rise_temperature_high=ends[1],
     )
+
+
+def _held(outcome: FloatArray, quantiles: FloatArray, past: FloatArray) -> Held:
+    """Outcomes (n,), quantiles (n, Q) and the outcomes before them; all undefined without outcomes or quantiles."""
+    if not len(outcome) or np.isnan(quantiles).any():
+        nan = float("nan")
+        return Held(observed=(nan,) * len(QUANTILE_LEVELS), coverage_frac=nan, pinball_ratio=nan)
+    certain = np.ones((len(outcome), 1), np.bool_)
+    (inside,) = coverage(outcome[:, None], certain, quantiles[:, :1], quantiles[:, -1:])
+    return Held(
+        observed=tuple((outcome[:, None] <= quantiles).mean(axis=0).tolist()),
+        coverage_frac=float(inside),
+        pinball_ratio=_pinball_ratio(outcome, quantiles, past),
+    )
+
+
+def _rise_temperature(log_odds: FloatArray, rose: BoolArray, overlap: float) -> tuple[float, float, float]:
+    """Temperature and its interval; nan where there are too few outcomes to fit one, or nothing was said."""
+    if len(rose) / overlap < MIN_INDEPENDENT or not log_odds.any():
+        return float("nan"), float("nan"), float("nan")
+    temperature = fit_temperature(log_odds, rose, overlap)
+    return temperature, *temperature_interval(log_odds, temperature, overlap)
 
 
 def outcomes(data: MarketData, span: Span, bars: IntArray, horizons_bars: IntArray) -> tuple[FloatArray, BoolArray]:
@@ -128,7 +206,7 @@ def expected_shares(levels: FloatArray, apart: int) -> tuple[FloatArray, FloatAr
 
 
 def _pinball_ratio(outcome: FloatArray, quantiles: FloatArray, past: FloatArray) -> float:
-    if not len(outcome) or not len(past):
+    if not len(past):
         return float("nan")
     return pinball(outcome, quantiles) / pinball(outcome, np.quantile(past, QUANTILE_LEVELS))
 

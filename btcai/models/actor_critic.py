@@ -1,5 +1,6 @@
 """One bucket's network: stem, trunk, forecasts and actor-critic, put together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,16 @@ from btcai.models.stem import PatchStem
 from btcai.models.trunk import Trunk
 from btcai.schema import QUANTILE_LEVELS, TOKENS
 
+N_SIGNALS = 4
+"""Of each horizon: location and log scale of the Student-t, median and width of the quantiles."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoding:
     """Everything the market half says at M decision times; forecasts in units of sigma * sqrt(horizon).
 
-    trunk (B, M, Z0): the trunk's latent; gates (B, M, 3); location, log_scale, degrees (B, M, H);
-    quantiles (B, M, H, Q).
+    trunk (B, M, Z0): the trunk's latent; gates (B, M, 3); location, log_scale, degrees (B, M, 1 + H) and quantiles
+    (B, M, 1 + H, Q) of the return to the next decision and over the bucket's H horizons.
     """
 
     trunk: Tensor
@@ -35,27 +39,32 @@ class ActorCritic(nn.Module):
     forecast_std: Tensor
     quantile_offset: Tensor
     std_factor: Tensor
-    reward_scale: Tensor
+    temperature: Tensor
+    value_mean: Tensor
+    value_std: Tensor
 
     def __init__(self, config: ModelConfig, patch_bars: int, n_features: int, n_horizons: int) -> None:
         super().__init__()
         self.stem = PatchStem(patch_bars, n_features, config.width)
         self.trunk = Trunk(config, n_features)
-        self.forecast = ForecastHead(config.latent, n_horizons)
-        self.head = ActorCriticHead(config.latent + 2 * n_horizons, config.hidden)
+        self.forecast = ForecastHead(config.latent, 1 + n_horizons)
+        n_signals = N_SIGNALS * (1 + n_horizons)
+        self.head = ActorCriticHead(config.latent + n_signals, config.hidden)
         # What the head reads is standardised by these; the trainer refreshes them from rollouts.
-        self.register_buffer("forecast_mean", torch.zeros(2 * n_horizons))
-        self.register_buffer("forecast_std", torch.ones(2 * n_horizons))
+        self.register_buffer("forecast_mean", torch.zeros(n_signals))
+        self.register_buffer("forecast_std", torch.ones(n_signals))
         # Static calibration, fitted on the validation span after training.
         self.register_buffer("quantile_offset", torch.zeros(n_horizons, len(QUANTILE_LEVELS)))
         self.register_buffer("std_factor", torch.ones(n_horizons))
-        # The unit of the value head: rewards are divided by it before they are learned.
-        self.register_buffer("reward_scale", torch.ones(()))
+        self.register_buffer("temperature", torch.ones(n_horizons))
+        # The value head says how many standard deviations of value targets above their mean.
+        self.register_buffer("value_mean", torch.zeros(()))
+        self.register_buffer("value_std", torch.ones(()))
 
     def encode(self, tokens: Tensor, *, banded: bool = False) -> Encoding:
         """The whole market half; gradients flow through it. `banded` is the fast form for training."""
         scaled = self.stem.scale(tokens)
-        newest = scaled[:, TOKENS - 1 :, -1]
+        newest = scaled[:, TOKENS - 1 :, -1] * self.stem.gates()
         latent, gates = self.trunk(self.stem(scaled), newest, banded=banded)
         location, log_scale, degrees, quantiles = self.forecast(latent)
         return Encoding(
@@ -69,23 +78,28 @@ class ActorCritic(nn.Module):
         return torch.cat([encoding.trunk, signals.detach().clamp(-5.0, 5.0)], -1)
 
     @torch.no_grad()
-    def refresh_signal_scale(self, encoding: Encoding) -> None:
-        """Standardise the head's forecast inputs by what this encoding shows."""
-        signals = _signals(encoding).flatten(0, 1)
+    def refresh_signal_scale(self, encodings: Sequence[Encoding]) -> None:
+        """Standardise the head's forecast inputs by what these encodings show."""
+        signals = torch.cat([_signals(encoding).flatten(0, 1) for encoding in encodings])
         self.forecast_mean.copy_(signals.mean(0))
         self.forecast_std.copy_(signals.std(0).clamp(min=1e-3))
 
     def calibrated(self, encoding: Encoding) -> tuple[Tensor, Tensor, Tensor]:
-        """mean, std (B, M, H) and quantiles (B, M, H, Q), statically calibrated, in units of sigma * sqrt(horizon)."""
-        variance = encoding.degrees / (encoding.degrees - 2.0)
-        std = encoding.log_scale.exp() * variance.sqrt() * self.std_factor
-        quantiles = (encoding.quantiles + self.quantile_offset).sort(-1).values
-        return encoding.location, std, quantiles
+        """Of the bucket's horizons: mean, std (B, M, H), quantiles (B, M, H, Q), in units of sigma * sqrt(horizon).
+
+        Statically calibrated.
+        """
+        degrees = encoding.degrees[..., 1:]
+        std = encoding.log_scale[..., 1:].exp() * (degrees / (degrees - 2.0)).sqrt() * self.std_factor
+        quantiles = (encoding.quantiles[..., 1:, :] + self.quantile_offset).sort(-1).values
+        return encoding.location[..., 1:] / self.temperature, std, quantiles
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 def _signals(encoding: Encoding) -> Tensor:
-    """What the head reads of the forecasts, before it is standardised: (B, M, 2 H)."""
-    return torch.cat([encoding.location, encoding.log_scale], -1)
+    """What the head reads of the forecasts, before it is standardised: (B, M, N_SIGNALS * (1 + H))."""
+    quantiles = encoding.quantiles
+    width, median = quantiles[..., -1] - quantiles[..., 0], quantiles[..., quantiles.shape[-1] // 2]
+    return torch.cat([encoding.location, encoding.log_scale, median, width], -1)

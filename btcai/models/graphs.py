@@ -40,4 +40,4 @@ class HeadGraph(nn.Module):
 
     def forward(self, latent: Tensor, account: Tensor) -> tuple[Tensor, Tensor]:
         logits, value = self.model.head(latent, account)
-        return logits.softmax(-1), value * self.model.reward_scale
+        return logits.softmax(-1), value * self.model.value_std + self.model.value_mean

@@ -38,19 +38,26 @@ class ForecastHead(nn.Module):
 
 
 def forecast_loss(
-    location: Tensor, log_scale: Tensor, degrees: Tensor, quantiles: Tensor, target: Tensor, known: Tensor
+    location: Tensor,
+    log_scale: Tensor,
+    degrees: Tensor,
+    quantiles: Tensor,
+    target: Tensor,
+    known: Tensor,
+    weight: Tensor,
 ) -> Tensor:
     """Mean Student-t negative log likelihood plus pinball loss over the known targets; scalar.
 
-    target (B, M, H) normalised log returns, known (B, M, H) bool. Targets are clipped to +-10 so that one crash does
-    not own a minibatch.
+    target (B, M, H) normalised log returns, known (B, M, H) bool, weight (H,) of each horizon. Targets are clipped to
+    +-10 so that one crash does not own a minibatch.
     """
     target = target.clamp(-10.0, 10.0)
     likelihood = student_t_log_density(target, location, log_scale, degrees)
     levels = quantiles.new_tensor(QUANTILE_LEVELS)
     error = target.unsqueeze(-1) - quantiles
     pinball = torch.maximum(levels * error, (levels - 1.0) * error).mean(-1)
-    mean: Tensor = ((pinball - likelihood) * known).sum() / known.sum().clamp(min=1)
+    share = known * weight
+    mean: Tensor = ((pinball - likelihood) * share).sum() / share.sum().clamp(min=1e-6)
     return mean
 
 

@@ -26,6 +26,9 @@ CONV_TOKENS = TOKENS + 1 - KEYS * STRIDE
 CHUNK = 32
 """Queries that share one block of keys in the banded form."""
 
+BANDED = STRIDE * CHUNK
+"""The banded form takes a multiple of so many decision times, 128."""
+
 
 class Trunk(nn.Module):
     """embeddings (B, N, W), newest scaled bar (B, M, F) -> latent (B, M, Z), gates (B, M, 3)."""
@@ -46,7 +49,7 @@ class Trunk(nn.Module):
         self.distance = nn.Parameter(torch.linspace(0.0, -0.05, self.heads))
         self.attention_out = nn.Linear(width, latent)
         self.gate = nn.Linear(width, 3)
-        self.short_cut = nn.Linear(width + n_features, latent)
+        self.short_cut = nn.Linear(2 * width + n_features, latent)
 
     def forward(self, embeddings: Tensor, newest: Tensor, *, banded: bool = False) -> tuple[Tensor, Tensor]:
         """`banded` picks the attention that is fast to train; both forms give the same numbers."""
@@ -64,7 +67,9 @@ class Trunk(nn.Module):
             -1,
         )
         gates = self.gate(now).softmax(-1)
-        latent = (branches * gates.unsqueeze(-2)).sum(-1) + self.short_cut(torch.cat([now, newest], -1))
+        latent = (branches * gates.unsqueeze(-2)).sum(-1) + self.short_cut(
+            torch.cat([now, embeddings[:, TOKENS - 1 :], newest], -1)
+        )
         return latent, gates
 
     def _mix(self, embeddings: Tensor) -> Tensor:
@@ -85,9 +90,9 @@ class Trunk(nn.Module):
             if hidden is not None:
                 drive = drive + self.lstm_state(hidden)
             take, keep, give, new = drive.chunk(4, -1)
-            fresh = take.sigmoid() * new.tanh()
+            fresh = take.sigmoid() * _tanh(new)
             cell = fresh if cell is None else (keep + 1.0).sigmoid() * cell + fresh
-            hidden = give.sigmoid() * cell.tanh()
+            hidden = give.sigmoid() * _tanh(cell)
         assert hidden is not None  # POOLS is not empty
         return hidden
 
@@ -109,8 +114,8 @@ class Trunk(nn.Module):
         matrix product with its 66 keys under a band mask. M must be a multiple of 128.
         """
         batch, m, _ = now.shape
-        if m % (STRIDE * CHUNK):
-            raise ValueError(f"decision times must be a multiple of {STRIDE * CHUNK}, was {m}")
+        if m % BANDED:
+            raise ValueError(f"decision times must be a multiple of {BANDED}, was {m}")
         span = CHUNK + KEYS - 1
         query = self._residues(self.query(now)).unfold(3, CHUNK, CHUNK).transpose(-1, -2)  # (B, 4, h, c, 32, d)
         key = self._residues(self.key(pooled)).unfold(3, span, CHUNK)  # (B, 4, h, c, d, 66)
@@ -135,6 +140,11 @@ class Trunk(nn.Module):
         distance = torch.arange(KEYS - 1, -1, -1, device=like.device, dtype=like.dtype)
         bias: Tensor = self.distance.unsqueeze(1) * distance
         return bias
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """The same by the sigmoid, which takes a quarter of the time on a CPU."""
+    return 2.0 * (2.0 * x).sigmoid() - 1.0
 
 
 def _doubling_sums(mixed: Tensor) -> dict[int, Tensor]:

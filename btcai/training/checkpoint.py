@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from btcai.calibration import StaticCalibration
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.table import FEATURE_NAMES
@@ -53,6 +54,11 @@ class TorchPolicy:
         self.patch_bars = settings.patch_bars
         self.lookback_bars = settings.lookback_bars
         self.horizons_bars = settings.horizons_bars
+        self.calibration = StaticCalibration(  # inside what encode returns
+            offset=model.quantile_offset.double().numpy(),
+            std_factor=model.std_factor.double().numpy(),
+            temperature=model.temperature.double().numpy(),
+        )
         self._encoder = EncoderGraph(model, settings.horizons_bars, LOG_SIGMA).eval()
         self._head = HeadGraph(model).eval()
 

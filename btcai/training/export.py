@@ -256,6 +256,7 @@ def _manifest(
         "calibration": {
             "quantile_offset": model.quantile_offset.double().tolist(),
             "std_factor": model.std_factor.double().tolist(),
+            "temperature": model.temperature.double().tolist(),
             "unit": "sigma * sqrt(horizon)",
         },
         "parameters": model.n_parameters(),

@@ -2,20 +2,24 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from btcai.agent.rollout import HeadWeights, Rollout, walk
+from btcai.agent.rollout import HeadWeights, Rollout, intended_exposure_frac, joined, walk, without_surprise
+from btcai.agent.shards import SHARDS, Shards
 from btcai.agent.task import Stretches, Task, clock_decisions, stretches_at
 from btcai.market.reward import NET_PROFIT
 from btcai.models.actor_critic import ActorCritic, Encoding
+from btcai.models.trunk import BANDED
 from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray, Span
 
 ENCODE_CHUNK = 1024  # decision times encoded at once outside training: bounds memory
-HOLD_BIASES = (0.0, -0.5, -1.0, -1.5, -2.0, -2.5)  # trade at probabilities above .5, .38, .27, .18, .12, .08
+HOLD_BIASES = tuple(-0.5 * k for k in range(9))  # trade at probabilities above .5, .38, .27, ... .02
 PHASES = 4  # of the patch at which validation plays
+BLOCKS = 32  # of time, whose scores say how much chance there is in their sum
 LOTS = ACCOUNT_FEATURES.index("lots_frac")
 
 
@@ -38,23 +42,40 @@ def validate(model: ActorCritic, task: Task) -> Validation:
     return _mean([_summary(play(model, task, decisions)) for decisions in _validation_paths(task)])
 
 
-def choose_hold_bias(model: ActorCritic, task: Task) -> tuple[Validation, float]:
-    """The addition to HOLD's logit that validates best, and how it does; of equals the smallest change.
+def validation_surprises(model: ActorCritic, task: Task) -> list[FloatArray]:
+    """What this model's forecast misses along every validation path, (D,) each."""
+    return [_encode_path(model, task, decisions).surprise for decisions in _validation_paths(task)]
+
+
+def choose_hold_bias(
+    model: ActorCritic, task: Task, surprises: list[FloatArray], share: float
+) -> tuple[Validation, FloatArray, float]:
+    """The addition to HOLD's logit that validates best: how it validates, its score in BLOCKS of time, and itself.
 
     A good policy may trade with a probability of a third at each decision until it has: sampled, that costs a few
     bars; its likeliest action is to wait for ever. What is traded is the likeliest action, so how likely a trade must
-    be is a threshold, and like every threshold it is fitted on the validation span.
+    be is a threshold, and like every threshold it is fitted on the validation span: on its rewards without `share` of
+    the surprises, since a realised score is mostly luck. These come from one forecast for all that is compared:
+    judged by its own, the model that promises most would look best.
     """
     paths = [(decisions, _encode_path(model, task, decisions)) for decisions in _validation_paths(task)]
     found = []
     for bias in HOLD_BIASES:
         head = head_weights(model, bias)
-        walks = [
-            walk(task, decisions[None], projected, head, sizes, allowed, 1, None)
-            for decisions, (projected, sizes, allowed) in paths
-        ]
-        found.append((_mean([_summary(rollout) for rollout in walks]), bias))
-    return max(found, key=lambda item: item[0].score)
+        walks = [walk(task, bars[None], *_of(path, head), 1, None) for bars, path in paths]
+        parts = []
+        for rollout, surprise in zip(walks, surprises, strict=True):
+            exposure = intended_exposure_frac(rollout, task.rules.max_lots)
+            cleaned, _ = without_surprise(rollout.reward, exposure, surprise[None, :-1], share)
+            parts.append([block.sum() for block in np.array_split(cleaned[0, 0], BLOCKS)])
+        found.append((_mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0), bias))
+    return max(found, key=lambda item: float(item[1].sum()))
+
+
+def is_worse(parts: FloatArray, best: FloatArray) -> bool:
+    """Whether scores by block are in sum below the best ones by more than the standard error of their difference."""
+    difference = parts - best
+    return bool(difference.sum() < -difference.std(ddof=1) * len(difference) ** 0.5)
 
 
 def _validation_paths(task: Task) -> list[IntArray]:
@@ -77,35 +98,79 @@ def _mean(parts: list[Validation]) -> Validation:
     return Validation(**dict(zip(asdict(parts[0]), (float(np.mean(column)) for column in columns), strict=True)))
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Played:
+    """A rollout, and what no forecast knew of the market meanwhile: surprise (S, M - 1), in log returns."""
+
+    rollout: Rollout
+    surprise: FloatArray
+
+
 def collect(
-    model: ActorCritic, task: Task, stretches: Stretches, agents: int, rng: np.random.Generator | None
-) -> Rollout:
+    model: ActorCritic, task: Task, stretches: Stretches, agents: int, rng: np.random.Generator, shards: Shards
+) -> Played:
     """Encode each decision time once, then walk `agents` accounts along every stretch with the head alone."""
-    encoding = model.encode(torch.from_numpy(stretches.tokens), banded=stretches.bars.shape[1] % 128 == 0)
-    if rng is not None:
-        model.refresh_signal_scale(encoding)
-    size_frac, allowed = _sizes(model, task, encoding, stretches.bars)
-    projected = model.head.market(model.latent(encoding)).numpy()
-    return walk(task, stretches.bars, projected, head_weights(model), size_frac, allowed, agents, rng)
+    parts = [stretches.part(rows) for rows in np.split(np.arange(len(stretches.bars)), SHARDS)]
+    encodings = shards.map(partial(_encode, model), parts)
+    model.refresh_signal_scale(encodings)
+    head = head_weights(model)
+
+    def walked(part: Stretches, encoding: Encoding, stream: np.random.Generator) -> Rollout:
+        projected, size_frac, allowed = _project(model, task, part.bars, encoding)
+        return walk(task, part.bars, projected, head, size_frac, allowed, agents, stream)
+
+    given = zip(parts, encodings, rng.spawn(SHARDS), strict=True)
+    rollout = joined(shards.map(lambda one: walked(*one), given))
+    surprise = np.concatenate([_surprise(task, *one) for one in zip(parts, encodings, strict=True)])
+    return Played(rollout=rollout, surprise=surprise[:, :-1])
+
+
+@torch.no_grad()
+def _encode(model: ActorCritic, part: Stretches) -> Encoding:
+    return model.encode(torch.from_numpy(part.tokens), banded=True)
+
+
+@torch.no_grad()
+def _project(
+    model: ActorCritic, task: Task, bars: IntArray, encoding: Encoding
+) -> tuple[Float32Array, FloatArray, BoolArray]:
+    """What a walk reads at bars (S, M): projected (S, M, hidden), size_frac, entry_allowed (S, M)."""
+    return model.head.market(model.latent(encoding)).numpy(), *_sizes(model, task, encoding, bars)
+
+
+def _surprise(task: Task, part: Stretches, encoding: Encoding) -> FloatArray:
+    """Log return to the next decision less its forecast, (S, M); 0 where it is not known."""
+    missed = np.where(part.known[..., 0], part.target[..., 0] - encoding.location[..., 0].numpy(), 0.0)
+    return np.asarray(missed * task.bars.sigma[part.bars] * task.patch_bars**0.5, np.float64)
 
 
 def play(model: ActorCritic, task: Task, decision_bars: IntArray) -> Rollout:
     """One flat account, greedily, over consecutive decision bars (D,)."""
-    projected, sizes, allowed = _encode_path(model, task, decision_bars)
-    return walk(task, decision_bars[None], projected, head_weights(model), sizes, allowed, 1, None)
+    path = _encode_path(model, task, decision_bars)
+    return walk(task, decision_bars[None], *_of(path, head_weights(model)), 1, None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Path:
+    """What a walk along D decisions reads: projected (1, D, hidden), size_frac, entry_allowed (1, D); surprise (D,)."""
+
+    projected: Float32Array
+    size_frac: FloatArray
+    entry_allowed: BoolArray
+    surprise: FloatArray
+
+
+def _of(path: _Path, head: HeadWeights) -> tuple[Float32Array, HeadWeights, FloatArray, BoolArray]:
+    return path.projected, head, path.size_frac, path.entry_allowed
 
 
 @torch.no_grad()
-def _encode_path(model: ActorCritic, task: Task, decision_bars: IntArray) -> tuple[Float32Array, FloatArray, BoolArray]:
-    """What a walk along decision bars (D,) reads: projected (1, D, hidden), size_frac and entry_allowed (1, D)."""
-    projected, sizes, allowed = [], [], []
-    for bars, encoding, _ in _encode_all(model, task, decision_bars, Span(0, len(task.features))):
-        size_frac, entry_allowed = _sizes(model, task, encoding, bars)
-        projected.append(model.head.market(model.latent(encoding)).numpy())
-        sizes.append(size_frac)
-        allowed.append(entry_allowed)
-    return np.concatenate(projected, 1), np.concatenate(sizes, 1), np.concatenate(allowed, 1)
+def _encode_path(model: ActorCritic, task: Task, decision_bars: IntArray) -> _Path:
+    found = []
+    for bars, encoding, part in _encode_all(model, task, decision_bars, Span(0, len(task.features))):
+        found.append((*_project(model, task, bars, encoding), _surprise(task, part, encoding)))
+    projected, sizes, allowed, surprise = (np.concatenate(column, 1) for column in zip(*found, strict=True))
+    return _Path(projected=projected, size_frac=sizes, entry_allowed=allowed, surprise=surprise[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +193,7 @@ def forecasts(model: ActorCritic, task: Task, span: Span) -> Forecasts:
     parts = []
     for _, encoding, stretch in _encode_all(model, task, clock_decisions(task, span, 0), span):
         calibrated = (tensor[0].numpy() for tensor in model.calibrated(encoding))
-        parts.append((stretch.target[0], stretch.known[0], *calibrated))
+        parts.append((stretch.target[0, :, 1:], stretch.known[0, :, 1:], *calibrated))
     target, known, mean, std, quantiles = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Forecasts(target=target, known=known, mean=mean, std=std, quantiles=quantiles)
 
@@ -140,7 +205,7 @@ def _encode_all(
     for chunk in range(0, len(decision_bars), ENCODE_CHUNK):
         bars = decision_bars[None, chunk : chunk + ENCODE_CHUNK]
         stretch = stretches_at(task, span, bars)
-        yield bars, model.encode(torch.from_numpy(stretch.tokens)), stretch
+        yield bars, model.encode(torch.from_numpy(stretch.tokens), banded=len(bars[0]) % BANDED == 0), stretch
 
 
 def head_weights(model: ActorCritic, hold_bias: float = 0.0) -> HeadWeights:

@@ -144,6 +144,7 @@ def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
     """
     model.quantile_offset.zero_()
     model.std_factor.fill_(1.0)
+    model.temperature.fill_(1.0)
     seen = forecasts(model, task, task.valid)
     before = coverage(seen.target, seen.known, seen.quantiles[..., 0], seen.quantiles[..., -1])
     overlap = np.maximum(1.0, np.asarray(task.bucket.horizons_bars) / task.patch_bars)
@@ -151,11 +152,13 @@ def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
     fitted = fit_static(seen.target, seen.known, seen.mean, seen.std, seen.quantiles, levels, overlap)
     model.quantile_offset.copy_(torch.from_numpy(fitted.offset))
     model.std_factor.copy_(torch.from_numpy(fitted.std_factor))
+    model.temperature.copy_(torch.from_numpy(fitted.temperature))
     metrics: dict[str, float] = {}
     for h in range(len(task.bucket.horizons_bars)):
         rows, name = seen.known[:, h], f"h{h + 1}"  # by place: the buckets' figures share their columns
         metrics[f"valid_outcomes_{name}"] = float(rows.sum() / overlap[h])  # that do not overlap
         metrics[f"valid_coverage_90_raw_{name}"] = float(before[h])
+        metrics[f"valid_temperature_{name}"] = float(fitted.temperature[h])
         metrics[f"valid_ic_{name}"] = correlation(seen.mean[rows, h], seen.target[rows, h])
     return metrics
 

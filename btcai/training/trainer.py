@@ -3,26 +3,29 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from btcai.agent.ppo import Batch, gae, ppo_update
-from btcai.agent.rollout import Rollout
+from btcai.agent.ppo import Evaluate, Evaluation, Experience, ValueScale, gae, ppo_update, rescale_value_layer
+from btcai.agent.rollout import Rollout, intended_exposure_frac, without_surprise
+from btcai.agent.shards import SHARDS, shards
 from btcai.agent.task import Stretches, Task, sample_stretches, stretches_at
 from btcai.config import PpoConfig, PretrainConfig
 from btcai.errors import DataError
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import forecast_loss
-from btcai.schema import TOKENS, Action
-from btcai.training.play import choose_hold_bias, collect
+from btcai.schema import TOKENS, Action, FloatArray
+from btcai.training.play import choose_hold_bias, collect, is_worse, validation_surprises
 
 Row = dict[str, float]
 
 HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
 VALIDATIONS = 8  # times a phase of training looks at the validation span
+VALUE_RATE = 0.1  # weight of the newest update in the mean and spread of value targets
 
 
 def pretrain(
@@ -34,24 +37,31 @@ def pretrain(
     """
     if updates == 0:
         return
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, eps=1e-5)
+    optimizer, parameters = _optimizer(model, config.weight_decay), list(model.parameters())
     held_out = _held_out(task)
-    best, kept = forecast_error(model, held_out), copy.deepcopy(model.state_dict())
-    for update in range(updates):
-        _set_rate(optimizer, config.learning_rate * (1 - update / updates))
-        batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
-        loss = _forecast_loss(model, model.encode(torch.from_numpy(batch.tokens), banded=True), batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        row = {"forecast_loss": loss.item()}
-        if _is_due(update, updates):
-            error = row["valid_forecast_loss"] = forecast_error(model, held_out)
-            if error < best:
-                best, kept = error, copy.deepcopy(model.state_dict())
-        yield row
+    best, kept = forecast_error(model, task, held_out), copy.deepcopy(model.state_dict())
+    with shards() as workers:
+        for update in range(updates):
+            _set_rate(optimizer, config.learning_rate * (1 - update / updates))
+            batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
+            parts = [
+                partial(_forecast_part, model, task, batch.part(rows))
+                for rows in np.split(np.arange(config.stretches), SHARDS)
+            ]
+            row = {"forecast_loss": float(workers.gradients(parameters, parts))}
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            if _is_due(update, updates):
+                error = row["valid_forecast_loss"] = forecast_error(model, task, held_out)
+                if error < best:
+                    best, kept = error, copy.deepcopy(model.state_dict())
+            yield row
     model.load_state_dict(kept)
+
+
+def _forecast_part(model: ActorCritic, task: Task, part: Stretches) -> tuple[Tensor, Tensor]:
+    loss = _stretch_loss(model, task, part, banded=True)
+    return loss, loss.detach()
 
 
 def train_ppo(
@@ -61,35 +71,81 @@ def train_ppo(
 
     Yields one row per update: losses, mean reward and its named terms, and valid_* where they were measured.
     """
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, eps=1e-5)
+    optimizer = _optimizer(model, config.weight_decay, config.encoder_rate_share)
+    parameters = list(model.parameters())
     average = copy.deepcopy(model)
-    best, kept = -np.inf, copy.deepcopy(model.state_dict())
-    for update in range(updates):
-        left = 1 - update / updates
-        _set_rate(optimizer, config.learning_rate * left)
-        stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
-        if update == 0 and float(model.reward_scale) == 1.0:
-            at_full_cost = collect(model, task, stretches, config.agents, rng)
-            model.reward_scale.fill_(reward_unit(at_full_cost, task.bucket.discount))
-        rollout = collect(model, with_cost_share(task, update, updates, config), stretches, config.agents, rng)
-        batch = _batch(model, task, stretches, rollout, config)
-        losses = ppo_update(model, optimizer, batch, config, entropy_at(update, updates, config), rng)
-        _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
-        row = {**asdict(losses), "reward": float(rollout.reward.mean()), **_terms(rollout)}
-        if _is_due(update, updates):
-            validation, bias = choose_hold_bias(average, task)
-            row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
-            if validation.score >= best:  # of equals the latest: it has learned most
-                best, kept = validation.score, copy.deepcopy(average.state_dict())
-                kept["head.policy.bias"][Action.HOLD] += bias
-        yield row
+    best: FloatArray | None = None
+    kept = copy.deepcopy(model.state_dict())
+    scale = ValueScale(mean=float(model.value_mean), std=float(model.value_std), least_std=1e-8)
+    surprises = validation_surprises(model, task)
+    with shards() as workers:
+        for update in range(updates):
+            left = 1 - update / updates
+            _set_rate(optimizer, config.learning_rate * left)
+            stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
+            if update == 0 and scale.std == 1.0:  # a head that has met no reward yet
+                with torch.no_grad():
+                    for network in (model, average):
+                        network.head.policy.bias[Action.HOLD] += config.first_hold_logit
+                at_full_cost = collect(model, task, stretches, config.agents, rng, workers)
+                scale = replace(scale, std=reward_unit(at_full_cost.rollout, task.bucket.discount))
+                model.value_std.fill_(scale.std)
+            played = collect(
+                model, with_cost_share(task, update, updates, config), stretches, config.agents, rng, workers
+            )
+            rollout = played.rollout
+            exposure = intended_exposure_frac(rollout, task.rules.max_lots)
+            reward, surprise_share = without_surprise(
+                rollout.reward, exposure, played.surprise, config.surprise_control
+            )
+            experience, scale = _experience(model, average, scale, task, rollout, reward, config)
+            losses = ppo_update(
+                _evaluator(model, task, stretches, rollout),
+                parameters,
+                optimizer,
+                experience,
+                config,
+                entropy_at(update, updates, config),
+                rng,
+                workers,
+            )
+            _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
+            row = {**asdict(losses), "reward": float(rollout.reward.mean()), **_terms(rollout)}
+            row["surprise_share"] = surprise_share
+            if _is_due(update, updates):
+                validation, score, bias = choose_hold_bias(average, task, surprises, config.surprise_control)
+                row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
+                row |= {"valid_expected_score": float(score.sum()), "valid_hold_bias": bias}
+                if best is None or not is_worse(score, best):  # of equals the latest: it has learned most
+                    kept = copy.deepcopy(average.state_dict())
+                    kept["head.policy.bias"][Action.HOLD] += bias
+                if best is None or score.sum() > best.sum():
+                    best = score
+            yield row
     model.load_state_dict(kept)
 
 
+def _optimizer(model: ActorCritic, decay: float, encoder_share: float = 1.0) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (arXiv 1711.05101) of what multiplies inputs in linear maps.
+
+    Rates are set at every update, by `_set_rate`; `encoder_share` is that of everything before the head.
+    """
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
+    head = {id(parameter) for parameter in model.head.parameters()}
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for parameter in model.parameters():
+        groups.setdefault((id(parameter) in linear, id(parameter) in head), []).append(parameter)
+    settings = [
+        {"params": found, "weight_decay": decay * is_linear, "share": 1.0 if in_head else encoder_share}
+        for (is_linear, in_head), found in groups.items()
+    ]
+    return torch.optim.AdamW(settings, eps=1e-5, fused=True)
+
+
 @torch.no_grad()
-def forecast_error(model: ActorCritic, held_out: Stretches) -> float:
+def forecast_error(model: ActorCritic, task: Task, held_out: Stretches) -> float:
     """The prediction loss on held-out stretches."""
-    return float(_forecast_loss(model, model.encode(torch.from_numpy(held_out.tokens)), held_out))
+    return float(_stretch_loss(model, task, held_out))
 
 
 def entropy_at(update: int, updates: int, config: PpoConfig) -> float:
@@ -122,30 +178,62 @@ def reward_unit(rollout: Rollout, discount: float) -> float:
     return float(max(np.sqrt(square), 1e-8))
 
 
-def _batch(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollout, config: PpoConfig) -> Batch:
+def _experience(
+    model: ActorCritic,
+    average: ActorCritic,
+    scale: ValueScale,
+    task: Task,
+    rollout: Rollout,
+    reward: FloatArray,
+    config: PpoConfig,
+) -> tuple[Experience, ValueScale]:
+    """S stretches, G agents, K = M - 1 transitions: every tensor (S, G, K)."""
+    value = scale.restore(rollout.value.astype(np.float64))
     advantage, value_target = gae(
-        rollout.reward / float(model.reward_scale),
-        rollout.value.astype(np.float64),
+        reward,
+        value[..., :-1],
+        value[..., 1:],
         rollout.terminated,
+        np.zeros_like(rollout.terminated),  # only the end of the data truncates
         task.bucket.discount,
         config.gae_lambda,
     )
-    return Batch(
-        tokens=torch.from_numpy(stretches.tokens),
-        target=torch.from_numpy(stretches.target),
-        known=torch.from_numpy(stretches.known),
-        observation=torch.from_numpy(rollout.observation[:, :, :-1]),
+    updated = scale.updated(value_target, VALUE_RATE)
+    for network in (model, average):
+        rescale_value_layer(network.head.value, scale, updated)
+        network.value_mean.fill_(updated.mean)
+        network.value_std.fill_(updated.std)
+    experience = Experience(
         action=torch.from_numpy(rollout.action),
         logp=torch.from_numpy(rollout.logp),
         advantage=torch.from_numpy(advantage.astype(np.float32)),
-        value_target=torch.from_numpy(value_target.astype(np.float32)),
+        value_target=torch.from_numpy(updated.normalise(value_target).astype(np.float32)),
     )
+    return experience, updated
 
 
-def _forecast_loss(model: ActorCritic, encoding: Encoding, batch: Stretches) -> Tensor:
+def _evaluator(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollout) -> Evaluate:
+    """What the network says of whole stretches: each decision time is encoded once for all the agents on it."""
+    observation = torch.from_numpy(rollout.observation[:, :, :-1])
+
+    def evaluate(index: Tensor) -> Evaluation:
+        part = stretches.part(index.numpy())
+        encoding = model.encode(torch.from_numpy(part.tokens), banded=True)
+        projected = model.head.market(model.latent(encoding)[:, :-1]).unsqueeze(1)
+        logits, value = model.head.act(projected, observation[index])
+        return Evaluation(logits=logits, value=value, auxiliary=_forecast_loss(task, encoding, part))
+
+    return evaluate
+
+
+def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
+    return _forecast_loss(task, model.encode(torch.from_numpy(batch.tokens), banded=banded), batch)
+
+
+def _forecast_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
     return forecast_loss(
         encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles,
-        torch.from_numpy(batch.target), torch.from_numpy(batch.known),
+        torch.from_numpy(part.target), torch.from_numpy(part.known), torch.from_numpy(task.horizon_weight),
     )  # fmt: skip
 
 
@@ -181,4 +269,4 @@ def _is_due(update: int, updates: int) -> bool:
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]

@@ -17,7 +17,7 @@ from btcai.yardstick.paths import YardstickMarket
 from btcai.yardstick.scoring import Score, policy_value_bps, score
 from btcai.yardstick.trading import LOT_FRAC, yardstick_data, yardstick_rules
 
-HORIZONS_PATCHES = (3, 12, 36, 108)
+HORIZONS_PATCHES = (4, 16, 64)
 
 TRAINING, MARKING = 0, 1
 

@@ -153,6 +153,30 @@ def test_an_unknown_bench_names_those_there_are(fake_bench: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("only", "measured"),
+    [("", ["one", "two"]), ("two", ["two"]), ("rare, one", ["one", "rare"])],
+)
+def test_parts_are_measured_in_their_order_and_rare_ones_on_request(
+    fake_bench: Path, monkeypatch: pytest.MonkeyPatch, only: str, measured: list[str]
+) -> None:
+    def lines(stopwatch: object, config: object, root: object, parts: tuple[str, ...]) -> Iterator[Line]:
+        yield from (Line(name=part, value=1.0, unit="u") for part in parts)
+
+    fake = SimpleNamespace(lines=lines, PARTS=("one", "two", "rare"), ON_REQUEST=("rare",))
+    monkeypatch.setitem(sys.modules, "bench.fake", fake)
+    done = CliRunner().invoke(cli.app, ["bench", "fake", "--only", only])
+    assert [json.loads(text)["name"] for text in done.stdout.splitlines()] == measured
+
+
+def test_an_unknown_part_names_those_there_are(fake_bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = str(CliRunner().invoke(cli.app, ["bench", "fake", "--only", "one"]).exception)
+    assert without == "--only must be left out, as fake has no parts, was one; run: btcai bench fake"
+    monkeypatch.setitem(sys.modules, "bench.fake", SimpleNamespace(PARTS=("one", "two")))
+    unknown = str(CliRunner().invoke(cli.app, ["bench", "fake", "--only", "one,three"]).exception)
+    assert unknown == "--only must be among one, two, was three; run: btcai bench fake"
+
+
 def flat_market(n_bars: int) -> MarketData:
     bars = random_walk(n_bars)
     columns = np.random.default_rng(0).standard_normal((n_bars, 15))

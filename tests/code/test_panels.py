@@ -60,10 +60,10 @@ def test_forecasts_with_few_outcomes_are_drawn_but_not_judged() -> None:
     horizons = tuple(forecast_record(h, apart) for h, apart in ((3, 900), (36, 29), (288, 0)))
     figure = calibration_figure({"scalping": horizons, "long": horizons[:1]}, "title")
     many, alone, few, absent_2, none, absent_3 = figure.axes
-    assert said(many) == "15 min 900 outcomes apart\n90 % interval holds 90 %"
+    assert said(many) == "15 min 900 outcomes apart\n90 % interval\nholds 90 %\nadaptive 90 %"
     assert said(few) == "3 h 29 outcomes apart:\ntoo few to judge"
     assert said(none) == "1 d no outcome ends\ninside the span"
-    assert [len(axes.lines) for axes in (many, few, none)] == [2, 2, 1]  # the diagonal, and what was seen
+    assert [len(axes.lines) for axes in (many, few, none)] == [3, 3, 1]  # the diagonal, what was seen of two forms
     assert alone.axison
     assert not absent_2.axison
     assert not absent_3.axison

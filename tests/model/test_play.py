@@ -1,22 +1,37 @@
 """The decision threshold: what is traded is the likeliest action, so how likely a trade must be is fitted."""
 
+from dataclasses import asdict
+
 import numpy as np
+import pytest
 import torch
-from learning_tasks import SMALL, task_from_returns
+from learning_tasks import fresh_model, small_task, task_from_returns
 
-from btcai.agent.task import Task, clock_decisions
+from btcai.agent.rollout import intended_exposure_frac, without_surprise
+from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.models.actor_critic import ActorCritic
-from btcai.training.play import LOTS, choose_hold_bias, play
+from btcai.schema import Action, FloatArray
+from btcai.training.play import HOLD_BIASES, LOTS, choose_hold_bias, play, validate
 
 
-def hesitant(task: Task) -> ActorCritic:
+def hesitant(task: Task, forecast_sigmas: float = 0.0) -> ActorCritic:
     """Buys with probability .3 at every flat decision, whatever it sees, and never sells."""
-    model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
-    for parameter in model.head.parameters():
-        torch.nn.init.zeros_(parameter)
+    model = fresh_model(task)
     with torch.no_grad():
+        for parameter in (*model.head.parameters(), *model.forecast.parameters()):
+            parameter.zero_()
         model.head.policy.bias.copy_(torch.tensor([np.log(0.7), np.log(0.3), -50.0, -50.0]))
+        model.forecast.student.bias[0] = forecast_sigmas
     return model
+
+
+def noise_of_mean(drift_sigmas: float, n: int = 1500) -> FloatArray:
+    """Returns (n,) whose last 500 have exactly this mean."""
+    noise = np.random.default_rng(0).standard_normal(n)
+    return (noise - noise[-500:].mean() + drift_sigmas) * SIGMA
+
+
+SIGMA = small_task(10).bars.sigma[0] / 0.01
 
 
 def test_a_hesitant_buyer_of_a_rising_market_is_made_to_buy() -> None:
@@ -24,15 +39,63 @@ def test_a_hesitant_buyer_of_a_rising_market_is_made_to_buy() -> None:
     model = hesitant(task)
     held = play(model, task, clock_decisions(task, task.valid, 0)).observation[0, 0, 1:, LOTS]
     assert held.max() == 0.0  # its likeliest action is to wait for ever
-    validation, bias = choose_hold_bias(model, task)
+    validation, score, bias = choose_hold_bias(model, task, surprise_control=0.0)
     # .7 exp(-.5) = .42 still waits, .7 exp(-1) = .26 < .3 buys; so do lower ones, and the smallest change is taken
     assert bias == -1.0
-    assert validation.score > 0
+    assert score == validation.score > 0
     assert validation.orders == 1
 
 
 def test_a_falling_market_is_left_to_a_hesitant_buyer() -> None:
     task = task_from_returns(np.full(1500, -1e-4), {})
-    validation, bias = choose_hold_bias(hesitant(task), task)
+    validation, score, bias = choose_hold_bias(hesitant(task), task, surprise_control=0.0)
     assert bias == 0.0
-    assert validation.score == validation.orders == 0.0
+    assert score == validation.score == validation.orders == 0.0
+
+
+@pytest.mark.parametrize(
+    ("happened", "forecast", "bias"),
+    [
+        (0.05, 0.0, 0.0),  # it rose by luck: nobody knew, so buying only costs
+        (-0.05, 0.05, -1.0),  # it fell by bad luck, and the forecast is right on average
+        (0.05, -0.05, 0.0),
+    ],
+)
+def test_luck_in_the_validation_span_does_not_choose_the_threshold(
+    happened: float, forecast: float, bias: float
+) -> None:
+    task = task_from_returns(noise_of_mean(happened), {}, cost_bps=5.0)
+    model = hesitant(task, forecast)
+    assert choose_hold_bias(model, task, surprise_control=0.0)[2] == (-1.0 if happened > 0 else 0.0)
+    assert choose_hold_bias(model, task, surprise_control=1.0)[2] == bias
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_threshold_is_the_one_with_the_best_score_without_surprises(share: float) -> None:
+    task = small_task(n_bars=1500)
+    torch.manual_seed(1)
+    model = fresh_model(task)
+    with torch.no_grad():
+        model.head.policy.weight.normal_(std=0.3)
+        model.head.policy.bias[Action.HOLD] += 1.0
+        model.forecast.student.weight.normal_(std=0.1)
+    bars = clock_decisions(task, task.valid, 0)
+    with torch.no_grad():
+        forecast = model.encode(torch.from_numpy(stretches_at(task, task.valid, bars[None]).tokens)).location[0, :, 0]
+    price_return = np.log(task.bars.mark[bars[:-1] + 1] / task.bars.mark[bars[:-1]])
+    surprise = price_return - forecast[:-1].numpy() * task.bars.sigma[bars[:-1]]
+    scores, validations = [], []
+    for bias in HOLD_BIASES:
+        with torch.no_grad():
+            model.head.policy.bias[Action.HOLD] += bias
+            rollout = play(model, task, bars)
+            validations.append(validate(model, task))
+            model.head.policy.bias[Action.HOLD] -= bias
+        exposure = intended_exposure_frac(rollout, task.rules.max_lots)
+        scores.append(without_surprise(rollout.reward, exposure, surprise[None], share)[0].sum())
+    assert len(set(scores)) > 3  # the thresholds differ
+    validation, score, bias = choose_hold_bias(model, task, share)
+    best = int(np.argmax(scores))
+    assert bias == HOLD_BIASES[best]
+    assert score == pytest.approx(scores[best], rel=1e-5)
+    assert asdict(validation) == pytest.approx(asdict(validations[best]))

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from learning_tasks import SMALL, small_task
+from learning_tasks import SMALL, fresh_model, played, small_task
 
-from btcai.agent.rollout import _restart, randomise_accounts, walk
-from btcai.agent.task import clock_decisions, forecast_targets, sample_stretches, stretches_at
-from btcai.config import ModelConfig
+from btcai.agent.rollout import Rollout, _restart, randomise_accounts, walk
+from btcai.agent.task import Task, clock_decisions, forecast_targets, sample_stretches, stretches_at
 from btcai.market.account import (
     CASH,
     DAY,
@@ -22,19 +21,36 @@ from btcai.market.account import (
     open_lots,
 )
 from btcai.market.reward import TERMS
-from btcai.models.actor_critic import ActorCritic
-from btcai.schema import TOKENS, Span
-from btcai.training.play import collect, head_weights, play
+from btcai.schema import TOKENS, FloatArray, IntArray, Span
+from btcai.training.play import head_weights, play
+
+
+def walked_blind(
+    task: Task,
+    bars: IntArray,
+    logits: FloatArray,
+    agents: int,
+    rng: np.random.Generator | None,
+    size_frac: float = 0.5,
+) -> Rollout:
+    """A walk along bars (S, M) of accounts with the same logits (4,) at every decision, whatever they see."""
+    model = fresh_model(task)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.zero_()
+        model.head.policy.bias.copy_(torch.from_numpy(logits))
+    nothing, ones = np.zeros((*bars.shape, SMALL.hidden), np.float32), np.ones(bars.shape)
+    return walk(task, bars, nothing, head_weights(model), size_frac * ones, ones > 0, agents, rng)
 
 
 def test_the_compiled_head_is_the_torch_head() -> None:
     task = small_task(n_bars=2000)
     torch.manual_seed(0)
-    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    model = fresh_model(task)
     torch.nn.init.normal_(model.head.policy.weight, std=0.5)
     rng = np.random.default_rng(0)
     stretches = sample_stretches(task, task.train, 4, 128, rng)
-    rollout = collect(model, task, stretches, 8, rng)
+    rollout = played(model, task, stretches, 8, rng).rollout
     with torch.no_grad():
         latent = model.latent(model.encode(torch.from_numpy(stretches.tokens), banded=True))
         observation = torch.from_numpy(rollout.observation)
@@ -47,14 +63,9 @@ def test_the_compiled_head_is_the_torch_head() -> None:
 def test_sampling_follows_the_probabilities() -> None:
     # a constant head: logits log(.7) hold, log(.3) buy on flat accounts; first actions of 20,000 flat-or-not accounts
     task = small_task(n_bars=1000)
-    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
-    for parameter in model.head.parameters():
-        torch.nn.init.zeros_(parameter)
-    with torch.no_grad():
-        model.head.policy.bias.copy_(torch.tensor([0.7, 0.3, 0.1, 0.1]).log())
     rng = np.random.default_rng(0)
-    stretches = sample_stretches(task, task.train, 40, 2, rng)
-    rollout = collect(model, task, stretches, 500, rng)
+    bars = rng.integers(200, 400, (40, 1)) + np.arange(2)
+    rollout = walked_blind(task, bars, np.log([0.7, 0.3, 0.1, 0.1]), 500, rng)
     flat = rollout.observation[..., 0, 1] == 0
     assert rollout.action[..., 0][flat].mean() == pytest.approx(0.3, abs=0.02)
 
@@ -62,7 +73,7 @@ def test_sampling_follows_the_probabilities() -> None:
 def test_greedy_play_starts_flat_and_repeats_itself() -> None:
     task = small_task(n_bars=2000)
     torch.manual_seed(0)
-    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    model = fresh_model(task)
     decisions = clock_decisions(task, task.valid, 0)
     first, second = play(model, task, decisions), play(model, task, decisions)
     assert first.observation[0, 0, 0, 0] == 1.0  # all cash
@@ -71,9 +82,9 @@ def test_greedy_play_starts_flat_and_repeats_itself() -> None:
 
 def test_reward_is_the_weighted_sum_of_its_terms() -> None:
     task = small_task(n_bars=2000)
-    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
+    model = fresh_model(task)
     rng = np.random.default_rng(0)
-    rollout = collect(model, task, sample_stretches(task, task.train, 4, 64, rng), 4, rng)
+    rollout = played(model, task, sample_stretches(task, task.train, 4, 128, rng), 4, rng).rollout
     weights = np.array([getattr(task.rules, f"w_{name}") for name in TERMS])
     assert np.abs(rollout.terms @ weights - rollout.reward).max() < 1e-12
 
@@ -89,17 +100,12 @@ def test_a_stretch_never_reads_or_earns_outside_its_span() -> None:
 
 def test_targets_that_end_outside_the_span_are_unknown() -> None:
     task = small_task(n_bars=3000)
-    horizons = task.bucket.horizons_bars
-    target, known = forecast_targets(task, Span(0, 1000), np.array([[900, 999 - horizons[0], 999]]))
-    assert known[0].tolist() == [
-        [True] * len(horizons),
-        [True] + [False] * (len(horizons) - 1),
-        [False] * len(horizons),
-    ]
-    by_hand = np.log(task.bars.mark[900 + horizons[0]] / task.bars.mark[900]) / (
-        task.bars.sigma[900] * horizons[0] ** 0.5
-    )
-    assert target[0, 0, 0] == pytest.approx(by_hand, rel=1e-5)
+    # the next decision is 1 bar away, the horizons end after 3, 12 and 36; the span's last bar is 999
+    target, known = forecast_targets(task, Span(0, 1000), np.array([[900, 996, 998, 999]]))
+    assert known[0].tolist() == [[True] * 4, [True, True, False, False], [True, False, False, False], [False] * 4]
+    for k, bars in enumerate((1, 3, 12, 36)):
+        by_hand = np.log(task.bars.mark[900 + bars] / task.bars.mark[900]) / (task.bars.sigma[900] * bars**0.5)
+        assert target[0, 0, k] == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_tokens_of_a_decision_end_at_its_bar() -> None:
@@ -113,13 +119,8 @@ def test_a_ruined_account_begins_again() -> None:
     for prices in (task.bars.open, task.bars.high, task.bars.low, task.bars.mark):
         prices[500:] /= 50  # in place: columns of another layout would compile the walk anew
     task = replace(task, rules=task.rules._replace(compound=True))
-    model = ActorCritic(task_model(), 1, task.features.shape[1], 3)
-    with torch.no_grad():
-        model.head.policy.bias.copy_(torch.tensor([0.0, 50.0, -50.0, -50.0]))  # buy whatever happens
-    decisions = np.arange(480, 520)[None]
-    hidden = np.zeros((1, 40, task_model().hidden), np.float32)
-    ones = np.ones((1, 40))
-    rollout = walk(task, decisions, hidden, head_weights(model), 0.999 * ones, ones > 0, 1, None)
+    always_buy = np.array([0.0, 50.0, -50.0, -50.0])
+    rollout = walked_blind(task, np.arange(480, 520)[None], always_buy, 1, None, size_frac=0.999)
     ruined = np.flatnonzero(rollout.terminated[0, 0])
     assert ruined.tolist() == [19]  # the decision at 499 steps over bar 500
     assert rollout.observation[0, 0, 20, 0] == 1.0
@@ -130,11 +131,6 @@ def test_an_account_that_begins_again_is_a_new_one_but_for_its_day_and_its_seed(
     _restart(ruined, 500.0)
     fresh[[DAY, SEED]] = 7.0
     assert np.array_equal(ruined, fresh)
-
-
-def task_model() -> ModelConfig:
-
-    return SMALL
 
 
 def test_a_past_is_free_of_lots_that_are_nothing_and_of_lots_beyond_their_stop_or_target() -> None:

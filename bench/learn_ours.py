@@ -1,0 +1,155 @@
+"""Our learner in the bench: trained by `learn` for so many seconds, marked, and looked at for collapse."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bench.learn_budget import AIM, MOST_OVER, PRETRAIN_SHARE, Pace, Updates, measure_pace
+from bench.learn_controls import ShuffledMarket, skill_z
+from bench.learn_runs import OURS, Job, Outcome, Runs
+from btcai.agent.task import clock_decisions
+from btcai.config import BucketConfig, Config
+from btcai.models.actor_critic import ActorCritic
+from btcai.schema import Action
+from btcai.training.play import LOTS, play
+from btcai.training.yardstick import MARKING, TRAINING, Budget, learn, mark, path_seed, yardstick_task
+from btcai.yardstick.paths import YardstickMarket
+from btcai.yardstick.trading import yardstick_data, yardstick_rules
+
+logger = logging.getLogger("btcai.bench")
+
+FLAT_BELOW, LONG_ABOVE = 0.02, 0.98
+"""Share of decisions in the market beyond which a policy counts as collapsed."""
+
+ONE_ACTION_ABOVE = 0.9995
+"""Share of the commonest action. The optimal policy of the level `medium` orders at one decision in 75."""
+
+
+PPO_ALONE = {"prediction_coef": 0.0, "learning_rate": 0.0015, "encoder_rate_share": 1.0, "surprise_control": 0.0}
+"""Changes of the settings without the prediction loss: nothing has taught the encoder before, and without a forecast
+every return would count as a surprise and be taken out of the rewards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marking:
+    """Paths and decisions of each; every training seed is marked on paths of its own."""
+
+    paths: int = 8
+    decisions: int = 50_000
+
+    def seeds(self, seed: int) -> range:
+        return range(seed * self.paths, (seed + 1) * self.paths)
+
+
+class OurLearner:
+    """Plans, trains and marks; the pace of each kind of market is measured once, where no run of its kind is kept."""
+
+    def __init__(
+        self, config: Config, marking: Marking, train_decisions: int, pilots: tuple[int, int], runs: Runs
+    ) -> None:
+        self._config, self._marking, self._runs = config, marking, runs
+        self._train_decisions, self._pilots = train_decisions, pilots
+        self._paces: dict[tuple[int, int, bool], Pace] = {}
+        self._warm: set[tuple[int, int, bool]] = set()
+
+    def run(self, job: Job, market: YardstickMarket) -> Outcome:
+        """Train for the job's seconds and mark; once over time, it is trained again with fewer updates."""
+        bucket = self._bucket(market)
+        updates = self._planned(job, market)
+        agent, seconds = self._timed(job, market, updates)
+        if seconds > MOST_OVER * job.seconds:
+            logger.info("%s took %.1f s of %.0f s: again, with fewer updates", job.market, seconds, job.seconds)
+            updates = updates.scaled(AIM * job.seconds / seconds)
+            agent, seconds = self._timed(job, market, updates)
+        score, error, more = self._marked(agent, market, bucket, job.seed)
+        return Outcome(
+            score=score,
+            mark_error=error,
+            seconds_used=seconds,
+            pretrain_updates=updates.pretrain,
+            ppo_updates=updates.ppo,
+            more=more,
+        )
+
+    def _marked(
+        self, agent: ActorCritic, market: YardstickMarket, bucket: BucketConfig, seed: int
+    ) -> tuple[float, float | None, dict[str, float]]:
+        seeds, decisions = self._marking.seeds(seed), self._marking.decisions
+        more = behaviour(agent, market, bucket, seeds[0], decisions)
+        if isinstance(market, ShuffledMarket):
+            return skill_z(agent, market, bucket, seeds, decisions), None, more
+        found = mark(agent, market, bucket=bucket, seeds=seeds, n_decisions=decisions)
+        error = found.high - found.ratio_of_sums
+        return found.ratio_of_sums, error if np.isfinite(error) else None, more
+
+    def _planned(self, job: Job, market: YardstickMarket) -> Updates:
+        """As the latest run of the kind, whatever its seed, else as many as the measured pace allows."""
+        done = self._runs.like(job.market, job.learner, job.seconds)
+        if done:
+            self._warm_up(job, market)
+            return Updates(pretrain=done[-1].outcome.pretrain_updates, ppo=done[-1].outcome.ppo_updates)
+        kind = _kind(job, market)
+        if kind not in self._paces:
+            self._paces[kind] = measure_pace(lambda updates: self._timed(job, market, updates)[1], *self._pilots)
+            self._warm.add(kind)
+            logger.info("%s: %s", job.market, self._paces[kind])
+        return self._paces[kind].updates(job.seconds, PRETRAIN_SHARE if job.learner == OURS else 0.0)
+
+    def _warm_up(self, job: Job, market: YardstickMarket) -> None:
+        """Compile and fill caches, uncounted."""
+        if (kind := _kind(job, market)) not in self._warm:
+            self._timed(job, market, Updates(pretrain=1, ppo=1))
+            self._warm.add(kind)
+
+    def _timed(self, job: Job, market: YardstickMarket, updates: Updates) -> tuple[ActorCritic, float]:
+        """The trained agent, and seconds without those that it takes to simulate its market."""
+        start = time.perf_counter()
+        yardstick_data(market, self._train_decisions, path_seed(job.seed, TRAINING))
+        simulated = time.perf_counter()
+        budget = Budget(
+            train_decisions=self._train_decisions, pretrain_updates=updates.pretrain, ppo_updates=updates.ppo
+        )
+        agent = learn(
+            market,
+            seed=job.seed,
+            budget=budget,
+            bucket=self._bucket(market),
+            model=self._config.model,
+            pretrain_config=self._config.pretrain,
+            ppo=self._config.ppo.model_copy(update={} if job.learner == OURS else PPO_ALONE),
+        )
+        return agent, time.perf_counter() - simulated - (simulated - start)
+
+    def _bucket(self, market: YardstickMarket) -> BucketConfig:
+        """The bucket that decides as often as the market does."""
+        return next(bucket for bucket in self._config.buckets.values() if bucket.patch_bars == market.patch_bars)
+
+
+def behaviour(
+    agent: ActorCritic, market: YardstickMarket, bucket: BucketConfig, seed: int, n_decisions: int
+) -> dict[str, float]:
+    """Greedy play on one path: share of decisions in the market, and the share of every action."""
+    data, _ = yardstick_data(market, n_decisions, path_seed(seed, MARKING))
+    rules = yardstick_rules(market.cost_bps, market.patch_bars)
+    task = yardstick_task(data, rules, bucket, len(data))
+    played = play(agent, task, clock_decisions(task, task.valid, market.patch_bars - 1))
+    shares = {f"{action.name.lower()}_frac": float((played.action == action).mean()) for action in Action}
+    return {"exposure_frac": float(played.observation[..., LOTS].mean()), **shares}
+
+
+def collapsed(behaved: dict[str, float]) -> Literal["flat", "always long", "one action"] | None:
+    """What a policy that behaves like this has collapsed to, None where it has not."""
+    if behaved["exposure_frac"] < FLAT_BELOW:
+        return "flat"
+    if behaved["exposure_frac"] > LONG_ABOVE:
+        return "always long"
+    commonest = max(behaved[f"{action.name.lower()}_frac"] for action in Action)
+    return "one action" if commonest > ONE_ACTION_ABOVE else None
+
+
+def _kind(job: Job, market: YardstickMarket) -> tuple[int, int, bool]:
+    """Trainings alike in this take as long: the patch, the number of features, with or without prediction."""
+    return market.patch_bars, len(market.simulate(2, 1, 0).signals), job.learner == OURS

@@ -1,0 +1,156 @@
+"""A training run that is killed again and again, beside the one that was left alone: a program of its own.
+
+python tests/killed_training.py toy|train FOLDER KILLS SEED    prints a line of JSON; exit code 1 where the bits differ
+
+Lives are forked off a parent that only imports, so that fifty of them cost seconds.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from btcai.training.resume import Checkpoints, Live
+
+Work = Callable[[Checkpoints | None], dict[str, Tensor]]
+"""Trains from a seed, or goes on from the newest checkpoint -> what was learned."""
+
+TOY_UPDATES = 400
+TOY_EVERY = 2
+
+
+def toy(checkpoints: Checkpoints | None) -> dict[str, Tensor]:
+    """Regression on random data with dropout, by Adam at a falling rate; weights are averaged, the best ones kept."""
+    torch.manual_seed(1)
+    rng = np.random.default_rng(2)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+    average, optimizer = copy.deepcopy(model), torch.optim.Adam(model.parameters(), lr=1e-2)
+    live = Live(
+        modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
+    )
+    first, kept, best, rows = 0, {}, float("inf"), []
+    if checkpoints is not None and (found := checkpoints.latest()) is not None:
+        kept, facts = live.restore(found.tensors, found.facts)
+        first, best, rows = found.update, facts["best"], facts["rows"]
+    for update in range(first, TOY_UPDATES):
+        x = torch.from_numpy(rng.standard_normal((16, 6)).astype(np.float32))
+        loss = (model(x) - x[:, :1] * x[:, 1:2]).square().mean()
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - update / TOY_UPDATES)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+                mean.lerp_(weight, 0.05)
+        if update % 10 == 9:
+            rows.append({"update": update + 1, "loss": loss.item()})
+        if loss.item() < best:
+            best, kept = loss.item(), copy.deepcopy(average.state_dict())
+        if checkpoints is not None and (update + 1) % TOY_EVERY == 0:
+            checkpoints.save(update + 1, *live.capture(kept, {"best": best, "rows": rows}))
+    curve = torch.tensor([row["loss"] for row in rows], dtype=torch.float64)
+    return {**kept, "curve": curve, **{f"last.{name}": weight for name, weight in model.state_dict().items()}}
+
+
+def small(checkpoints: Checkpoints | None) -> dict[str, Tensor]:
+    """The learner itself: a small network on pure noise."""
+    from learning_tasks import SMALL, settings, small_task
+
+    from btcai.models.actor_critic import ActorCritic
+    from btcai.training.trainer import train
+
+    torch.manual_seed(3)
+    task = small_task(20_000)
+    model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
+    for _ in train(model, task, settings(), updates=20, rng=np.random.default_rng(4), checkpoints=checkpoints):
+        pass
+    return model.state_dict()
+
+
+WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "train": (small, 6.0)}
+"""What is trained, and the longest life (s)."""
+
+
+def digest(learned: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes."""
+    together = hashlib.sha256()
+    for name, tensor in sorted(learned.items()):
+        together.update(name.encode() + tensor.numpy().tobytes())
+    return together.hexdigest()
+
+
+def begin(work: Work, checkpoints: Checkpoints | None, result: Path) -> int:
+    """A process of its own that writes the digest of what it learned; returns its id."""
+    if (process := os.fork()) == 0:
+        try:
+            result.write_text(digest(work(checkpoints)), encoding="utf-8")
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:  # nothing of the parent runs in a child
+            os._exit(1)
+    return process
+
+
+def ended(process: int) -> bool:
+    """Wait for its end: by itself, or by SIGKILL."""
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if status not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"training ended with status {status}")
+    return status == 0
+
+
+def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]:
+    """Train once undisturbed, then until so many kills at random moments have struck: digests, and where they struck.
+
+    A run that ends before its next kill is followed by another.
+    """
+    work, longest_life_s = WORK[name]
+    rng, checkpoints, result = (
+        np.random.default_rng(seed),
+        Checkpoints(folder=folder / name, key=name),
+        folder / "digest",
+    )
+    ended(begin(work, None, result))
+    undisturbed, digests = result.read_text(encoding="utf-8"), []
+    killed_after, half_written = [], 0
+    while True:
+        process = begin(work, checkpoints, result)
+        if len(killed_after) < kills:
+            time.sleep(rng.uniform(0, longest_life_s))
+            os.kill(process, signal.SIGKILL)
+        if ended(process):
+            digests.append(result.read_text(encoding="utf-8"))
+            checkpoints.clear()
+            if len(killed_after) == kills:
+                break
+        else:
+            half_written += any(checkpoints.folder.glob(".update-*.new"))
+            saved = [int(path.stem.split("-")[1]) for path in checkpoints.folder.glob("update-*.safetensors")]
+            killed_after.append(max(saved, default=0))
+    same = all(found == undisturbed for found in digests)
+    return {"same": same, "runs": len(digests), "killed_after": killed_after, "half_written": half_written}
+
+
+def main() -> None:
+    """The command line."""
+    torch.set_num_threads(1)
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # the first one imports for seconds, which each life would repeat
+    name, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    report = survive(name, folder, kills, seed)
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.exit(not report["same"])
+
+
+if __name__ == "__main__":
+    main()
