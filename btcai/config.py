@@ -225,7 +225,11 @@ class PpoConfig(_Section):
     decisions: int = Field(ge=128, multiple_of=128)
     agents: int = Field(ge=1)
     epochs: int = Field(ge=1)
+    """Of the whole network; each encodes every decision time once, forward and backward."""
     minibatches: int = Field(ge=1)
+    head_epochs: int = Field(ge=0)
+    """Of the head alone, before those, on what the rollout encoded."""
+    head_minibatches: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     encoder_rate_share: float = Field(ge=0, le=1)
     """Of the learning rate, for all before the head: what prediction taught is not to drown in the policy's noise."""
@@ -249,9 +253,10 @@ class PpoConfig(_Section):
 
     @model_validator(mode="after")
     def _minibatches_hold_whole_stretches(self) -> Self:
-        if self.stretches % (2 * self.minibatches):
+        if self.stretches % (2 * self.minibatches) or self.stretches % (2 * self.head_minibatches):
             raise ValueError(
-                f"stretches must be a multiple of 2 * minibatches, was {self.stretches} / {self.minibatches}"
+                "stretches must be a multiple of 2 * minibatches and of 2 * head_minibatches, was "
+                f"{self.stretches} / {self.minibatches} and {self.head_minibatches}"
             )
         return self
 

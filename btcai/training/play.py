@@ -100,9 +100,13 @@ def _mean(parts: list[Validation]) -> Validation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Played:
-    """A rollout, and what no forecast knew of the market meanwhile: surprise (S, M - 1), in log returns."""
+    """A rollout, what its head read of the market, latent (S, M, Z), and what no forecast knew of it meanwhile.
+
+    surprise (S, M - 1): return to the next decision less its forecast, log returns.
+    """
 
     rollout: Rollout
+    latent: Tensor
     surprise: FloatArray
 
 
@@ -122,7 +126,9 @@ def collect(
     given = zip(parts, encodings, rng.spawn(SHARDS), strict=True)
     rollout = joined(shards.map(lambda one: walked(*one), given))
     surprise = np.concatenate([_surprise(task, *one) for one in zip(parts, encodings, strict=True)])
-    return Played(rollout=rollout, surprise=surprise[:, :-1])
+    with torch.no_grad():
+        latent = torch.cat([model.latent(encoding) for encoding in encodings])
+    return Played(rollout=rollout, latent=latent, surprise=surprise[:, :-1])
 
 
 @torch.no_grad()

@@ -19,13 +19,14 @@ from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import forecast_loss
 from btcai.schema import TOKENS, Action, FloatArray
-from btcai.training.play import choose_hold_bias, collect, is_worse, validation_surprises
+from btcai.training.play import Played, choose_hold_bias, collect, is_worse, validation_surprises
 
 Row = dict[str, float]
 
 HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
-VALIDATIONS = 8  # times a phase of training looks at the validation span
+VALIDATIONS = 4  # times a phase of training looks at the validation span
 VALUE_RATE = 0.1  # weight of the newest update in the mean and spread of value targets
+LEAST_VALUE_STD = 0.1  # of the reward unit: where all is worth the same, less would make gradients of noise
 
 
 def pretrain(
@@ -76,8 +77,10 @@ def train_ppo(
     average = copy.deepcopy(model)
     best: FloatArray | None = None
     kept = copy.deepcopy(model.state_dict())
-    scale = ValueScale(mean=float(model.value_mean), std=float(model.value_std), least_std=1e-8)
+    unit = float(model.value_std)
+    scale = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
     surprises = validation_surprises(model, task)
+    of_head = config.model_copy(update={"epochs": config.head_epochs, "minibatches": config.head_minibatches})
     with shards() as workers:
         for update in range(updates):
             left = 1 - update / updates
@@ -88,7 +91,8 @@ def train_ppo(
                     for network in (model, average):
                         network.head.policy.bias[Action.HOLD] += config.first_hold_logit
                 at_full_cost = collect(model, task, stretches, config.agents, rng, workers)
-                scale = replace(scale, std=reward_unit(at_full_cost.rollout, task.bucket.discount))
+                unit = reward_unit(at_full_cost.rollout, task.bucket.discount)
+                scale = replace(scale, std=unit, least_std=LEAST_VALUE_STD * unit)
                 model.value_std.fill_(scale.std)
             played = collect(
                 model, with_cost_share(task, update, updates, config), stretches, config.agents, rng, workers
@@ -99,19 +103,20 @@ def train_ppo(
                 rollout.reward, exposure, played.surprise, config.surprise_control
             )
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
-            losses = ppo_update(
-                _evaluator(model, task, stretches, rollout),
-                parameters,
-                optimizer,
-                experience,
-                config,
-                entropy_at(update, updates, config),
-                rng,
-                workers,
+            phases: tuple[tuple[Evaluate, list[torch.nn.Parameter], PpoConfig], ...] = (
+                (_head_evaluator(model, played), list(model.head.parameters()), of_head),
+                (_evaluator(model, task, stretches, rollout), parameters, config),
             )
+            entropy_coef = entropy_at(update, updates, config)
+            of_phases = [
+                ppo_update(evaluate, learned, optimizer, experience, settings, entropy_coef, rng, workers)
+                for evaluate, learned, settings in phases
+                if settings.epochs
+            ]
+            losses = of_phases[-1]
             _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
             row = {**asdict(losses), "reward": float(rollout.reward.mean()), **_terms(rollout)}
-            row["surprise_share"] = surprise_share
+            row |= {"surprise_share": surprise_share, "head_epochs": sum(phase.epochs for phase in of_phases[:-1])}
             if _is_due(update, updates):
                 validation, score, bias = choose_hold_bias(average, task, surprises, config.surprise_control)
                 row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
@@ -210,6 +215,18 @@ def _experience(
         value_target=torch.from_numpy(updated.normalise(value_target).astype(np.float32)),
     )
     return experience, updated
+
+
+def _head_evaluator(model: ActorCritic, played: Played) -> Evaluate:
+    """What the head says of whole stretches as the rollout encoded them."""
+    observation = torch.from_numpy(played.rollout.observation[:, :, :-1])
+
+    def evaluate(index: Tensor) -> Evaluation:
+        projected = model.head.market(played.latent[index, :-1]).unsqueeze(1)
+        logits, value = model.head.act(projected, observation[index])
+        return Evaluation(logits=logits, value=value, auxiliary=torch.zeros(()))
+
+    return evaluate
 
 
 def _evaluator(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollout) -> Evaluate:

@@ -264,7 +264,8 @@ def test_a_training_over_its_time_is_made_again_with_fewer_updates(
 
 
 @pytest.mark.slow
-def test_every_learner_is_trained_and_marked(tmp_path: Path) -> None:
+def test_every_learner_is_trained_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.references.sb3_rival.BRIEF", {"n_steps": 2, "batch_size": 16})
     config = settings().model_copy(update={"model": SMALL})
     size = learn.Size(train_decisions=8_000, marking=Marking(paths=2, decisions=800), pilots=(1, 2))
     runs = Runs(tmp_path / "runs.jsonl", learn.keys(config, size))

@@ -1,21 +1,31 @@
 """The network's promises: exact reach, one stretch = many windows, one trunk for every bucket."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 
 from btcai.config import ModelConfig
-from btcai.models.actor_critic import ActorCritic
+from btcai.models.actor_critic import N_SIGNALS, ActorCritic, Encoding
 from btcai.models.heads import ActorCriticHead
-from btcai.models.stem import PatchStem
-from btcai.schema import ACCOUNT_FEATURES, TOKENS, Action
+from btcai.models.stem import SUMMARIES, PatchStem
+from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Action
 
 CONFIG = ModelConfig(width=16, attention_heads=2, hidden=16, latent=16)
 N_FEATURES = 6
+N_HORIZONS = 3
+
+
+PATCHES = (1, 2, 10, 28)
 
 
 def network(patch_bars: int = 1, seed: int = 0) -> ActorCritic:
     torch.manual_seed(seed)
-    return ActorCritic(CONFIG, patch_bars, N_FEATURES, 3).eval()
+    model = ActorCritic(CONFIG, patch_bars, N_FEATURES, N_HORIZONS).eval()
+    with torch.no_grad():
+        model.stem.relevance.normal_(std=0.05)
+    return model
 
 
 def stretch(tokens: int, patch_bars: int = 1, seed: int = 1) -> torch.Tensor:
@@ -25,7 +35,7 @@ def stretch(tokens: int, patch_bars: int = 1, seed: int = 1) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("patch_bars", [1, 2, 10])
+@pytest.mark.parametrize("patch_bars", PATCHES)
 def test_a_decision_depends_on_exactly_the_last_144_tokens(patch_bars: int) -> None:
     tokens = stretch(TOKENS + 20, patch_bars).requires_grad_(True)
     model = network(patch_bars)
@@ -37,6 +47,29 @@ def test_a_decision_depends_on_exactly_the_last_144_tokens(patch_bars: int) -> N
     assert len(rows) == TOKENS * patch_bars
 
 
+@pytest.mark.parametrize("banded", [False, True])
+@pytest.mark.parametrize("patch_bars", PATCHES)
+def test_the_oldest_bar_of_the_lookback_counts_and_the_one_before_it_does_not(patch_bars: int, banded: bool) -> None:
+    lookback, model, tokens = TOKENS * patch_bars, network(patch_bars), stretch(TOKENS - 1 + 128, patch_bars)
+    decision = 70
+    newest = (TOKENS + decision) * patch_bars - 1  # its bar
+
+    def said(changed_bar: int | None) -> list[torch.Tensor]:
+        """Everything that the network says at that decision with one bar changed."""
+        bars = tokens.flatten(1, 2).clone()
+        if changed_bar is not None:
+            bars[:, changed_bar, :-1] += 1.0
+        with torch.no_grad():
+            encoding = model.encode(bars.view_as(tokens), banded=banded)
+            return [model.latent(encoding)[:, decision], *(x[:, decision] for x in model.calibrated(encoding))]
+
+    before = said(None)
+    for untouched in (newest - lookback, newest + 1):
+        assert all(torch.equal(a, b) for a, b in zip(before, said(untouched), strict=True))
+    for read in (newest - lookback + 1, newest):
+        assert not any(torch.equal(a, b) for a, b in zip(before, said(read), strict=True))
+
+
 def test_a_stretch_gives_the_numbers_of_its_windows() -> None:
     model, tokens = network(), stretch(TOKENS + 40)
     with torch.no_grad():
@@ -45,8 +78,9 @@ def test_a_stretch_gives_the_numbers_of_its_windows() -> None:
     assert (together - torch.stack(apart, 1)).abs().max() < 1e-5
 
 
-def test_banded_attention_gives_the_numbers_of_gathered_keys() -> None:
-    model, tokens = network(), stretch(TOKENS - 1 + 256)
+@pytest.mark.parametrize("decisions", [128, 384])
+def test_banded_attention_gives_the_numbers_of_gathered_keys(decisions: int) -> None:
+    model, tokens = network(), stretch(TOKENS - 1 + decisions)
     with torch.no_grad():
         gathered, banded = model.encode(tokens), model.encode(tokens, banded=True)
     for name in ("trunk", "gates", "location", "log_scale", "degrees", "quantiles"):
@@ -87,7 +121,7 @@ def test_quantiles_never_cross() -> None:
 
 def test_every_bucket_has_the_same_trunk() -> None:
     shapes = [
-        {name: tuple(w.shape) for name, w in network(patch).trunk.state_dict().items()} for patch in (1, 2, 10, 28)
+        {name: tuple(w.shape) for name, w in network(patch).trunk.state_dict().items()} for patch in PATCHES
     ]
     assert all(shape == shapes[0] for shape in shapes)
 
@@ -102,12 +136,83 @@ def test_invalid_actions_have_no_probability() -> None:
     assert (probabilities[:, Action.CLOSE_ALL] > 0).tolist() == [False, True, False, True, False]
 
 
-@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 10), (10, 28), (28, 10)])
+@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 10), (10, 28), (28, 10), (10, 2), (2, 1), (1, 28)])
 def test_a_resampled_stem_embeds_a_constant_market_the_same(source: int, target: int) -> None:
+    # whatever it learned: its sums over a patch (a short one is taken as it is), its selection and its bias too
     torch.manual_seed(0)
     old, new = PatchStem(source, N_FEATURES, 16), PatchStem(target, N_FEATURES, 16)
+    for weight in (old.relevance, old.embed.bias, *([old.summaries] if source > SUMMARIES else [])):
+        torch.nn.init.normal_(weight, std=0.3)
     new.resample_from(old)
-    bar = torch.randn(N_FEATURES)
-    constant = [bar.expand(1, 3, patch, N_FEATURES) for patch in (source, target)]
+    assert torch.equal(new.importance(), old.importance())
+    assert constant_difference(old, new) < 1e-5
+
+
+def test_a_stem_that_travels_through_all_buckets_embeds_a_constant_market_the_same() -> None:
+    torch.manual_seed(0)
+    stems = [PatchStem(patch_bars, N_FEATURES, 16) for patch_bars in PATCHES]
+    torch.nn.init.normal_(stems[0].relevance, std=0.1)
+    for old, new in pairwise(stems):
+        new.resample_from(old)
+    assert constant_difference(stems[0], stems[-1]) < 1e-5
+
+
+def constant_difference(old: PatchStem, new: PatchStem) -> float:
+    """The largest between their embeddings of markets that are constant within patches."""
+    bars = torch.randn(2, 5, 1, N_FEATURES)
     with torch.no_grad():
-        assert torch.allclose(old(constant[0]), new(constant[1]), atol=1e-5)
+        embedded = [stem(bars.expand(-1, -1, stem.patch_bars, -1)) for stem in (old, new)]
+    assert embedded[0].std() > 0.1
+    return float((embedded[0] - embedded[1]).abs().max())
+
+
+def test_there_is_a_forecast_to_the_next_decision_and_one_for_every_horizon() -> None:
+    model, tokens = network(), stretch(TOKENS + 4)
+    with torch.no_grad():
+        encoding = model.encode(tokens)
+        mean, std, quantiles = model.calibrated(encoding)
+    for inside in (encoding.location, encoding.log_scale, encoding.degrees):
+        assert inside.shape == (2, 5, 1 + N_HORIZONS)
+    assert mean.shape == std.shape == (2, 5, N_HORIZONS)  # what is told of the horizons, without the next decision
+    assert quantiles.shape == (2, 5, N_HORIZONS, len(QUANTILE_LEVELS))
+    assert torch.equal(mean, encoding.location[..., 1:])
+    assert torch.equal(quantiles, encoding.quantiles[..., 1:, :])
+    assert model.latent(encoding).shape == (2, 5, CONFIG.latent + N_SIGNALS * (1 + N_HORIZONS))
+
+
+def test_calibration_worked_by_hand() -> None:
+    # location 3 at temperature 2; scale e^0 with 4 degrees of freedom: std sqrt(4 / 2) times its factor 3
+    model = network()
+    model.temperature.fill_(2.0)
+    model.std_factor.fill_(3.0)
+    model.quantile_offset.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, -5.0]).expand(N_HORIZONS, -1))
+    one = torch.ones(1, 1, 1 + N_HORIZONS)
+    levels = torch.arange(len(QUANTILE_LEVELS)).float()
+    encoding = Encoding(
+        trunk=one, gates=one, location=3 * one, log_scale=0 * one, degrees=4 * one,
+        quantiles=levels.expand(1, 1, 1 + N_HORIZONS, -1),
+    )  # fmt: skip
+    mean, std, quantiles = model.calibrated(encoding)
+    assert mean.flatten().tolist() == [1.5] * N_HORIZONS
+    assert std.flatten().tolist() == pytest.approx([3 * 2**0.5] * N_HORIZONS)
+    assert quantiles[0, 0, 0].tolist() == [0.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0]  # in order again
+
+
+def test_the_policy_reads_the_forecasts_and_does_not_bend_them() -> None:
+    model = network()
+    encoding = model.encode(stretch(TOKENS + 4))
+    latent = model.latent(encoding)
+    latent[..., CONFIG.latent :].sum().backward()
+    assert not any(weight.grad.any() for weight in model.parameters() if weight.grad is not None)
+    moved = replace(encoding, location=encoding.location + 1.0)
+    assert not torch.equal(model.latent(moved), latent)
+
+
+def test_the_signals_that_the_head_reads_are_standardised() -> None:
+    model = network()
+    torch.nn.init.normal_(model.forecast.student.weight)
+    encodings = [model.encode(stretch(TOKENS + 100, seed=seed)) for seed in (1, 2)]
+    model.refresh_signal_scale(encodings)
+    signals = torch.cat([model.latent(encoding) for encoding in encodings])[..., CONFIG.latent :].flatten(0, 1)
+    assert signals.mean(0).abs().max() < 0.1  # but for what is clipped at five
+    assert (signals[:, : 1 + N_HORIZONS].std(0) - 1).abs().max() < 0.1

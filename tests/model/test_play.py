@@ -11,7 +11,17 @@ from btcai.agent.rollout import intended_exposure_frac, without_surprise
 from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
-from btcai.training.play import HOLD_BIASES, LOTS, choose_hold_bias, play, validate
+from btcai.training.play import (
+    BLOCKS,
+    HOLD_BIASES,
+    LOTS,
+    Validation,
+    choose_hold_bias,
+    is_worse,
+    play,
+    validate,
+    validation_surprises,
+)
 
 
 def hesitant(task: Task, forecast_sigmas: float = 0.0) -> ActorCritic:
@@ -23,6 +33,13 @@ def hesitant(task: Task, forecast_sigmas: float = 0.0) -> ActorCritic:
         model.head.policy.bias.copy_(torch.tensor([np.log(0.7), np.log(0.3), -50.0, -50.0]))
         model.forecast.student.bias[0] = forecast_sigmas
     return model
+
+
+def chosen(model: ActorCritic, task: Task, share: float) -> tuple[Validation, float, float]:
+    """How the chosen addition to HOLD's logit validates, its score without a share of the surprises, and itself."""
+    validation, parts, bias = choose_hold_bias(model, task, validation_surprises(model, task), share)
+    assert len(parts) == BLOCKS
+    return validation, float(parts.sum()), bias
 
 
 def noise_of_mean(drift_sigmas: float, n: int = 1500) -> FloatArray:
@@ -39,16 +56,17 @@ def test_a_hesitant_buyer_of_a_rising_market_is_made_to_buy() -> None:
     model = hesitant(task)
     held = play(model, task, clock_decisions(task, task.valid, 0)).observation[0, 0, 1:, LOTS]
     assert held.max() == 0.0  # its likeliest action is to wait for ever
-    validation, score, bias = choose_hold_bias(model, task, surprise_control=0.0)
+    validation, score, bias = chosen(model, task, share=0.0)
     # .7 exp(-.5) = .42 still waits, .7 exp(-1) = .26 < .3 buys; so do lower ones, and the smallest change is taken
     assert bias == -1.0
-    assert score == validation.score > 0
+    assert score == pytest.approx(validation.score)
+    assert score > 0
     assert validation.orders == 1
 
 
 def test_a_falling_market_is_left_to_a_hesitant_buyer() -> None:
     task = task_from_returns(np.full(1500, -1e-4), {})
-    validation, score, bias = choose_hold_bias(hesitant(task), task, surprise_control=0.0)
+    validation, score, bias = chosen(hesitant(task), task, share=0.0)
     assert bias == 0.0
     assert score == validation.score == validation.orders == 0.0
 
@@ -66,8 +84,8 @@ def test_luck_in_the_validation_span_does_not_choose_the_threshold(
 ) -> None:
     task = task_from_returns(noise_of_mean(happened), {}, cost_bps=5.0)
     model = hesitant(task, forecast)
-    assert choose_hold_bias(model, task, surprise_control=0.0)[2] == (-1.0 if happened > 0 else 0.0)
-    assert choose_hold_bias(model, task, surprise_control=1.0)[2] == bias
+    assert chosen(model, task, share=0.0)[2] == (-1.0 if happened > 0 else 0.0)
+    assert chosen(model, task, share=1.0)[2] == bias
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -76,8 +94,8 @@ def test_the_threshold_is_the_one_with_the_best_score_without_surprises(share: f
     torch.manual_seed(1)
     model = fresh_model(task)
     with torch.no_grad():
-        model.head.policy.weight.normal_(std=0.3)
-        model.head.policy.bias[Action.HOLD] += 1.0
+        model.head.policy.weight.normal_(std=0.5)
+        model.head.policy.bias[Action.HOLD] += 2.0
         model.forecast.student.weight.normal_(std=0.1)
     bars = clock_decisions(task, task.valid, 0)
     with torch.no_grad():
@@ -94,8 +112,29 @@ def test_the_threshold_is_the_one_with_the_best_score_without_surprises(share: f
         exposure = intended_exposure_frac(rollout, task.rules.max_lots)
         scores.append(without_surprise(rollout.reward, exposure, surprise[None], share)[0].sum())
     assert len(set(scores)) > 3  # the thresholds differ
-    validation, score, bias = choose_hold_bias(model, task, share)
+    validation, score, bias = chosen(model, task, share)
     best = int(np.argmax(scores))
     assert bias == HOLD_BIASES[best]
     assert score == pytest.approx(scores[best], rel=1e-5)
     assert asdict(validation) == pytest.approx(asdict(validations[best]))
+
+
+def test_every_candidate_is_judged_by_the_same_forecast() -> None:
+    # nothing happened; a model that promises much is not better for it than one that promises nothing
+    task = task_from_returns(noise_of_mean(0.0), {}, cost_bps=5.0)
+    honest, boasting = hesitant(task, 0.0), hesitant(task, 0.1)
+    surprises = validation_surprises(honest, task)
+    judged = [choose_hold_bias(model, task, surprises, 1.0) for model in (honest, boasting)]
+    assert judged[0][1].tolist() == judged[1][1].tolist()
+    assert judged[0][2] == judged[1][2] == 0.0
+    assert chosen(boasting, task, share=1.0)[1] > 0.0  # by its own it would be
+
+
+def test_a_score_is_worse_by_more_than_the_chance_in_it() -> None:
+    # differences -1, -3: standard deviation sqrt 2, standard error of their sum 2, and the sum is -4
+    best = np.array([5.0, 5.0])
+    assert is_worse(np.array([4.0, 2.0]), best)
+    # 1, -3: sum -2, standard error sqrt(8 * 2) = 4
+    assert not is_worse(np.array([6.0, 2.0]), best)
+    assert not is_worse(best, best)
+    assert not is_worse(best + 1.0, best)

@@ -5,14 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from learning_tasks import fresh_model, settings, task_from_returns
+from learning_tasks import LEVEL, fresh_model, settings, task_from_returns
 
 from btcai.models.stem import PatchStem
-from btcai.schema import FloatArray
 from btcai.training.trainer import pretrain
 
 N_FEATURES = 6
-SIGMA = 20e-4
 
 
 @pytest.mark.parametrize("patch_bars", [1, 2, 10, 28])
@@ -27,9 +25,9 @@ def test_what_one_feature_gains_the_others_lose(seed: int, spread: float) -> Non
     torch.manual_seed(seed)
     stem = PatchStem(1, N_FEATURES, 16)
     torch.nn.init.normal_(stem.relevance, std=spread)
+    assert (stem.importance()[stem.relevance.argsort()].diff() >= 0).all()
     assert stem.importance().sum().item() == pytest.approx(1.0, abs=1e-6)
     assert stem.gates().square().mean().item() == pytest.approx(1.0, abs=1e-5)
-    assert torch.equal(stem.importance().argsort(), stem.relevance.argsort())
 
 
 @pytest.mark.parametrize("patch_bars", [1, 10])
@@ -72,28 +70,21 @@ def test_a_patch_of_many_bars_is_read_through_its_sums() -> None:
     assert not torch.allclose(stem(patch), stem(patch.flip(2)))
 
 
-def importance_after(updates: int, signal: FloatArray, returns: FloatArray, seed: int) -> FloatArray:
-    """(F,) after a short pretraining by the shipped settings on a signal among 16 noise features."""
-    rng = np.random.default_rng(seed)
-    noise = {f"noise_{i}": rng.standard_normal(len(returns)) for i in range(16)}
-    before, after = dict(list(noise.items())[:8]), dict(list(noise.items())[8:])
-    task = task_from_returns(returns, {**before, "signal": signal, **after})
-    torch.manual_seed(seed)
-    model = fresh_model(task, settings().model)
-    for _ in pretrain(model, task, settings().pretrain, updates, rng):
-        pass
-    return model.stem.importance().detach().numpy().astype(np.float64)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_the_one_feature_that_tells_something_is_by_far_the_most_important(seed: int) -> None:
-    # the next return is .5 signal + noise in sigmas
+    # the next return is half signal, in sigmas, among 16 features of noise and the last return
     torch.set_num_threads(1)
-    rng = np.random.default_rng((seed, 1))
-    signal, noise = rng.standard_normal((2, 20_000))
-    returns = SIGMA * np.r_[0.0, (0.5 * signal + 0.75**0.5 * noise)[:-1]]
-    importance = importance_after(40, signal, returns, seed)
-    print(importance)
-    rest = np.delete(importance, 9)  # after the return and eight of noise
-    assert importance[9] > 5 * rest.max()
+    rng = np.random.default_rng(seed)
+    signal, rest = rng.standard_normal((2, 20_000))
+    returns = LEVEL.sigma_bps / 1e4 * np.r_[0.0, (0.5 * signal + 0.75**0.5 * rest)[:-1]]
+    noise = {f"noise_{i}": rng.standard_normal(len(returns)) for i in range(16)}
+    task = task_from_returns(returns, {**noise, "signal": signal})
+    torch.manual_seed(seed)
+    model = fresh_model(task)
+    brief = settings().pretrain.model_copy(update={"stretches": 8, "decisions": 128})
+    for _ in pretrain(model, task, brief, 150, rng):
+        pass
+    *others, found, mask = model.stem.importance().tolist()
+    assert found > 5 * max(others)
+    assert found > 2 * mask  # always 1 here: it helps as a constant does

@@ -16,6 +16,7 @@ def network(seed: int, patch_bars: int = 1) -> ActorCritic:
     model = ActorCritic(CONFIG, patch_bars, N_FEATURES, 3)
     model.stem.feature_mean.normal_()
     model.stem.feature_std.uniform_(0.5, 2.0)
+    torch.nn.init.normal_(model.stem.relevance, std=0.05)
     return model.eval()
 
 
@@ -81,6 +82,7 @@ def test_a_constant_market_keeps_its_embedding_and_the_scaler_travels(source: in
     hand_over(teacher, student, alpha=0.8)
     assert torch.equal(student.stem.feature_mean, teacher.stem.feature_mean)
     assert torch.equal(student.stem.feature_std, teacher.stem.feature_std)
+    assert torch.equal(student.stem.importance(), teacher.stem.importance())  # what was selected travels too
     bar = torch.randn(N_FEATURES)
     bar[-1] = 1.0
     embedded = [
