@@ -110,8 +110,8 @@ def train(subject: Subject, config: Config, updates: Updates) -> Counts:
 
 
 def epochs(row: Row) -> tuple[float, float]:
-    """Epochs of an update of PPO that trained the encoder, and those that trained the head: the same here."""
-    return row["epochs"], row["epochs"]
+    """Epochs of an update of PPO that trained the encoder, and those that trained the head, alone or with it."""
+    return row["epochs"], row["epochs"] + row["head_epochs"]
 
 
 def account_decisions(config: Config) -> int:

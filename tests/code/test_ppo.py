@@ -160,19 +160,22 @@ class Table(torch.nn.Module):
 def updated(rows: int = 2, entropy_coef: float = 0.0, **settings: float) -> tuple[Table, Losses]:
     """One update by gradient descent of rate 1; rows take turns at action 0 (advantage 1) and 1 (-1), values are 3."""
     table = Table()
-    action = torch.arange(rows) % 2
-    experience = Experience(
-        action=action,
-        logp=torch.full((rows,), math.log(0.5)),
-        advantage=1.0 - 2.0 * action,
-        value_target=torch.full((rows,), 3.0),
-    )
     config = PLAIN.model_copy(
         update={"epochs": 1, "minibatches": 1, "value_coef": 0.5, "prediction_coef": 0.5, "grad_clip": 9.0, **settings}
     )
     optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
     rng = np.random.default_rng(0)
-    return table, update(table, table, optimizer, experience, config, entropy_coef, rng)
+    return table, update(table, table, optimizer, experience_of(rows), config, entropy_coef, rng)
+
+
+def experience_of(rows: int) -> Experience:
+    action = torch.arange(rows) % 2
+    return Experience(
+        action=action,
+        logp=torch.full((rows,), math.log(0.5)),
+        advantage=1.0 - 2.0 * action,
+        value_target=torch.full((rows,), 3.0),
+    )
 
 
 def test_one_step_of_an_update_worked_by_hand() -> None:
@@ -204,6 +207,17 @@ def test_minibatches_draw_every_row_once_an_epoch_in_a_new_order() -> None:
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(12))
     assert first != second
     assert losses.epochs == 2
+
+
+def test_an_update_of_some_parameters_leaves_the_others_where_they_are() -> None:
+    # as an update of the head alone does after one of everything, whose last gradient is still there
+    table, other = Table(), torch.nn.Parameter(torch.ones(()))
+    optimizer = torch.optim.SGD([*table.parameters(), other], lr=1.0)
+    other.grad = torch.tensor(5.0)
+    config = PLAIN.model_copy(update={"minibatches": 1})
+    update(table, table, optimizer, experience_of(2), config, 0.0, np.random.default_rng(0))
+    assert table.numbers[2].item() != 0.0
+    assert other.item() == 1.0
 
 
 def test_an_update_stops_after_the_epoch_whose_kl_is_too_much() -> None:
