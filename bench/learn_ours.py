@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench.learn_budget import AIM, MOST_OVER, PRETRAIN_SHARE, Pace, Updates, measure_pace
+from bench.learn_budget import AIM, LEAST_USED, MOST_OVER, PRETRAIN_SHARE, Pace, Updates, measure_pace
 from bench.learn_controls import ShuffledMarket, skill_z
 from bench.learn_runs import OURS, Job, Outcome, Runs
 from btcai.agent.task import clock_decisions
@@ -86,11 +86,14 @@ class OurLearner:
         return found.ratio_of_sums, error if np.isfinite(error) else None, more
 
     def _planned(self, job: Job, market: YardstickMarket) -> Updates:
-        """As the latest run of the kind, whatever its seed, else as many as the measured pace allows."""
+        """As the latest run of the kind, more where that left time over; without one, what the measured pace allows."""
         done = self._runs.like(job.market, job.learner, job.seconds)
         if done:
             self._warm_up(job, market)
-            return Updates(pretrain=done[-1].outcome.pretrain_updates, ppo=done[-1].outcome.ppo_updates)
+            last = done[-1].outcome
+            updates = Updates(pretrain=last.pretrain_updates, ppo=last.ppo_updates)
+            brief = last.seconds_used < LEAST_USED * job.seconds
+            return updates.scaled(AIM * job.seconds / last.seconds_used) if brief else updates
         kind = _kind(job, market)
         if kind not in self._paces:
             self._paces[kind] = measure_pace(lambda updates: self._timed(job, market, updates)[1], *self._pilots)

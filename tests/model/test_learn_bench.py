@@ -1,6 +1,7 @@
 """`btcai bench learn`: trainings are made once, goals are computed from them, time over the limit breaks a goal."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,9 @@ def test_a_training_over_its_time_is_made_again_with_fewer_updates(
     ours.run(job(learner=NO_PREDICTION, seed=1), market)
     OurLearner(settings(), Marking(), 1000, (1, 2), runs).run(job(learner=NO_PREDICTION, seed=2), market)
     assert [updates.ppo for updates in tried[2:]] == [97, 1, 97]  # as the seed before; in a new process caches first
+    runs.add(job(learner=NO_PREDICTION, seed=3), replace(made, seconds_used=15.0), 0.0)
+    ours.run(job(learner=NO_PREDICTION, seed=4), market)
+    assert tried[5].ppo == 188  # 97 * 29.1 / 15: there was time over
 
 
 @pytest.mark.slow
