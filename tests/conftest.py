@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 from btcai.environment import telemetry_off
 
@@ -52,3 +53,10 @@ def logging_as_it_was() -> Iterator[None]:
         logger.handlers[:] = handlers
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers() -> None:
+    """Training flushes them to zero, for speed and for as long as the process lives; hypothesis draws them."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)

@@ -1,14 +1,15 @@
 """A training run that is killed again and again, beside the one that was left alone: a program of its own.
 
-python tests/killed_training.py toy|train FOLDER KILLS SEED    prints a line of JSON; exit code 1 where the bits differ
+python tests/killed_training.py toy|learner FOLDER KILLS SEED    prints a line of JSON; exit code 1 if the bits differ
 
-Lives are forked off a parent that only imports, so that fifty of them cost seconds.
+Lives are forked off a parent that has imported and compiled everything, so that fifty of them cost seconds.
 """
 
 import copy
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -18,19 +19,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from learning_tasks import SMALL, settings, small_task
 from torch import Tensor, nn
 
+from btcai.models.actor_critic import ActorCritic
+from btcai.training import phase, pretraining, trainer
 from btcai.training.resume import Checkpoints, Live
 
-Work = Callable[[Checkpoints | None], dict[str, Tensor]]
-"""Trains from a seed, or goes on from the newest checkpoint -> what was learned."""
+Work = Callable[[Path | None], dict[str, Tensor]]
+"""Trains from a seed, or goes on from the newest checkpoint in the folder's folders -> what was learned."""
 
 TOY_UPDATES = 400
 TOY_EVERY = 2
+LEARNER_UPDATES = 20
 
 
-def toy(checkpoints: Checkpoints | None) -> dict[str, Tensor]:
+def toy(folder: Path | None) -> dict[str, Tensor]:
     """Regression on random data with dropout, by Adam at a falling rate; weights are averaged, the best ones kept."""
+    checkpoints = Checkpoints(folder=folder / "1", key="toy") if folder else None
     torch.manual_seed(1)
     rng = np.random.default_rng(2)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
@@ -62,22 +68,29 @@ def toy(checkpoints: Checkpoints | None) -> dict[str, Tensor]:
     return {**kept, "curve": curve, **{f"last.{name}": weight for name, weight in model.state_dict().items()}}
 
 
-def small(checkpoints: Checkpoints | None) -> dict[str, Tensor]:
-    """The learner itself: a small network on pure noise."""
-    from learning_tasks import SMALL, settings, small_task
-
-    from btcai.models.actor_critic import ActorCritic
-    from btcai.training.trainer import train
-
+def learner(folder: Path | None) -> dict[str, Tensor]:
+    """The learner itself, both phases: a small network on pure noise with a bar that makes updates blow up."""
+    stored = [Checkpoints(folder=folder / name, key=name) if folder else None for name in ("1", "2")]
+    task, config = small_task(6000), settings()
+    task.features[150] = np.nan
+    pretraining = config.pretrain.model_copy(update={"stretches": 2, "decisions": 128})
+    ppo = config.ppo.model_copy(
+        update={"stretches": 2, "minibatches": 1, "head_minibatches": 1, "agents": 2, "epochs": 1}
+    )
     torch.manual_seed(3)
-    task = small_task(20_000)
+    rng = np.random.default_rng(5)
     model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
-    for _ in train(model, task, settings(), updates=20, rng=np.random.default_rng(4), checkpoints=checkpoints):
-        pass
-    return model.state_dict()
+    prediction = list(trainer.pretrain(model, task, pretraining, LEARNER_UPDATES, rng, stored[0]))
+    learned = {f"prediction.{name}": weight.clone() for name, weight in model.state_dict().items()}
+    play = list(trainer.train_ppo(model, task, ppo, LEARNER_UPDATES, rng, stored[1]))
+    for rows in (prediction, play):
+        if not any("rolled_back_from" in row for row in rows):
+            raise RuntimeError("no update met the bar")
+    figures = [value for row in prediction + play for _, value in sorted(row.items())]
+    return {**learned, **model.state_dict(), "curves": torch.tensor(figures, dtype=torch.float64)}
 
 
-WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "train": (small, 6.0)}
+WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "learner": (learner, 1.2)}
 """What is trained, and the longest life (s)."""
 
 
@@ -89,11 +102,11 @@ def digest(learned: dict[str, Tensor]) -> str:
     return together.hexdigest()
 
 
-def begin(work: Work, checkpoints: Checkpoints | None, result: Path) -> int:
+def begin(work: Work, folder: Path | None, result: Path) -> int:
     """A process of its own that writes the digest of what it learned; returns its id."""
     if (process := os.fork()) == 0:
         try:
-            result.write_text(digest(work(checkpoints)), encoding="utf-8")
+            result.write_text(digest(work(folder)), encoding="utf-8")
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -113,40 +126,37 @@ def ended(process: int) -> bool:
 def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]:
     """Train once undisturbed, then until so many kills at random moments have struck: digests, and where they struck.
 
-    A run that ends before its next kill is followed by another.
+    A run that ends before its next kill is followed by another. Kills struck after [phase, its newest checkpoint].
     """
     work, longest_life_s = WORK[name]
-    rng, checkpoints, result = (
-        np.random.default_rng(seed),
-        Checkpoints(folder=folder / name, key=name),
-        folder / "digest",
-    )
+    rng, stored, result = np.random.default_rng(seed), folder / name, folder / "digest"
     ended(begin(work, None, result))
     undisturbed, digests = result.read_text(encoding="utf-8"), []
     killed_after, half_written = [], 0
     while True:
-        process = begin(work, checkpoints, result)
+        process = begin(work, stored, result)
         if len(killed_after) < kills:
             time.sleep(rng.uniform(0, longest_life_s))
             os.kill(process, signal.SIGKILL)
         if ended(process):
             digests.append(result.read_text(encoding="utf-8"))
-            checkpoints.clear()
+            shutil.rmtree(stored)
             if len(killed_after) == kills:
                 break
         else:
-            half_written += any(checkpoints.folder.glob(".update-*.new"))
-            saved = [int(path.stem.split("-")[1]) for path in checkpoints.folder.glob("update-*.safetensors")]
-            killed_after.append(max(saved, default=0))
+            half_written += any(stored.glob("*/.update-*.new"))
+            newest = max(stored.glob("*/update-*.safetensors"), default=Path("0/update-0"))
+            killed_after.append([int(newest.parent.name), int(newest.stem.split("-")[1])])
     same = all(found == undisturbed for found in digests)
     return {"same": same, "runs": len(digests), "killed_after": killed_after, "half_written": half_written}
 
 
 def main() -> None:
     """The command line."""
-    torch.set_num_threads(1)
-    torch.optim.Adam([nn.Parameter(torch.zeros(1))])  # the first one imports for seconds, which each life would repeat
     name, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    torch.set_num_threads(1)
+    phase.LEAST_APART, pretraining.HELD_OUT = 3, 8
+    WORK[name][0](None)  # what is compiled and imported only when it is first used, each life would repeat
     report = survive(name, folder, kills, seed)
     sys.stdout.write(json.dumps(report) + "\n")
     sys.exit(not report["same"])

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import hashlib
 import json
 import logging
 from collections.abc import Iterable
@@ -26,12 +27,15 @@ from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
 from btcai.training.checkpoint import load_model, new_model, save_model, set_up_torch
+from btcai.training.health import collapse
 from btcai.training.play import forecasts, validate
+from btcai.training.resume import Checkpoints, run_key
 from btcai.training.trainer import Row, pretrain, train_ppo
+from btcai.versions import code_sha256
 
 log = logging.getLogger(__name__)
 
-Curves = list[Row]
+Curves = list[dict[str, float | str]]
 
 
 def train_bucket(
@@ -42,11 +46,13 @@ def train_bucket(
     config: Config,
     teacher: Path | None,
     out: Path,
+    checkpoints: Path | None = None,
 ) -> dict[str, float]:
     """Train one bucket: hand-over from `teacher` (the previous bucket's folder), prediction, PPO, calibration.
 
     Writes model.safetensors, curves.csv and metrics.json into `out`; returns the metrics. All randomness comes from
-    config.seed and the bucket's place in the order.
+    config.seed and the bucket's place in the order. A run that was killed goes on from its `checkpoints`, a folder that
+    whoever moves `out` to its place removes afterwards.
     """
     rng = _start(config, "train", bucket_name)
     task = make_task(data, splits, bucket_name, config)
@@ -57,12 +63,13 @@ def train_bucket(
         hand_over(load_model(teacher, previous, config), model, config.transfer.alpha)
     budget = config.budget
     curves: Curves = []
-    rows = pretrain(model, task, config.pretrain, budget.pretrain_updates, rng)
+    stored = _checkpoints(checkpoints, "prediction", config, task, model)
+    rows = pretrain(model, task, config.pretrain, budget.pretrain_updates, rng, stored)
     _record(curves, rows, f"{bucket_name}: prediction", budget.pretrain_updates)
     calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
-    _record(
-        curves, train_ppo(model, task, config.ppo, budget.ppo_updates, rng), f"{bucket_name}: PPO", budget.ppo_updates
-    )
+    stored = _checkpoints(checkpoints, "ppo", config, task, model)
+    rows = train_ppo(model, task, config.ppo, budget.ppo_updates, rng, stored)
+    _record(curves, rows, f"{bucket_name}: PPO", budget.ppo_updates)
     calibrated = calibrate(model, task)
     metrics = {
         "parameters": model.n_parameters(),
@@ -78,11 +85,18 @@ def train_bucket(
 
 
 def consolidate(
-    data: MarketData, splits: Splits, scaler: Scaler, config: Config, trained: Path, out: Path
+    data: MarketData,
+    splits: Splits,
+    scaler: Scaler,
+    config: Config,
+    trained: Path,
+    out: Path,
+    checkpoints: Path | None = None,
 ) -> dict[str, dict[str, float]]:
     """Rounds in which each bucket takes a share of the four trunks' mean and trains on; kept where it validates better.
 
-    Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket.
+    Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket. `checkpoints`
+    as in train_bucket.
     """
     models = {name: load_model(trained / name, name, config).train() for name in BUCKETS}
     curves: dict[str, Curves] = {name: [] for name in BUCKETS}
@@ -100,7 +114,8 @@ def consolidate(
             rng = _start(config, f"consolidate {round_}", name)
             candidate = copy.deepcopy(models[name])
             blend_trunk(candidate, shared, config.consolidate.alpha)
-            rows = train_ppo(candidate, tasks[name], ppo, updates, rng)
+            stored = _checkpoints(checkpoints, f"{name}-{round_ + 1}", config, tasks[name], candidate)
+            rows = train_ppo(candidate, tasks[name], ppo, updates, rng, stored)
             _record(curves[name], rows, f"{name}: consolidation {round_ + 1}", updates)
             calibrated = calibrate(candidate, tasks[name])
             score = validate(candidate, tasks[name]).score
@@ -185,6 +200,24 @@ def _start(config: Config, part: str, bucket_name: str) -> np.random.Generator:
     return np.random.default_rng(sampling)
 
 
+def _checkpoints(folder: Path | None, phase: str, config: Config, task: Task, model: ActorCritic) -> Checkpoints | None:
+    """Of a phase about to start: of this very run only, to the weights it starts from and the code it runs."""
+    if folder is None:
+        return None
+    read = hashlib.sha256()
+    for array in (task.features, *task.bars, *model.state_dict().values()):
+        read.update(np.ascontiguousarray(array).data)
+    key = run_key(
+        settings=config.model_dump(mode="json"),
+        spans=[asdict(task.train), asdict(task.valid)],
+        read=read.hexdigest(),
+        code=code_sha256(["."]),
+        torch=torch.__version__,
+        numpy=np.__version__,
+    )
+    return Checkpoints(folder=folder / phase, key=key)
+
+
 def _amounts(config: Config, task: Task, pretrain_updates: int, ppo_updates: int) -> dict[str, float]:
     """How much was trained: distinct decision times met, and env steps (one account over one bar)."""
     ppo = config.ppo
@@ -196,14 +229,27 @@ def _amounts(config: Config, task: Task, pretrain_updates: int, ppo_updates: int
 
 
 def _record(curves: Curves, rows: Iterable[Row], phase: str, updates: int) -> None:
-    """Run a phase to its end, keeping its rows: a live bar in a terminal, and a line at every validation anywhere."""
+    """Run a phase to its end, keeping its rows: a live bar in a terminal, and a line at every validation anywhere.
+
+    A row tells its update where it is another than the row's number: updates that were rolled back are made again.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    known: str | None = None
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        for update, row in enumerate(progress.track(rows, total=updates, description=phase), start=1):
-            curves.append({"phase": phase, "update": update, **row})  # type: ignore[dict-item]
+        shown = progress.add_task(phase, total=updates)
+        for number, row in enumerate(rows, start=1):
+            update = row.get("update", number)
+            curves.append({"phase": phase, "update": update, **row})
+            progress.update(shown, completed=update)
             if figures := _validated(row):
                 log.info("%s %s %d/%d  %s", phase, _bar(update / updates), update, updates, figures)
+            if "valid_share_hold" in row:
+                collapsed = collapse({name.removeprefix("valid_"): value for name, value in row.items()})
+                curves[-1]["collapsed"] = collapsed or ""
+                if collapsed and collapsed != known:
+                    log.warning("%s: the policy has collapsed by update %d: %s", phase, update, collapsed)
+                known = collapsed
 
 
 def _bar(done: float) -> str:
@@ -216,7 +262,8 @@ def _validated(row: Row) -> str:
     """What a row says of the validation span, with the KL and entropy beside; empty where it was not measured."""
     if not any(name.startswith("valid") for name in row):
         return ""
-    shown = {name.removeprefix("valid_"): row[name] for name in row if name.startswith(("valid", "kl", "entropy"))}
+    names = [name for name in row if name.startswith(("valid", "kl", "entropy")) and "share_" not in name]
+    shown = {name.removeprefix("valid_"): row[name] for name in names}
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 

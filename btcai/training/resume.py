@@ -1,4 +1,4 @@
-"""Training that goes on after a kill, to the bits of the run that was not killed, and after an update that blew up.
+"""The state of a training, on disk and in memory: what a killed run goes on from to the bits of one that was not.
 
 A checkpoint is one safetensors file; nothing is pickled. Its header holds, beside the tensors' places, one JSON text:
 a SHA-256 of the whole file (of every byte, its own 64 digits counted as zeros), the format, the run's key, the update
@@ -7,13 +7,13 @@ whole or not there; what a disk damages afterwards, the checksum tells. One run 
 
 The same bits follow only from the border of two updates, and only where all that an update reads is captured: see
 `Live`. So what is rolled back to must not depend on when a run was killed: the state of the last checkpoint's update.
+`phase.survivable` keeps to it.
 """
 
 import errno
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,24 +23,16 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from btcai.errors import DiskError
 from btcai.files import NO_ROOM
-from btcai.schema import Action
 
 logger = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 """Of the files; another number is refused."""
-GRAD_NORM_LIMIT: Final = 1e3
-"""Before clipping; above it a gradient has exploded. Losses are of order one; training met norms of 0.4 to 12."""
-FLAT_FRAC: Final = 0.01
-"""Of the decision times: with open lots at no more a policy is flat; long (or short) at all but these, always so."""
-ONE_ACTION_FRAC: Final = 0.999
-"""Of the decisions: an action with this share is the only one. On the yardstick good policies wait at 95 %."""
 
 _ENTRY: Final = "btcai"
 _SEAL: Final = b'\\"sha256\\": \\"'  # the first field of a JSON text inside a JSON text
@@ -135,7 +127,8 @@ def run_key(**facts: Any) -> str:
 class Live:
     """The objects that training changes, by name; torch's global generators belong to them unnamed.
 
-    Optimizers whose state is tensors (Adam's kind); generators of numpy's default kind (PCG64).
+    Optimizers whose state is tensors (Adam's kind); generators of numpy's default kind (PCG64), with how often they
+    spawned.
     """
 
     modules: Mapping[str, nn.Module]
@@ -169,8 +162,10 @@ class Live:
         copies = {name: t.detach().to("cpu", copy=True, memory_format=plain) for name, t in tensors.items()}
         return copies, _copied(own)
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> tuple[dict[str, Tensor], Facts]:
-        """Put a captured state back; returns copies of the caller's own `kept` and `facts`."""
+    def restore(
+        self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, generators: bool = True
+    ) -> tuple[dict[str, Tensor], Facts]:
+        """Put a captured state back, all or all but random generators; returns copies of the caller's own things."""
         for name, module in self.modules.items():
             module.load_state_dict(_under(tensors, f"module/{name}/"))
         for name, optimizer in self.optimizers.items():
@@ -179,54 +174,18 @@ class Live:
                 index, field = place.split("/")
                 state.setdefault(int(index), {})[field] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": _copied(facts["groups"][name])})
+        if generators:
+            self._restore_generators(tensors, facts["generators"])
+        return _under(tensors, "kept/"), _copied(facts["facts"])
+
+    def _restore_generators(self, tensors: Mapping[str, Tensor], saved: Mapping[str, Facts]) -> None:
         for name, generator in self.generators.items():
-            saved = facts["generators"][name]
-            words = {word: int(digits) for word, digits in saved["state"].items()}
-            generator.bit_generator.state = {**saved, "state": words}
+            words = {word: int(digits) for word, digits in saved[name]["state"].items()}
+            seeds = np.random.SeedSequence(**json.loads(saved[name]["seeds"]))
+            generator.bit_generator.__setstate__(({**saved[name], "state": words}, seeds))  # type: ignore[attr-defined]
         torch.set_rng_state(tensors["torch/cpu"])
         if cuda := _under(tensors, "torch/cuda/"):
             torch.cuda.set_rng_state_all([cuda[str(k)] for k in range(len(cuda))])
-        return _under(tensors, "kept/"), _copied(facts["facts"])
-
-
-def fault(losses: Mapping[str, float], grad_norm: float, *modules: nn.Module) -> str | None:
-    """What is not sound after an update, to roll it back for: a loss, the gradient's norm before clipping, a weight.
-
-    None where every one is finite and the norm at most GRAD_NORM_LIMIT.
-    """
-    for name, loss in losses.items():
-        if not math.isfinite(loss):
-            return f"the {name} loss is {loss}"
-    if not grad_norm <= GRAD_NORM_LIMIT:
-        return f"the gradient's norm is {grad_norm:.4g}, above {GRAD_NORM_LIMIT:g}"
-    for module in modules:
-        for name, weight in module.state_dict().items():
-            if not weight.isfinite().all():
-                return f"the weight {name} is not finite"
-    return None
-
-
-def behaviour(action: NDArray[np.integer[Any]], lots_frac: NDArray[np.floating[Any]]) -> dict[str, float]:
-    """What a policy does: actions and open lots (below 0 when short) at the same decisions, of any shape -> shares.
-
-    share_hold .. share_close_all, of the decisions; long_frac and short_frac, of the decision times with a lot open.
-    """
-    counts = np.bincount(action.ravel(), minlength=len(Action)) / action.size
-    shares = {f"share_{kind.name.lower()}": float(counts[kind]) for kind in Action}
-    return {**shares, "long_frac": float((lots_frac > 0).mean()), "short_frac": float((lots_frac < 0).mean())}
-
-
-def collapse(seen: Mapping[str, float]) -> str | None:
-    """How the policy of a `behaviour` has collapsed: "flat", "always long", "always short", "one action", or not."""
-    if seen["long_frac"] + seen["short_frac"] <= FLAT_FRAC:
-        return "flat"
-    if seen["long_frac"] >= 1 - FLAT_FRAC:
-        return "always long"
-    if seen["short_frac"] >= 1 - FLAT_FRAC:
-        return "always short"
-    if max(seen[f"share_{kind.name.lower()}"] for kind in Action) >= ONE_ACTION_FRAC:
-        return "one action"
-    return None
 
 
 def _sealed(update: int, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
@@ -274,11 +233,15 @@ def _copied(facts: Mapping[str, Any]) -> Facts:
 
 
 def _generator_state(generator: np.random.Generator) -> Facts:
-    """PCG64's words have 128 bits: as text, for JSON's readers may round whole numbers."""
-    state = dict(generator.bit_generator.state)
-    if state["bit_generator"] != "PCG64":
+    """PCG64's words have 128 bits, seeds any number of them: as text, for JSON's readers may round whole numbers.
+
+    What it will spawn depends on how often it has: its seeds count that, its state does not.
+    """
+    state, seeds = dict(generator.bit_generator.state), generator.bit_generator.seed_seq
+    if state["bit_generator"] != "PCG64" or not isinstance(seeds, np.random.SeedSequence):
         raise ValueError(f"a generator must be numpy's PCG64, was {state['bit_generator']}; make it with default_rng")
-    return {**state, "state": {word: str(value) for word, value in state["state"].items()}}
+    words = {word: str(value) for word, value in state["state"].items()}
+    return {**state, "state": words, "seeds": json.dumps(seeds.state)}
 
 
 def _sync(folder: Path) -> None:

@@ -1,90 +1,62 @@
-"""Training one network on one task: prediction first, then PPO, keeping what validates best."""
+"""Training one network on one task by PPO, after prediction, keeping what validates best."""
 
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from btcai.agent.ppo import Evaluate, Evaluation, Experience, ValueScale, gae, ppo_update, rescale_value_layer
+from btcai.agent.ppo import Evaluate, Evaluation, Experience, Losses, ValueScale, gae, ppo_update, rescale_value_layer
 from btcai.agent.rollout import Rollout, intended_exposure_frac, without_surprise
-from btcai.agent.shards import SHARDS, shards
-from btcai.agent.task import Stretches, Task, sample_stretches, stretches_at
-from btcai.config import PpoConfig, PretrainConfig
-from btcai.errors import DataError
+from btcai.agent.shards import shards
+from btcai.agent.task import Stretches, Task, sample_stretches
+from btcai.config import PpoConfig
 from btcai.market.reward import TERMS
-from btcai.models.actor_critic import ActorCritic, Encoding
-from btcai.models.heads import forecast_loss
-from btcai.schema import TOKENS, Action, FloatArray
+from btcai.models.actor_critic import ActorCritic
+from btcai.schema import Action, FloatArray
+from btcai.training.health import BlewUp, fault
+from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
 from btcai.training.play import Played, choose_hold_bias, collect, is_worse, validation_surprises
+from btcai.training.pretraining import prediction_loss, pretrain
+from btcai.training.resume import Checkpoints, Live
 
-Row = dict[str, float]
+__all__ = ["Row", "pretrain", "train_ppo"]
 
-HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
-VALIDATIONS = 4  # times a phase of training looks at the validation span
 VALUE_RATE = 0.1  # weight of the newest update in the mean and spread of value targets
 LEAST_VALUE_STD = 0.1  # of the reward unit: where all is worth the same, less would make gradients of noise
 
 
-def pretrain(
-    model: ActorCritic, task: Task, config: PretrainConfig, updates: int, rng: np.random.Generator
-) -> Iterator[Row]:
-    """Teach the encoder the next returns; afterwards `model` holds the weights with the least validation loss.
-
-    Yields one row per update: forecast_loss, and valid_forecast_loss where it was measured.
-    """
-    if updates == 0:
-        return
-    optimizer, parameters = _optimizer(model, config.weight_decay), list(model.parameters())
-    held_out = _held_out(task)
-    best, kept = forecast_error(model, task, held_out), copy.deepcopy(model.state_dict())
-    with shards() as workers:
-        for update in range(updates):
-            _set_rate(optimizer, config.learning_rate * (1 - update / updates))
-            batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
-            parts = [
-                partial(_forecast_part, model, task, batch.part(rows))
-                for rows in np.split(np.arange(config.stretches), SHARDS)
-            ]
-            row = {"forecast_loss": float(workers.gradients(parameters, parts))}
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            if _is_due(update, updates):
-                error = row["valid_forecast_loss"] = forecast_error(model, task, held_out)
-                if error < best:
-                    best, kept = error, copy.deepcopy(model.state_dict())
-            yield row
-    model.load_state_dict(kept)
-
-
-def _forecast_part(model: ActorCritic, task: Task, part: Stretches) -> tuple[Tensor, Tensor]:
-    loss = _stretch_loss(model, task, part, banded=True)
-    return loss, loss.detach()
-
-
 def train_ppo(
-    model: ActorCritic, task: Task, config: PpoConfig, updates: int, rng: np.random.Generator
+    model: ActorCritic,
+    task: Task,
+    config: PpoConfig,
+    updates: int,
+    rng: np.random.Generator,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Row]:
     """PPO; afterwards `model` holds the averaged weights that scored best on the validation span.
 
-    Yields one row per update: losses, mean reward and its named terms, and valid_* where they were measured.
+    Yields one row per update: losses, mean reward and its named terms, and valid_* where they were measured. Kills and
+    explosions are survived as phase.survivable says.
     """
-    optimizer = _optimizer(model, config.weight_decay, config.encoder_rate_share)
+    optimizer = make_optimizer(model, config.weight_decay, config.encoder_rate_share)
     parameters = list(model.parameters())
     average = copy.deepcopy(model)
-    best: FloatArray | None = None
-    kept = copy.deepcopy(model.state_dict())
     unit = float(model.value_std)
-    scale = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
+    first = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
+    memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"scale": asdict(first), "best": None})
+    live = Live(
+        modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
+    )
     surprises = validation_surprises(model, task)
     of_head = config.model_copy(update={"epochs": config.head_epochs, "minibatches": config.head_minibatches})
     with shards() as workers:
-        for update in range(updates):
-            left = 1 - update / updates
-            _set_rate(optimizer, config.learning_rate * left)
+
+        def step(update: int, rate_share: float) -> Row:
+            scale = ValueScale(**memory.facts["scale"])
+            set_rate(optimizer, rate_share * config.learning_rate * (1 - update / updates))
             stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
             if update == 0 and scale.std == 1.0:  # a head that has met no reward yet
                 with torch.no_grad():
@@ -103,6 +75,7 @@ def train_ppo(
                 rollout.reward, exposure, played.surprise, config.surprise_control
             )
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
+            memory.facts["scale"] = asdict(scale)
             phases: tuple[tuple[Evaluate, list[torch.nn.Parameter], PpoConfig], ...] = (
                 (_head_evaluator(model, played), list(model.head.parameters()), of_head),
                 (_evaluator(model, task, stretches, rollout), parameters, config),
@@ -113,44 +86,32 @@ def train_ppo(
                 for evaluate, learned, settings in phases
                 if settings.epochs
             ]
+            _refuse_unsound(of_phases, model)
             losses = of_phases[-1]
             _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
             row = {**asdict(losses), "reward": float(rollout.reward.mean()), **_terms(rollout)}
             row |= {"surprise_share": surprise_share, "head_epochs": sum(phase.epochs for phase in of_phases[:-1])}
-            if _is_due(update, updates):
+            if is_due(update, updates):
                 validation, score, bias = choose_hold_bias(average, task, surprises, config.surprise_control)
                 row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
                 row |= {"valid_expected_score": float(score.sum()), "valid_hold_bias": bias}
-                if best is None or not is_worse(score, best):  # of equals the latest: it has learned most
-                    kept = copy.deepcopy(average.state_dict())
-                    kept["head.policy.bias"][Action.HOLD] += bias
-                if best is None or score.sum() > best.sum():
-                    best = score
-            yield row
-    model.load_state_dict(kept)
+                best = memory.facts["best"]
+                if best is None or not is_worse(score, np.array(best)):  # of equals the latest: it has learned most
+                    memory.kept = copy.deepcopy(average.state_dict())
+                    memory.kept["head.policy.bias"][Action.HOLD] += bias
+                if best is None or score.sum() > np.sum(best):
+                    memory.facts["best"] = score.tolist()
+            return row
+
+        yield from survivable(step, live, memory, updates, checkpoints)
+    model.load_state_dict(memory.kept)
 
 
-def _optimizer(model: ActorCritic, decay: float, encoder_share: float = 1.0) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (arXiv 1711.05101) of what multiplies inputs in linear maps.
-
-    Rates are set at every update, by `_set_rate`; `encoder_share` is that of everything before the head.
-    """
-    linear = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
-    head = {id(parameter) for parameter in model.head.parameters()}
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for parameter in model.parameters():
-        groups.setdefault((id(parameter) in linear, id(parameter) in head), []).append(parameter)
-    settings = [
-        {"params": found, "weight_decay": decay * is_linear, "share": 1.0 if in_head else encoder_share}
-        for (is_linear, in_head), found in groups.items()
-    ]
-    return torch.optim.AdamW(settings, eps=1e-5, fused=True)
-
-
-@torch.no_grad()
-def forecast_error(model: ActorCritic, task: Task, held_out: Stretches) -> float:
-    """The prediction loss on held-out stretches."""
-    return float(_stretch_loss(model, task, held_out))
+def _refuse_unsound(updated: list[Losses], model: ActorCritic) -> None:
+    for losses in updated:
+        named = {"policy": losses.policy, "value": losses.value, "auxiliary": losses.auxiliary, "kl": losses.kl}
+        if reason := fault(named, losses.grad_norm, model):
+            raise BlewUp(reason)
 
 
 def entropy_at(update: int, updates: int, config: PpoConfig) -> float:
@@ -238,32 +199,9 @@ def _evaluator(model: ActorCritic, task: Task, stretches: Stretches, rollout: Ro
         encoding = model.encode(torch.from_numpy(part.tokens), banded=True)
         projected = model.head.market(model.latent(encoding)[:, :-1]).unsqueeze(1)
         logits, value = model.head.act(projected, observation[index])
-        return Evaluation(logits=logits, value=value, auxiliary=_forecast_loss(task, encoding, part))
+        return Evaluation(logits=logits, value=value, auxiliary=prediction_loss(task, encoding, part))
 
     return evaluate
-
-
-def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
-    return _forecast_loss(task, model.encode(torch.from_numpy(batch.tokens), banded=banded), batch)
-
-
-def _forecast_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
-    return forecast_loss(
-        encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles,
-        torch.from_numpy(part.target), torch.from_numpy(part.known), torch.from_numpy(task.horizon_weight),
-    )  # fmt: skip
-
-
-def _held_out(task: Task) -> Stretches:
-    """Validation stretches, evenly spread and the same every time."""
-    starts = task.valid.first + TOKENS * task.patch_bars - 1, task.valid.stop - 1 - HELD_OUT * task.patch_bars
-    if starts[1] < starts[0]:
-        raise DataError(
-            f"judging forecasts needs {(TOKENS + HELD_OUT) * task.patch_bars} validation bars, was {len(task.valid)}; "
-            "import more history or raise splits.valid_frac in params.yaml"
-        )
-    first = np.linspace(*starts, 32, dtype=np.int64)
-    return stretches_at(task, task.valid, first[:, None] + task.patch_bars * np.arange(HELD_OUT))
 
 
 def _terms(rollout: Rollout) -> Row:
@@ -277,13 +215,3 @@ def _average_weights(average: ActorCritic, model: ActorCritic, decay: float) -> 
         mean.lerp_(weight, 1 - decay)
     for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
         copied.copy_(buffer)
-
-
-def _is_due(update: int, updates: int) -> bool:
-    """True VALIDATIONS times, evenly, the last one at the end."""
-    return (update + 1) * VALIDATIONS // updates > update * VALIDATIONS // updates
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["share"]

@@ -16,7 +16,9 @@ from btcai.yardstick.drift import DriftMarket
 from btcai.yardstick.trading import RETURN_SCALE
 
 SIGMA = LEVEL.sigma_bps / 1e4
-PPO = settings().ppo.model_copy(update={"stretches": 16, "minibatches": 4, "learning_rate": 0.003})
+PPO = settings().ppo.model_copy(
+    update={"stretches": 16, "minibatches": 4, "head_minibatches": 4, "learning_rate": 0.003}
+)
 
 
 @pytest.fixture(autouse=True)

@@ -120,9 +120,7 @@ def test_quantiles_never_cross() -> None:
 
 
 def test_every_bucket_has_the_same_trunk() -> None:
-    shapes = [
-        {name: tuple(w.shape) for name, w in network(patch).trunk.state_dict().items()} for patch in PATCHES
-    ]
+    shapes = [{name: tuple(w.shape) for name, w in network(patch).trunk.state_dict().items()} for patch in PATCHES]
     assert all(shape == shapes[0] for shape in shapes)
 
 

@@ -56,7 +56,7 @@ def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) 
     model = load_model(folder, "scalping", tiny_config())
     assert np.array_equal(model.stem.feature_mean.numpy(), scaler().mean)
     assert np.array_equal(model.stem.feature_std.numpy(), scaler().std)
-    assert float(model.reward_scale) != 1.0
+    assert float(model.value_std) != 1.0
     assert not torch.equal(model.quantile_offset, torch.zeros_like(model.quantile_offset))  # calibrated
 
 

@@ -1,4 +1,4 @@
-"""Work in shards: the same bits on one thread and on two, the gradient of the whole batch, and errors that are heard."""
+"""Work in shards: the same bits on one thread and on two, the whole batch's gradient, and errors that are heard."""
 
 from collections.abc import Callable
 from dataclasses import fields

@@ -181,7 +181,7 @@ def test_what_is_left_of_a_market_is_the_forecast_and_the_costs() -> None:
     assert share > 0.5
     costs = rollout.terms[..., TERMS.index("cost")]
     explained = exposure * 0.2 * task.bars.sigma[0] + costs
-    # of a decision's reward nothing is left but what was known when it was taken; fills at the next open are at the mark
+    # of a decision's reward nothing is left but what was known when it was taken; fills at the next open, at the mark
     assert np.abs(cleaned - explained).max() < 0.01 * rollout.reward.std()
     standard_error = (cleaned - rollout.reward).mean((1, 2)).std() / 4
     assert abs((cleaned - rollout.reward).mean()) < 3 * standard_error

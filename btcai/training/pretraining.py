@@ -1,0 +1,101 @@
+"""Teaching the encoder by prediction: the next returns, of which every decision time carries some."""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from btcai.agent.shards import SHARDS, shards
+from btcai.agent.task import Stretches, Task, sample_stretches, stretches_at
+from btcai.config import PretrainConfig
+from btcai.errors import DataError
+from btcai.models.actor_critic import ActorCritic, Encoding
+from btcai.models.heads import forecast_loss
+from btcai.schema import TOKENS
+from btcai.training.health import BlewUp, fault
+from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
+from btcai.training.resume import Checkpoints, Live
+
+HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
+
+
+def pretrain(
+    model: ActorCritic,
+    task: Task,
+    config: PretrainConfig,
+    updates: int,
+    rng: np.random.Generator,
+    checkpoints: Checkpoints | None = None,
+) -> Iterator[Row]:
+    """Teach the encoder the next returns; afterwards `model` holds the weights with the least validation loss.
+
+    Yields one row per update: forecast_loss, and valid_forecast_loss where it was measured. Kills and explosions are
+    survived as phase.survivable says.
+    """
+    if updates == 0:
+        return
+    optimizer, parameters = make_optimizer(model, config.weight_decay), list(model.parameters())
+    held_out = _held_out(task)
+    memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"best": forecast_error(model, task, held_out)})
+    live = Live(modules={"model": model}, optimizers={"adam": optimizer}, generators={"sampling": rng})
+    with shards() as workers:
+
+        def step(update: int, rate_share: float) -> Row:
+            set_rate(optimizer, rate_share * config.learning_rate * (1 - update / updates))
+            batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
+            parts = [
+                partial(_forecast_part, model, task, batch.part(rows))
+                for rows in np.split(np.arange(config.stretches), SHARDS)
+            ]
+            loss = float(workers.gradients(parameters, parts))
+            grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
+            optimizer.step()
+            if reason := fault({"forecast": loss}, grad_norm, model):
+                raise BlewUp(reason)
+            row = {"forecast_loss": loss, "grad_norm": grad_norm}
+            if is_due(update, updates):
+                error = row["valid_forecast_loss"] = forecast_error(model, task, held_out)
+                if error < memory.facts["best"]:
+                    memory.facts["best"], memory.kept = error, copy.deepcopy(model.state_dict())
+            return row
+
+        yield from survivable(step, live, memory, updates, checkpoints)
+    model.load_state_dict(memory.kept)
+
+
+def _forecast_part(model: ActorCritic, task: Task, part: Stretches) -> tuple[Tensor, Tensor]:
+    loss = _stretch_loss(model, task, part, banded=True)
+    return loss, loss.detach()
+
+
+@torch.no_grad()
+def forecast_error(model: ActorCritic, task: Task, held_out: Stretches) -> float:
+    """The prediction loss on held-out stretches."""
+    return float(_stretch_loss(model, task, held_out))
+
+
+def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
+    return prediction_loss(task, model.encode(torch.from_numpy(batch.tokens), banded=banded), batch)
+
+
+def prediction_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
+    """Of what was encoded at a part's decision times, with gradients."""
+    return forecast_loss(
+        encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles,
+        torch.from_numpy(part.target), torch.from_numpy(part.known), torch.from_numpy(task.horizon_weight),
+    )  # fmt: skip
+
+
+def _held_out(task: Task) -> Stretches:
+    """Validation stretches, evenly spread and the same every time."""
+    starts = task.valid.first + TOKENS * task.patch_bars - 1, task.valid.stop - 1 - HELD_OUT * task.patch_bars
+    if starts[1] < starts[0]:
+        raise DataError(
+            f"judging forecasts needs {(TOKENS + HELD_OUT) * task.patch_bars} validation bars, was {len(task.valid)}; "
+            "import more history or raise splits.valid_frac in params.yaml"
+        )
+    first = np.linspace(*starts, 32, dtype=np.int64)
+    return stretches_at(task, task.valid, first[:, None] + task.patch_bars * np.arange(HELD_OUT))
