@@ -6,6 +6,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -301,19 +302,21 @@ def test_an_interrupted_write_leaves_the_older_ones_and_nothing_beside(
     assert newest(store).update == 30
 
 
-@pytest.fixture
+@contextmanager
 def short_files() -> Iterator[None]:
-    """No file may grow past 200 bytes, as on a disk that is almost full."""
+    """No file may grow past 200 bytes, as on a disk that is almost full: nor may what pytest writes, so briefly."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("short_files")
 def test_a_write_that_the_disk_breaks_off_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     store = Checkpoints(folder=tmp_path, key="k")
-    with pytest.raises(DiskError, match=r"could not be read or written: .*; older ones stay: free .*run it again"):
+    message = r"could not be read or written: .*; older ones stay: free .*run it again"
+    with pytest.raises(DiskError, match=message), short_files():
         store.save(1, WEIGHTS, FACTS)
     assert held(tmp_path) == []
 
