@@ -21,10 +21,10 @@ from btcai.features.pipeline import build_market
 from btcai.features.scaling import Scaler, fit_scaler
 from btcai.features.splits import Splits
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import GRAPHS, MANIFEST, file_sha256
+from btcai.inference import GRAPHS, MANIFEST, file_sha256, tokens_of
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, Bars, MarketData, Span
+from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Bars, MarketData, Span
 from btcai.training.checkpoint import new_model, save_model
 from btcai.training.export import export_bundle
 from btcai.training.progressive import set_scaler
@@ -71,6 +71,10 @@ def splits(train: Span, valid: Span) -> Splits:
     return Splits(train=train, valid=valid, test=rest, folds=(rest,), sealed=rest)
 
 
+FREE_TO_ACT = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0, 1, 1])
+"""An account that may buy and sell."""
+
+
 def loud_network(config: Config, bucket_name: str, seed: int = 0) -> ActorCritic:
     """Random weights, large enough that decisions and forecasts move with every input; every buffer is in use."""
     torch.manual_seed(seed)
@@ -80,14 +84,17 @@ def loud_network(config: Config, bucket_name: str, seed: int = 0) -> ActorCritic
         torch.nn.init.normal_(model.head.policy.weight, std=0.5)
         for layer in (model.forecast.student, model.forecast.steps):
             torch.nn.init.normal_(layer.weight, std=0.05)
-        model.forecast_mean.normal_(std=0.1)
-        model.forecast_std.uniform_(0.1, 1.0)
         model.quantile_offset.normal_(std=0.1)
         model.std_factor.uniform_(0.8, 1.2)
         model.temperature.uniform_(0.8, 1.2)
         model.stem.relevance.normal_(std=0.05)
         model.value_mean.fill_(0.002)
         model.value_std.fill_(0.01)
+        patch = config.buckets[bucket_name].patch_bars
+        encoding = model.encode(torch.from_numpy(tokens_of(market().features[-(TOKENS + 99) * patch :], patch)))
+        model.refresh_signal_scale([encoding])
+        logits, _ = model.head(model.latent(encoding)[0], FREE_TO_ACT.expand(100, -1))
+        model.head.policy.bias -= logits.mean(0)  # no action is the likeliest everywhere
     return model
 
 

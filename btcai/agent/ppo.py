@@ -168,9 +168,7 @@ def ppo_update(
         raise ValueError(
             f"rows of experience must be a multiple of {SHARDS} * ppo.minibatches, were {n} / {config.minibatches}"
         )
-    optimizer.zero_grad(
-        set_to_none=True
-    )  # gradients of what is not among `parameters` are not to be stepped along again
+    optimizer.zero_grad()  # gradients of what is not among `parameters` are not to be stepped along again
     rows: list[list[float]] = []
     epochs = 0
     for _ in range(config.epochs):
@@ -219,7 +217,6 @@ def _minibatch(
         loss = loss + config.prediction_coef * said.auxiliary
         return loss, torch.stack([policy, value_loss, entropy, said.auxiliary, kl, clip_frac]).detach()
 
-    optimizer.zero_grad()  # of what is not in `parameters` too: the optimizer would step by gradients of another time
     figures = shards.gradients(parameters, [partial(part, rows) for rows in index.chunk(SHARDS)])
     grad_norm = float(nn.utils.clip_grad_norm_(parameters, config.grad_clip))
     optimizer.step()

@@ -100,14 +100,16 @@ def without_surprise(
 
     surprise (S, K): return to the next decision less its forecast. Exposure times surprise has mean zero whatever was
     decided, if the forecast is right on average, so it is a control variate of the reward (Glasserman 2004, section
-    4.1): its coefficient is fitted to the update, and `share` of it is taken out. Where the forecast is wrong, so is
-    what is left, by the exposure times that error. It is the action-dependent relative of input-dependent baselines
+    4.1): its coefficient is fitted to the update, and `share` of it is taken out. It is what the market paid for it, so
+    the coefficient is at most 1: a forecast that is too timid misses a part of what it foresaw, and a fit would take
+    out all of that as a multiple of this part. Where the forecast is wrong, so is what is left, by the exposure times
+    that error. It is the action-dependent relative of input-dependent baselines
     (Mao et al. 2019, arXiv 1807.02264), which take out what surprises do to all actions alike: here they do most to
     the difference between holding and not.
     """
     control = exposure_frac * surprise[:, None]
     square = float((control**2).mean())
-    coefficient = float((control * reward).mean()) / square if square > 0 else 0.0
+    coefficient = min(1.0, float((control * reward).mean()) / square) if square > 0 else 0.0
     cleaned = reward - share * coefficient * control
     variance = float(reward.var())
     return cleaned, 1.0 - float(cleaned.var()) / variance if variance > 0 else 0.0

@@ -40,6 +40,7 @@ class ActorCritic(nn.Module):
     quantile_offset: Tensor
     std_factor: Tensor
     temperature: Tensor
+    forecast_worth: Tensor
     value_mean: Tensor
     value_std: Tensor
 
@@ -57,6 +58,8 @@ class ActorCritic(nn.Module):
         self.register_buffer("quantile_offset", torch.zeros(n_horizons, len(QUANTILE_LEVELS)))
         self.register_buffer("std_factor", torch.ones(n_horizons))
         self.register_buffer("temperature", torch.ones(n_horizons))
+        # Slope of returns on the forecast of the next one on the validation span, 0 .. 1; training pays by it.
+        self.register_buffer("forecast_worth", torch.ones(()))
         # The value head says how many standard deviations of value targets above their mean.
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))

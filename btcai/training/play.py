@@ -42,6 +42,21 @@ def validate(model: ActorCritic, task: Task) -> Validation:
     return _mean([_summary(play(model, task, decisions)) for decisions in _validation_paths(task)])
 
 
+@torch.no_grad()
+def forecast_worth(model: ActorCritic, task: Task) -> float:
+    """What the forecast of the next decision's return is worth on the validation span: its slope, 0 .. 1.
+
+    Of the regression of returns on forecasts, through zero. Rewards without surprises are paid by the forecast: by
+    this share of it, or one that promises what it does not hold would pay for trades that earn nothing.
+    """
+    product, square = 0.0, 0.0
+    for decisions in _validation_paths(task):
+        for _, encoding, part in _encode_all(model, task, decisions, task.valid):
+            said = np.where(part.known[..., 0], encoding.location[..., 0].numpy(), 0.0).astype(np.float64)
+            product, square = product + float((said * part.target[..., 0]).sum()), square + float((said**2).sum())
+    return min(max(product / square, 0.0), 1.0) if square > 0 else 0.0
+
+
 def validation_surprises(model: ActorCritic, task: Task) -> list[FloatArray]:
     """What this model's forecast misses along every validation path, (D,) each."""
     return [_encode_path(model, task, decisions).surprise for decisions in _validation_paths(task)]
@@ -125,7 +140,7 @@ def collect(
 
     given = zip(parts, encodings, rng.spawn(SHARDS), strict=True)
     rollout = joined(shards.map(lambda one: walked(*one), given))
-    surprise = np.concatenate([_surprise(task, *one) for one in zip(parts, encodings, strict=True)])
+    surprise = np.concatenate([_surprise(model, task, *one) for one in zip(parts, encodings, strict=True)])
     with torch.no_grad():
         latent = torch.cat([model.latent(encoding) for encoding in encodings])
     return Played(rollout=rollout, latent=latent, surprise=surprise[:, :-1])
@@ -144,9 +159,10 @@ def _project(
     return model.head.market(model.latent(encoding)).numpy(), *_sizes(model, task, encoding, bars)
 
 
-def _surprise(task: Task, part: Stretches, encoding: Encoding) -> FloatArray:
-    """Log return to the next decision less its forecast, (S, M); 0 where it is not known."""
-    missed = np.where(part.known[..., 0], part.target[..., 0] - encoding.location[..., 0].numpy(), 0.0)
+def _surprise(model: ActorCritic, task: Task, part: Stretches, encoding: Encoding) -> FloatArray:
+    """Log return to the next decision less what its forecast is worth, (S, M); 0 where it is not known."""
+    foreseen = float(model.forecast_worth) * encoding.location[..., 0].numpy()
+    missed = np.where(part.known[..., 0], part.target[..., 0] - foreseen, 0.0)
     return np.asarray(missed * task.bars.sigma[part.bars] * task.patch_bars**0.5, np.float64)
 
 
@@ -174,7 +190,7 @@ def _of(path: _Path, head: HeadWeights) -> tuple[Float32Array, HeadWeights, Floa
 def _encode_path(model: ActorCritic, task: Task, decision_bars: IntArray) -> _Path:
     found = []
     for bars, encoding, part in _encode_all(model, task, decision_bars, Span(0, len(task.features))):
-        found.append((*_project(model, task, bars, encoding), _surprise(task, part, encoding)))
+        found.append((*_project(model, task, bars, encoding), _surprise(model, task, part, encoding)))
     projected, sizes, allowed, surprise = (np.concatenate(column, 1) for column in zip(*found, strict=True))
     return _Path(projected=projected, size_frac=sizes, entry_allowed=allowed, surprise=surprise[0])
 

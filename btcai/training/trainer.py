@@ -18,7 +18,7 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
-from btcai.training.play import Played, choose_hold_bias, collect, is_worse, validation_surprises
+from btcai.training.play import Played, choose_hold_bias, collect, forecast_worth, is_worse, validation_surprises
 from btcai.training.pretraining import prediction_loss, pretrain
 from btcai.training.resume import Checkpoints, Live
 
@@ -50,6 +50,9 @@ def train_ppo(
     live = Live(
         modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
     )
+    worth = forecast_worth(model, task)
+    for network in (model, average):
+        network.forecast_worth.fill_(worth)
     surprises = validation_surprises(model, task)
     of_head = config.model_copy(update={"epochs": config.head_epochs, "minibatches": config.head_minibatches})
     with shards() as workers:

@@ -16,9 +16,8 @@ from btcai.yardstick.drift import DriftMarket
 from btcai.yardstick.trading import RETURN_SCALE
 
 SIGMA = LEVEL.sigma_bps / 1e4
-PPO = settings().ppo.model_copy(
-    update={"stretches": 16, "minibatches": 4, "head_minibatches": 4, "learning_rate": 0.003}
-)
+# realised rewards: what is learned here without prediction has no forecast to be paid by
+PPO = settings().ppo.model_copy(update={"surprise_control": 0.0})
 
 
 @pytest.fixture(autouse=True)
@@ -70,26 +69,26 @@ def test_probe_the_policy_reads_the_observation() -> None:
 
 @pytest.mark.slow
 def test_probe_value_is_the_discounted_reward() -> None:
-    # one lot of half the equity in a market that gains 10 bp a bar: each held bar pays 5 bp; V = 5 bp / (1 - .97)
+    # one lot of half the equity in a market that gains 10 bp a bar: each held bar pays 5 bp; V = 5 bp / (1 - .99)
     task = task_from_returns(np.full(4000, 10e-4), {}, cost_bps=0.0)
     # returns without any noise have no likelihood to learn: the prediction loss would only drown the value's
     model = trained(task, 40, ppo=PPO.model_copy(update={"prediction_coef": 0.0}))
     rollout = play(model, task, clock_decisions(task, task.valid, 0)[:50])
-    value = rollout.value[0, 0, 30:] * float(model.reward_scale)
+    value = rollout.value[0, 0, 30:] * float(model.value_std) + float(model.value_mean)
     assert value.mean() == pytest.approx(RETURN_SCALE * 5e-4 / (1 - task.bucket.discount), rel=0.2)
 
 
 @pytest.mark.slow
-def test_the_leaked_next_return_earns_four_fifths_of_the_oracle() -> None:
+def test_the_leaked_next_return_earns_what_the_oracle_does() -> None:
     rng = np.random.default_rng(1)
     returns = rng.standard_normal(30_000) * SIGMA
     leaked = np.r_[returns[1:], 0.0] / SIGMA
     task = task_from_returns(returns, {"leaked": leaked}, cost_bps=5.0, valid_bars=6000)
-    model = trained(task, 60, pretrain_updates=40)
+    model = trained(task, 60, pretrain_updates=60)
     decisions = clock_decisions(task, task.valid, 0)
     held = play(model, task, decisions).observation[0, 0, 1:, LOTS].astype(float)
     following = returns[decisions[1:]]
-    assert profit(held, following) > 0.8 * profit(oracle(following), following)
+    assert profit(held, following) > 0.97 * profit(oracle(following), following)  # .984 when written
 
 
 @pytest.mark.slow

@@ -44,9 +44,9 @@ def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) 
     assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "metrics.json", WEIGHTS]
     metrics = read(folder)
     assert metrics["pretrain_updates"] == metrics["ppo_updates"] == 2
-    # prediction: 2 updates of 4 x 128; PPO: 2 of 4 x 128, each walked by 2 accounts over 127 transitions of one bar
-    assert metrics["decision_times"] == 2 * 4 * 128 + 2 * 4 * 128
-    assert metrics["env_steps"] == 2 * 4 * 2 * 127
+    # prediction: 2 updates of 4 x 128; PPO: 2 of 4 x 256, each walked by 2 accounts over 255 transitions of one bar
+    assert metrics["decision_times"] == 2 * 4 * 128 + 2 * 4 * 256
+    assert metrics["env_steps"] == 2 * 4 * 2 * 255
     assert {"valid_score", "valid_coverage_90_raw_h1", "valid_ic_h3"} <= set(metrics)
     with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -104,13 +104,22 @@ def test_a_lot_that_may_not_be_opened_is_no_exposure() -> None:
 
 
 def test_a_control_variate_worked_by_hand() -> None:
-    # exposure times surprise 1, 0, -1; coefficient (3 * 1 + 1 * 0 + 1 * 1) / 2 = 2; variance 8/3, then 0 or 2/3
+    # exposure times surprise 4, 0, -4; coefficient (3 * 4 + 1 * 0 + 1 * 4) / 32 = 1/2; variance 8/3, then 0 or 2/3
     reward, exposure = np.array([[[3.0, 1.0, -1.0]]]), np.array([[[1.0, 0.0, 0.5]]])
-    surprise = np.array([[1.0, 5.0, -2.0]])
+    surprise = np.array([[4.0, 5.0, -8.0]])
     whole, share = without_surprise(reward, exposure, surprise, 1.0)
     assert (whole.tolist(), share) == ([[[1.0, 1.0, 1.0]]], 1.0)
     half, share = without_surprise(reward, exposure, surprise, 0.5)
     assert (half.tolist(), share) == ([[[2.0, 1.0, 0.0]]], 0.75)
+
+
+@pytest.mark.parametrize("foreseen", [0.0, 0.5, 0.9, 1.0])
+def test_what_a_timid_forecast_foresaw_of_each_return_is_left(foreseen: float) -> None:
+    # it says this part of each return; fitted without a limit, the missing part would stand for the whole
+    returns, exposure = np.array([[2.0, -1.0, 4.0]]), np.array([[[0.5, 0.5, 1.0]]])
+    reward = exposure * returns[:, None]
+    cleaned, _ = without_surprise(reward, exposure, (1.0 - foreseen) * returns, 1.0)
+    np.testing.assert_allclose(cleaned, foreseen * reward, atol=1e-12)
 
 
 def test_accounts_that_hold_nothing_keep_their_rewards() -> None:
