@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from btcai.models.actor_critic import ActorCritic
 from btcai.training import phase, pretraining, trainer
+from btcai.training.health import BlewUp
+from btcai.training.phase import Memory, Row, Step, survivable
 from btcai.training.resume import Checkpoints, Live
 
 Work = Callable[[Path | None], dict[str, Tensor]]
@@ -69,25 +71,34 @@ def toy(folder: Path | None) -> dict[str, Tensor]:
 
 
 def learner(folder: Path | None) -> dict[str, Tensor]:
-    """The learner itself, both phases: a small network on pure noise with a bar that makes updates blow up."""
+    """The learner itself, both phases: a small network on pure noise, and two updates of each phase that blow up."""
     stored = [Checkpoints(folder=folder / name, key=name) if folder else None for name in ("1", "2")]
     task, config = small_task(6000), settings()
-    task.features[250] = np.nan
-    pretraining = config.pretrain.model_copy(update={"stretches": 2, "decisions": 128})
+    prediction = config.pretrain.model_copy(update={"stretches": 2, "decisions": 128})
     ppo = config.ppo.model_copy(
         update={"stretches": 2, "minibatches": 1, "head_minibatches": 1, "agents": 2, "epochs": 1}
     )
     torch.manual_seed(3)
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(5)
     model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
-    prediction = list(trainer.pretrain(model, task, pretraining, LEARNER_UPDATES, rng, stored[0]))
+    rows = list(trainer.pretrain(model, task, prediction, LEARNER_UPDATES, rng, stored[0]))
     learned = {f"prediction.{name}": weight.clone() for name, weight in model.state_dict().items()}
-    play = list(trainer.train_ppo(model, task, ppo, LEARNER_UPDATES, rng, stored[1]))
-    for rows in (prediction, play):
-        if not any("rolled_back_from" in row for row in rows):
-            raise RuntimeError("no update met the bar")
-    figures = [value for row in prediction + play for _, value in sorted(row.items())]
+    rows += trainer.train_ppo(model, task, ppo, LEARNER_UPDATES, rng, stored[1])
+    figures = [value for row in rows for _, value in sorted(row.items())]
     return {**learned, **model.state_dict(), "curves": torch.tensor(figures, dtype=torch.float64)}
+
+
+def blowing_up(step: Step, live: Live, memory: Memory, updates: int, checkpoints: Checkpoints | None) -> Iterator[Row]:
+    """phase.survivable, where some updates end with a weight that is not a number."""
+
+    def blown(update: int, rate_share: float) -> Row:
+        row = step(update, rate_share)
+        if (update, rate_share) in ((4, 1.0), (13, 0.5)):
+            next(live.modules["model"].parameters()).data.fill_(float("nan"))
+            raise BlewUp("a weight is not finite")
+        return row
+
+    return survivable(blown, live, memory, updates, checkpoints)
 
 
 WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "learner": (learner, 1.2)}
@@ -156,6 +167,7 @@ def main() -> None:
     name, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     phase.LEAST_APART, pretraining.HELD_OUT = 3, 8
+    pretraining.survivable = trainer.survivable = blowing_up
     WORK[name][0](None)  # what is compiled and imported only when it is first used, each life would repeat
     report = survive(name, folder, kills, seed)
     sys.stdout.write(json.dumps(report) + "\n")
