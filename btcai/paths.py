@@ -9,6 +9,7 @@ REJECTED = Path("reports/rejected")  # the same, of bars that broke a rule
 FEATURES = Path("artifacts/features")  # features.npy, bars.npy, close_ts_ns.npy, scaler.json, meta.json
 TRAIN = Path("artifacts/train")  # TRAIN / BUCKET / model.safetensors, metrics.json, curves.csv, system.csv
 CONSOLIDATE = Path("artifacts/consolidate")  # the same, the models that are judged
+CHECKPOINTS = Path("artifacts/.checkpoints")  # of training that has not ended, no outputs: CHECKPOINTS / STAGE / PHASE
 EVALUATION = Path("reports/evaluation")  # metrics.json, summary/STRATEGY.json, *.csv, index.html, *.png
 CANDIDATE = Path("models/candidate")  # CANDIDATE / BUCKET / encoder.onnx, head.onnx, policy.onnx, manifest.json
 CHAMPION = Path("models/champion")  # the same; what decide and serve read

@@ -92,8 +92,10 @@ def train(config: Config, root: Path, *, bucket: str) -> None:
     teachers = dict((after, before) for before, after in pairwise(BUCKETS))
     teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
     data, splits, scaler = load_features(root)
+    checkpoints = root / paths.CHECKPOINTS / bucket
     with whole(root / paths.TRAIN / bucket) as out, usage.sampled(out / usage.FILE):
-        train_bucket(data, splits, scaler, bucket, config, teacher, out)
+        train_bucket(data, splits, scaler, bucket, config, teacher, out, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def consolidate(config: Config, root: Path) -> None:
@@ -101,8 +103,10 @@ def consolidate(config: Config, root: Path) -> None:
     from btcai.training import progressive
 
     data, splits, scaler = load_features(root)
+    checkpoints = root / paths.CHECKPOINTS / "consolidate"
     with whole(root / paths.CONSOLIDATE) as out:
-        progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, out)
+        progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, out, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def evaluate(config: Config, root: Path) -> None:

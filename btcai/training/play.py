@@ -15,6 +15,7 @@ from btcai.market.reward import NET_PROFIT
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.trunk import BANDED
 from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray, Span
+from btcai.training.health import behaviour
 
 ENCODE_CHUNK = 1024  # decision times encoded at once outside training: bounds memory
 HOLD_BIASES = tuple(-0.5 * k for k in range(9))  # trade at probabilities above .5, .38, .27, ... .02
@@ -28,13 +29,19 @@ class Validation:
     """Greedy play on the validation span from a flat account, mean over phases of the patch.
 
     score: sum of rewards; net_profit: its first term, the log return of equity after costs where profits compound;
-    exposure_frac: share of lots open; orders: decisions that were not HOLD.
+    exposure_frac: share of lots open; orders: decisions that were not HOLD; the others as in health.behaviour.
     """
 
     score: float
     net_profit: float
     exposure_frac: float
     orders: float
+    share_hold: float
+    share_buy: float
+    share_sell: float
+    share_close_all: float
+    long_frac: float
+    short_frac: float
 
 
 def validate(model: ActorCritic, task: Task) -> Validation:
@@ -105,6 +112,7 @@ def _summary(rollout: Rollout) -> Validation:
         net_profit=float(rollout.terms[..., NET_PROFIT].sum()),
         exposure_frac=float(np.abs(rollout.observation[..., LOTS]).mean()),
         orders=float((rollout.action != Action.HOLD).sum()),
+        **behaviour(rollout.action, rollout.observation[:, :, :-1, LOTS]),
     )
 
 

@@ -28,7 +28,7 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
 from btcai.training.checkpoint import load_model, new_model, save_model, set_up_torch
 from btcai.training.health import collapse
-from btcai.training.play import forecasts, validate
+from btcai.training.play import Validation, forecasts, validate
 from btcai.training.resume import Checkpoints, run_key
 from btcai.training.trainer import Row, pretrain, train_ppo
 from btcai.versions import code_sha256
@@ -71,16 +71,17 @@ def train_bucket(
     rows = train_ppo(model, task, config.ppo, budget.ppo_updates, rng, stored)
     _record(curves, rows, f"{bucket_name}: PPO", budget.ppo_updates)
     calibrated = calibrate(model, task)
+    judged = validate(model, task)
     metrics = {
         "parameters": model.n_parameters(),
         "pretrain_updates": budget.pretrain_updates,
         "ppo_updates": budget.ppo_updates,
         **_amounts(config, task, budget.pretrain_updates, budget.ppo_updates),
-        **{f"valid_{name}": value for name, value in asdict(validate(model, task)).items()},
+        **{f"valid_{name}": value for name, value in asdict(judged).items()},
         **calibrated,
     }
     save_model(model, out)
-    _write(out, metrics, curves)
+    _write(out, metrics, judged, curves)
     return metrics
 
 
@@ -102,8 +103,9 @@ def consolidate(
     curves: dict[str, Curves] = {name: [] for name in BUCKETS}
     tasks = {name: make_task(data, splits, name, config) for name in BUCKETS}
     results: dict[str, dict[str, float]] = {}
+    judged = {name: validate(models[name], tasks[name]) for name in BUCKETS}
     for name in BUCKETS:
-        score = validate(models[name], tasks[name]).score
+        score = judged[name].score
         results[name] = {"valid_score_before": score, "valid_score": score, "rounds_kept": 0.0}
     updates = config.budget.consolidate_updates
     # Agents that already trade need no ramp: costs are at full size from the first update.
@@ -118,14 +120,14 @@ def consolidate(
             rows = train_ppo(candidate, tasks[name], ppo, updates, rng, stored)
             _record(curves[name], rows, f"{name}: consolidation {round_ + 1}", updates)
             calibrated = calibrate(candidate, tasks[name])
-            score = validate(candidate, tasks[name]).score
-            if score > results[name]["valid_score"]:
-                models[name] = candidate
-                kept = {"valid_score": score, "rounds_kept": results[name]["rounds_kept"] + 1}
+            validation = validate(candidate, tasks[name])
+            if validation.score > judged[name].score:
+                models[name], judged[name] = candidate, validation
+                kept = {"valid_score": validation.score, "rounds_kept": results[name]["rounds_kept"] + 1}
                 results[name] |= {**kept, **calibrated}
     for name in BUCKETS:
         save_model(models[name], out / name)
-        _write(out / name, results[name], curves[name])
+        _write(out / name, results[name], judged[name], curves[name])
     return results
 
 
@@ -267,9 +269,12 @@ def _validated(row: Row) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
 
 
-def _write(out: Path, metrics: dict[str, float], curves: Curves) -> None:
-    """metrics.json (strict: nan becomes null) and curves.csv."""
-    clean = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+def _write(out: Path, metrics: dict[str, float], judged: Validation, curves: Curves) -> None:
+    """metrics.json (strict: nan becomes null; `collapsed` names how, or is null) and curves.csv."""
+    clean: dict[str, float | str | None] = {
+        name: value if np.isfinite(value) else None for name, value in metrics.items()
+    }
+    clean["collapsed"] = collapse(asdict(judged))
     (out / "metrics.json").write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     names = list(dict.fromkeys(name for row in curves for name in row))
     with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ import ast
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -203,6 +204,36 @@ def test_the_terms_follow_the_judging_code_but_not_its_figures(tmp_path: Path) -
     for name in ("evaluation/metrics.py", "market/execution.py"):
         (package / name).write_text("changed", encoding="utf-8")
         assert terms != (terms := versions.judged_on(config, "d1", package))
+
+
+@pytest.mark.parametrize(("stage", "function"), [("train@short", "train_bucket"), ("consolidate", "consolidate")])
+def test_checkpoints_outlive_a_stage_that_was_killed_and_not_one_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, function: str
+) -> None:
+    from btcai.training import progressive
+
+    folders = []
+
+    def training(*arguments: object, killed: bool) -> None:
+        out, checkpoints = arguments[-2:]
+        assert isinstance(out, Path)
+        assert isinstance(checkpoints, Path)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        folders.append(checkpoints)
+        if killed:
+            raise KeyboardInterrupt
+        (out / "model.safetensors").touch()
+
+    monkeypatch.setattr(stages, "load_features", lambda root: (None, None, None))
+    monkeypatch.setattr(progressive, function, partial(training, killed=True))
+    with pytest.raises(KeyboardInterrupt):
+        stages.run_stage(stage, load_config(PARAMS), tmp_path)
+    assert folders[0].is_dir()
+    monkeypatch.setattr(progressive, function, partial(training, killed=False))
+    stages.run_stage(stage, load_config(PARAMS), tmp_path)
+    assert folders[0] == folders[1]
+    assert not folders[0].exists()
+    assert not [out for name in graph().values() for out in name["outs"] if "checkpoints" in str(out)]  # type: ignore[attr-defined]
 
 
 def test_missing_outputs_name_the_stage_that_makes_them(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ import torch
 from export_fakes import loud_network, market, scaler, splits, tiny_config
 
 from btcai.agent.task import Task
+from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, Span
-from btcai.training import progressive
+from btcai.training import phase, progressive, trainer
 from btcai.training.checkpoint import WEIGHTS, load_model, save_model
+from btcai.training.phase import Row
 from btcai.training.play import Validation
-from btcai.training.progressive import consolidate, train_bucket
+from btcai.training.progressive import consolidate, make_task, train_bucket
 
 SHORT = splits(Span(2016, 7000), Span(7100, 9900))
 LONG = splits(Span(2016, 7900), Span(8000, 13500))  # holds a lookback of the long bucket
@@ -32,10 +36,33 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def train(out: Path, bucket_name: str = "scalping", seed: int = 7, teacher: Path | None = None, **profile: int) -> Path:
+def train(
+    out: Path,
+    bucket_name: str = "scalping",
+    seed: int = 7,
+    teacher: Path | None = None,
+    checkpoints: Path | None = None,
+    **profile: int,
+) -> Path:
     config = tiny_config(**profile).model_copy(update={"seed": seed})
-    train_bucket(market(), SHORT, scaler(), bucket_name, config, teacher, out)
+    train_bucket(market(), SHORT, scaler(), bucket_name, config, teacher, out, checkpoints)
     return out
+
+
+def judged_as(score: float, share_hold: float = 0.9, long_frac: float = 0.5) -> Validation:
+    """A policy that waits, else buys, and is long for so much of the time."""
+    return Validation(
+        score=score,
+        net_profit=0.0,
+        exposure_frac=long_frac,
+        orders=0.0,
+        share_hold=share_hold,
+        share_buy=1 - share_hold,
+        share_sell=0.0,
+        share_close_all=0.0,
+        long_frac=long_frac,
+        short_frac=0.0,
+    )
 
 
 @pytest.mark.slow
@@ -44,10 +71,12 @@ def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) 
     assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "metrics.json", WEIGHTS]
     metrics = read(folder)
     assert metrics["pretrain_updates"] == metrics["ppo_updates"] == 2
-    # prediction: 2 updates of 4 x 128; PPO: 2 of 4 x 256, each walked by 2 accounts over 255 transitions of one bar
-    assert metrics["decision_times"] == 2 * 4 * 128 + 2 * 4 * 256
-    assert metrics["env_steps"] == 2 * 4 * 2 * 255
-    assert {"valid_score", "valid_coverage_90_raw_h1", "valid_ic_h3"} <= set(metrics)
+    # prediction: 2 updates of 4 x 128; PPO: 2 of 4 stretches, each walked by 2 accounts, a bar a transition
+    decisions = tiny_config().ppo.decisions
+    assert metrics["decision_times"] == 2 * 4 * 128 + 2 * 4 * decisions
+    assert metrics["env_steps"] == 2 * 4 * 2 * (decisions - 1)
+    assert {"valid_score", "valid_coverage_90_raw_h1", "valid_ic_h3", "valid_share_hold"} <= set(metrics)
+    assert metrics["collapsed"] in (None, "flat", "always long", "one action")
     with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["phase"], row["update"]) for row in rows] == [
@@ -68,6 +97,88 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     )
     assert first == again
     assert first != other
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_and_leaves_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(phase, "LEAST_APART", 1)
+    undisturbed = train(tmp_path / "undisturbed")
+
+    def killed(*arguments: Any) -> Iterator[Row]:
+        yield next(trainer.train_ppo(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progressive, "train_ppo", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "again", checkpoints=tmp_path / "checkpoints")
+    monkeypatch.setattr(progressive, "train_ppo", trainer.train_ppo)
+    with caplog.at_level("INFO", "btcai.training.phase"):
+        again = train(tmp_path / "again", checkpoints=tmp_path / "checkpoints")
+    assert [message.split("/")[-1] for message in caplog.messages if "going on" in message] == [
+        "prediction: going on after update 2 of 2",
+        "ppo: going on after update 1 of 2",
+    ]
+    for name in (WEIGHTS, "metrics.json", "curves.csv"):
+        assert (again / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_checkpoints_belong_to_one_run_by_settings_bars_and_weights(tmp_path: Path) -> None:
+    config = tiny_config()
+    task = make_task(market(), SHORT, "scalping", config)
+    model = loud_network(config, "scalping")
+
+    def key(config: Config = config, task: Task = task, model: ActorCritic = model) -> str:
+        stored = progressive._checkpoints(tmp_path, "ppo", config, task, model)
+        assert stored is not None
+        assert stored.folder == tmp_path / "ppo"
+        return stored.key
+
+    features = task.features.copy()
+    features[5000, 3] += 1e-6
+    others = {
+        key(config.model_copy(update={"seed": 8})),
+        key(task=replace(task, features=features)),
+        key(task=replace(task, train=Span(2016, 6999))),
+        key(model=loud_network(config, "scalping", seed=1)),
+    }
+    assert len(others) == 4
+    assert key() not in others
+    assert key() == key(model=loud_network(config, "scalping"))
+
+
+def test_a_collapsed_policy_is_in_the_curves_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    curves: progressive.Curves = []
+    flat, trading = judged_as(0.0, share_hold=1.0, long_frac=0.0), judged_as(1.0)
+    seen = [flat, flat, trading, judged_as(0.5, long_frac=1.0)]
+    rows: list[Row] = [{f"valid_{name}": value for name, value in asdict(one).items()} for one in seen]
+    with caplog.at_level("WARNING"):
+        progressive._record(curves, [{"loss": 1.0}, *rows], "short: PPO", 5)
+    assert [row.get("collapsed") for row in curves] == [None, "flat", "flat", "", "always long"]
+    assert caplog.messages == [
+        "short: PPO: the policy has collapsed by update 2: flat",
+        "short: PPO: the policy has collapsed by update 5: always long",
+    ]
+
+
+def test_collapse_is_a_name_or_null_in_the_metrics(tmp_path: Path) -> None:
+    for long_frac, expected in ((0.5, None), (0.0, "flat")):
+        progressive._write(tmp_path, {"valid_ic_h1": float("nan")}, judged_as(0.0, long_frac=long_frac), [])
+        assert read(tmp_path) == {"valid_ic_h1": None, "collapsed": expected}
+
+
+def test_curves_keep_what_was_rolled_back(tmp_path: Path) -> None:
+    curves: progressive.Curves = []
+    rows: list[Row] = [{"update": k, "loss": 1.0} for k in (1, 2, 3)]
+    again: Row = {"update": 3, "loss": 2.0, "rolled_back_from": 4, "rate_share": 0.5}
+    progressive._record(curves, [*rows, again], "short: PPO", 4)
+    progressive._write(tmp_path, {}, judged_as(0.0), curves)
+    with (tmp_path / "curves.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["update"], row["rolled_back_from"], row["rate_share"]) for row in found] == [
+        ("1", "", ""), ("2", "", ""), ("3", "", ""), ("3", "4", "0.5"),
+    ]  # fmt: skip
 
 
 def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path) -> None:
@@ -104,7 +215,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
         """0 before; then only the candidate of `short` (patch of 2 bars) is better."""
         seen = judged[task.patch_bars] = judged.get(task.patch_bars, 0) + 1
         score = 0.0 if seen == 1 else 1.0 if task.patch_bars == 2 else -1.0
-        return Validation(score=score, net_profit=0.0, exposure_frac=0.0, orders=0.0)
+        return judged_as(score=score)
 
     def one_step(model: ActorCritic, task: Task, *_: object) -> list[dict[str, float]]:
         with torch.no_grad():
