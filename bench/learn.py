@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,18 +18,19 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.learn_budget import PRETRAIN_SHARE
 from bench.learn_jobs import PARTS, Seconds, jobs, named_markets
 from bench.learn_key import key
 from bench.learn_lines import part_lines
-from bench.learn_ours import PPO_ALONE, Marking, OurLearner
+from bench.learn_ours import PPO_ALONE, OurLearner
 from bench.learn_picture import draw
 from bench.learn_rivals import run_linear, run_sb3
-from bench.learn_runs import LINEAR, NO_PREDICTION, OURS, SAME_NETWORK, SB3, Job, Outcome, Runs
+from bench.learn_runs import LINEAR, NO_PREDICTION, OURS, SAME_NETWORK, SB3, Job, Marking, Outcome, Runs
+from bench.learn_same_network import run_same_network
 from bench.line import Line
 from bench.stopwatch import Stopwatch
 from btcai.config import Config
 from btcai.training.checkpoint import set_up_torch
+from btcai.yardstick.drift import LEVELS
 
 __all__ = ["PARTS", "Size", "lines"]
 
@@ -38,15 +39,12 @@ logger = logging.getLogger("btcai.bench")
 RUNS, PICTURE = Path("reports/bench/learn_runs.jsonl"), Path("reports/bench/learn.png")
 
 _CODE = {
-    OURS: ("bench.learn_controls", "btcai.yardstick.interaction"),
-    SB3: ("bench.references.sb3_rival", "btcai.yardstick.drift"),
-    SAME_NETWORK: ("bench.references.sb3_rival", "bench.references.sb3_network", "btcai.training.yardstick"),
-    LINEAR: ("btcai.yardstick.baselines", "btcai.yardstick.drift"),
+    OURS: ("bench.learn_ours", "btcai.yardstick.drift", "btcai.yardstick.interaction"),
+    SB3: ("bench.learn_rivals", "btcai.yardstick.drift"),
+    SAME_NETWORK: ("bench.learn_same_network", "btcai.yardstick.drift"),
+    LINEAR: ("bench.learn_rivals", "btcai.yardstick.drift"),
 }
-"""What a learner's runs depend on, with all that these import."""
-
-_FEWER = 4
-"""Times fewer paths and decisions on them, for stable-baselines3 with our network: marked often, and slow to play."""
+"""What runs a learner and the markets that it is run on: its runs depend on these, with all that they import."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +88,18 @@ def lines(
 
 def keys(config: Config, size: Size) -> dict[str, str]:
     """Learner -> checksum of everything that its runs depend on; the number of seeds is not among it."""
-    marking = {**asdict(size.marking), "train_decisions": size.train_decisions, "threads": config.threads}
+    patches = {name: bucket.patch_bars for name, bucket in config.buckets.items()}
+    markets = {name: repr(market) for name, market in named_markets(patches).items()}
+    anyones = {**asdict(size.marking), "train_decisions": size.train_decisions, "threads": config.threads}
+    rivals = {**anyones, "markets": [markets[f"{level}, hidden"] for level in LEVELS]}
     sections = {name: getattr(config, name).model_dump() for name in ("model", "pretrain", "ppo")}
     buckets = {name: bucket.model_dump() for name, bucket in config.buckets.items()}
-    ours = {**marking, **sections, "buckets": buckets, "pretrain_share": PRETRAIN_SHARE}
+    ours = {**anyones, **sections, "buckets": buckets, "markets": markets}
     found = {
         OURS: key(_CODE[OURS], ours),
-        SB3: key(_CODE[SB3], marking),
-        SAME_NETWORK: key(_CODE[SAME_NETWORK], ours),
-        LINEAR: key(_CODE[LINEAR], marking),
+        SB3: key(_CODE[SB3], rivals),
+        SAME_NETWORK: key(_CODE[SAME_NETWORK], {**rivals, "model": sections["model"]}),
+        LINEAR: key(_CODE[LINEAR], rivals),
     }
     return found | {NO_PREDICTION: key(_CODE[OURS], [ours, PPO_ALONE])}
 
@@ -106,19 +107,15 @@ def keys(config: Config, size: Size) -> dict[str, str]:
 def _learners(config: Config, size: Size, runs: Runs, patches: dict[str, int]) -> Callable[[Job], Outcome]:
     """Job -> Outcome, by the job's learner."""
     markets, ours = named_markets(patches), OurLearner(config, size.marking, size.train_decisions, size.pilots, runs)
-    paths, decisions = size.marking.paths // _FEWER, size.marking.decisions // _FEWER
-    fewer = Marking(paths=max(1, paths), decisions=max(1000, decisions))
 
     def learn(job: Job) -> Outcome:
         market = markets[job.market]
         if job.learner == LINEAR:
             return run_linear(job, market, size.marking, size.train_decisions)
         if job.learner == SB3:
-            return run_sb3(job, market, size.marking, size.train_decisions, config.model)
+            return run_sb3(job, market, size.marking, size.train_decisions)
         if job.learner == SAME_NETWORK:
-            beside = runs.of(replace(job, learner=OURS, seconds=size.seconds.hidden))
-            enough = beside.outcome.score if beside else float("inf")
-            return run_sb3(job, market, fewer, size.train_decisions, config.model, enough)
+            return run_same_network(job, market, size.marking, size.train_decisions, config.model)
         return ours.run(job, market)
 
     return learn

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PRETRAIN_SHARE = 0.4
+PRETRAIN_SHARE = 0.55
 """Of the seconds of a training, for prediction alone."""
 
 MOST_OVER = 1.05

@@ -11,9 +11,9 @@ from btcai.config import BucketConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray, Span
 from btcai.training.play import play
-from btcai.training.yardstick import MARKING, path_seed, yardstick_task
+from btcai.training.yardstick import yardstick_task
 from btcai.yardstick.drift import LEVELS, DriftMarket
-from btcai.yardstick.paths import Paths
+from btcai.yardstick.paths import MARKING, Paths, path_seed
 from btcai.yardstick.trading import RETURN_SCALE, yardstick_data, yardstick_rules
 
 LEVEL = LEVELS["medium"]
@@ -110,7 +110,8 @@ def skill_z(
     """Timing skill in standard errors from none, on a path a seed; standard normal where nothing is to be found.
 
     The agent is made to trade: it is long wherever it would rather buy than on the median decision, so that staying
-    out is no way to pass. Correlation of those positions with the next return, times the root of their number.
+    out is no way to pass. Correlation of those positions with the next return, times the root of their number; nan of
+    an agent that prefers the same everywhere, which times nothing and proves nothing.
     """
     timed: list[FloatArray] = []
     for seed in seeds:
@@ -129,7 +130,7 @@ def skill_z(
         timed.append((held - held.mean()) * following)
     profits = np.concatenate(timed)
     error = profits.std() / math.sqrt(len(profits))
-    return float(profits.mean() / error) if error > 0 else 0.0
+    return float(profits.mean() / error) if error > 0 else math.nan
 
 
 @torch.no_grad()

@@ -2,21 +2,20 @@
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from bench.learn_budget import AIM, LEAST_USED, MOST_OVER, PRETRAIN_SHARE, Pace, Updates, measure_pace
 from bench.learn_controls import ShuffledMarket, skill_z
-from bench.learn_runs import OURS, Job, Outcome, Runs
+from bench.learn_runs import OURS, Job, Marking, Outcome, Runs
 from btcai.agent.task import clock_decisions
 from btcai.config import BucketConfig, Config
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action
 from btcai.training.play import LOTS, play
-from btcai.training.yardstick import MARKING, TRAINING, Budget, learn, mark, path_seed, yardstick_task
-from btcai.yardstick.paths import YardstickMarket
+from btcai.training.yardstick import Budget, learn, mark, yardstick_task
+from btcai.yardstick.paths import MARKING, TRAINING, YardstickMarket, path_seed
 from btcai.yardstick.trading import yardstick_data, yardstick_rules
 
 logger = logging.getLogger("btcai.bench")
@@ -28,20 +27,15 @@ ONE_ACTION_ABOVE = 0.9995
 """Share of the commonest action. The optimal policy of the level `medium` orders at one decision in 75."""
 
 
-PPO_ALONE = {"prediction_coef": 0.0, "learning_rate": 0.0015, "encoder_rate_share": 1.0, "surprise_control": 0.0}
+PPO_ALONE = {
+    "encoder_every": 1,
+    "prediction_coef": 0.0,
+    "learning_rate": 0.0015,
+    "encoder_rate_share": 1.0,
+    "surprise_control": 0.0,
+}
 """Changes of the settings without the prediction loss: nothing has taught the encoder before, and without a forecast
 every return would count as a surprise and be taken out of the rewards."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marking:
-    """Paths and decisions of each; every training seed is marked on paths of its own."""
-
-    paths: int = 8
-    decisions: int = 50_000
-
-    def seeds(self, seed: int) -> range:
-        return range(seed * self.paths, (seed + 1) * self.paths)
 
 
 class OurLearner:
@@ -140,14 +134,14 @@ def behaviour(
     task = yardstick_task(data, rules, bucket, len(data))
     played = play(agent, task, clock_decisions(task, task.valid, market.patch_bars - 1))
     shares = {f"{action.name.lower()}_frac": float((played.action == action).mean()) for action in Action}
-    return {"exposure_frac": float(played.observation[..., LOTS].mean()), **shares}
+    return {"lots_frac": float(played.observation[..., LOTS].mean()), **shares}
 
 
 def collapsed(behaved: dict[str, float]) -> Literal["flat", "always long", "one action"] | None:
     """What a policy that behaves like this has collapsed to, None where it has not."""
-    if behaved["exposure_frac"] < FLAT_BELOW:
+    if behaved["lots_frac"] < FLAT_BELOW:
         return "flat"
-    if behaved["exposure_frac"] > LONG_ABOVE:
+    if behaved["lots_frac"] > LONG_ABOVE:
         return "always long"
     commonest = max(behaved[f"{action.name.lower()}_frac"] for action in Action)
     return "one action" if commonest > ONE_ACTION_ABOVE else None

@@ -1,20 +1,21 @@
-"""Rivals in the bench: trained on the very path that ours is trained on with that seed, marked on the same paths."""
+"""Rivals in the bench: trained on the very path that ours is trained on with that seed, marked on the same paths.
+
+Nothing here knows our learner: rivals' runs, which take hours, outlive its changes.
+"""
 
 import importlib.util
+import math
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.learn_ours import Marking
-from bench.learn_runs import SAME_NETWORK, SB3, Job, Outcome
-from btcai.config import ModelConfig
+from bench.learn_runs import Job, Marking, Outcome
 from btcai.errors import ArtifactError
 from btcai.schema import TOKENS, Float32Array, FloatArray
-from btcai.training.yardstick import HORIZONS_PATCHES, MARKING, TRAINING, path_seed
 from btcai.yardstick.baselines import tuned_linear
-from btcai.yardstick.paths import Paths, YardstickMarket
+from btcai.yardstick.paths import MARKING, TRAINING, Paths, YardstickMarket, path_seed
 from btcai.yardstick.scoring import Score, policy_value_bps, score
 from btcai.yardstick.trading import yardstick_data
 
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 MLP_MARKS_S = (6.0, 19.0)
 """Seconds at which the MLP is marked on its way, as the earlier study did."""
 
-NETWORK_EVERY_S = 30.0
-"""Of training, between two marks of stable-baselines3 with our network."""
-
 _CLIP = 10.0
+
+Seen = Callable[[Paths, Float32Array], Float32Array]
+"""A path and its features -> (D, W): what is observed at each decision from the first with 144 patches behind it."""
 
 
 def marked(
@@ -54,55 +55,50 @@ def run_linear(job: Job, market: YardstickMarket, marking: Marking, train_decisi
     return Outcome(score=found.ratio_of_sums, mark_error=_error(found), seconds_used=seconds)
 
 
-def run_sb3(
+def run_sb3(job: Job, market: YardstickMarket, marking: Marking, train_decisions: int) -> Outcome:
+    """PPO as it comes, its MLP on flat windows of returns."""
+    require_sb3()
+    from bench.references.sb3_market import windows
+
+    def seen(path: Paths, _: Float32Array) -> Float32Array:
+        return windows(np.clip(path.returns[0] / _unit(market), -_CLIP, _CLIP).astype(np.float32)[:, None], 1)
+
+    return run_ppo(job, market, marking, train_decisions, seen, MLP_MARKS_S)
+
+
+def run_ppo(
     job: Job,
     market: YardstickMarket,
     marking: Marking,
     train_decisions: int,
-    model: ModelConfig,
-    enough: float = float("inf"),
+    seen: Seen,
+    marks_s: Iterable[float],
+    **settings: Any,
 ) -> Outcome:
-    """PPO as it comes on flat returns, or with our network on the windows that ours sees; until `enough` is reached."""
-    if importlib.util.find_spec("stable_baselines3") is None:
-        raise ArtifactError("stable-baselines3 must be installed to be measured; install it with: make setup")
-    from bench.references import sb3_network, sb3_rival
-    from bench.references.sb3_market import PositionEnvs, windows
-
-    same = job.learner == SAME_NETWORK
-    data, paths = yardstick_data(market, train_decisions, path_seed(job.seed, TRAINING))
-    sigma = market.bar_sigma_bps / 1e4 * market.patch_bars**0.5
-
-    def seen(path: Paths, features: Float32Array) -> Float32Array:
-        flat = np.clip(path.returns[0] / sigma, -_CLIP, _CLIP).astype(np.float32)[:, None]
-        return windows(features, market.patch_bars) if same else windows(flat, 1)
+    """stable-baselines3's PPO with `settings` of its own, marked at marks_s (seconds of training) and at its end."""
+    require_sb3()
+    from bench.references import sb3_rival
+    from bench.references.sb3_market import PositionEnvs
 
     def mark(rival: "PPO") -> float:
-        marks.append(
-            marked(
-                lambda path, features: sb3_rival.positions_along(rival, seen(path, features)),
-                market,
-                marking.seeds(job.seed),
-                marking.decisions,
-            )
-        )
+        def positions(path: Paths, features: Float32Array) -> FloatArray:
+            return sb3_rival.positions_along(rival, seen(path, features))
+
+        marks.append(marked(positions, market, marking.seeds(job.seed), marking.decisions))
         return marks[-1].ratio_of_sums
 
     marks: list[Score] = []
-    following = np.append(paths.returns[0, TOKENS:], 0.0)
+    data, paths = yardstick_data(market, train_decisions, path_seed(job.seed, TRAINING))
     envs = PositionEnvs(
         seen(paths, data.features),
-        following,
+        np.append(paths.returns[0, TOKENS:], 0.0),
         cost_frac=market.cost_bps / 1e4,
-        unit=sigma,
+        unit=_unit(market),
         n_accounts=sb3_rival.ACCOUNTS,
         rng=np.random.default_rng(job.seed),
     )
-    shape = (model, market.patch_bars, data.features.shape[1], len(HORIZONS_PATCHES))
-    if same:
-        rival = sb3_rival.new_rival(envs, job.seed, sb3_network.policy_kwargs(*shape), **sb3_rival.BRIEF)
-    else:
-        rival = sb3_rival.new_rival(envs, job.seed)
-    curve, env_steps = sb3_rival.train(rival, _marks_s(job), mark, enough)
+    due = [*(float(on_the_way) for on_the_way in marks_s if on_the_way < job.seconds), job.seconds]
+    curve, env_steps = sb3_rival.train(sb3_rival.new_rival(envs, job.seed, **settings), due, mark)
     return Outcome(
         score=curve[-1][1],
         mark_error=_error(marks[-1]),
@@ -112,10 +108,15 @@ def run_sb3(
     )
 
 
-def _marks_s(job: Job) -> list[float]:
-    """Seconds of training at which a rival is marked, the job's own last."""
-    on_the_way = MLP_MARKS_S if job.learner == SB3 else np.arange(NETWORK_EVERY_S, job.seconds, NETWORK_EVERY_S)
-    return [*(float(due) for due in on_the_way if due < job.seconds), job.seconds]
+def require_sb3() -> None:
+    """ArtifactError where stable-baselines3 is not installed."""
+    if importlib.util.find_spec("stable_baselines3") is None:
+        raise ArtifactError("stable-baselines3 must be installed to be measured; install it with: make setup")
+
+
+def _unit(market: YardstickMarket) -> float:
+    """Standard deviation of the noise from one decision to the next."""
+    return market.bar_sigma_bps / 1e4 * math.sqrt(market.patch_bars)
 
 
 def _error(found: Score) -> float | None:

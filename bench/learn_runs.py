@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -34,10 +35,22 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Marking:
+    """Paths and decisions of each; every training seed is marked on paths of its own."""
+
+    paths: int = 8
+    decisions: int = 50_000
+
+    def seeds(self, seed: int) -> range:
+        return range(seed * self.paths, (seed + 1) * self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What came of a training.
 
-    score: share of the optimum (of a control without skill: standard errors from none); mark_error: half the 95 %
+    score: share of the optimum (of a control without skill: standard errors from none; nan, kept as null, where they
+    cannot be told); mark_error: half the 95 %
     interval over the paths that it was marked on; seconds_used: of training alone; curve: (seconds, score) along the
     run, for those that have one; more: what else is known, such as how the agent behaves.
     """
@@ -63,12 +76,14 @@ class Run:
     def as_json(self) -> str:
         """One line of strict JSON."""
         rest = {"key": self.key, "others_cores": self.others_cores}
-        return json.dumps(asdict(self.job) | rest | asdict(self.outcome), allow_nan=False)
+        score = {"score": None if math.isnan(self.outcome.score) else self.outcome.score}
+        return json.dumps(asdict(self.job) | rest | asdict(self.outcome) | score, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "Run":
         """What as_json wrote; ValueError, KeyError or TypeError where it is something else."""
         raw: dict[str, Any] = json.loads(line)
+        raw["score"] = math.nan if raw["score"] is None else raw["score"]
         raw["curve"] = tuple((seconds, score) for seconds, score in raw["curve"])
         job, outcome = ({name.name: raw[name.name] for name in fields(record)} for record in (Job, Outcome))
         return cls(job=Job(**job), key=raw["key"], others_cores=raw["others_cores"], outcome=Outcome(**outcome))

@@ -18,9 +18,10 @@ from btcai.schema import BUCKETS, MarketData
 from btcai.training.checkpoint import new_model
 from btcai.training.progressive import calibrate, make_task, set_scaler
 from btcai.training.trainer import Row, pretrain, train_ppo
-from btcai.training.yardstick import HORIZONS_PATCHES, TRAINING, path_seed, yardstick_task
+from btcai.training.yardstick import yardstick_task
 from btcai.yardstick.drift import LEVELS, DriftMarket
-from btcai.yardstick.trading import yardstick_data, yardstick_rules
+from btcai.yardstick.paths import TRAINING, path_seed
+from btcai.yardstick.trading import HORIZONS_PATCHES, yardstick_data, yardstick_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ def train(subject: Subject, config: Config, updates: Updates) -> Counts:
 
 def epochs(row: Row) -> tuple[float, float]:
     """Epochs of an update of PPO that trained the encoder, and those that trained the head, alone or with it."""
-    return row["epochs"], row["epochs"] + row["head_epochs"]
+    return row["encoder_epochs"], row["encoder_epochs"] + row["head_epochs"]
 
 
 def account_decisions(config: Config) -> int:

@@ -224,11 +224,13 @@ class PpoConfig(_Section):
     stretches: int = Field(ge=1)
     decisions: int = Field(ge=128, multiple_of=128)
     agents: int = Field(ge=1)
-    epochs: int = Field(ge=1)
-    """Of the whole network; each encodes every decision time once, forward and backward."""
-    minibatches: int = Field(ge=1)
+    encoder_every: int = Field(ge=0)
+    """Updates from one that trains the whole network to the next; 0: none does. The others train the head alone."""
+    encoder_epochs: int = Field(ge=1)
+    """Of such an update, of the whole network; each encodes every decision time once, forward and backward."""
+    encoder_minibatches: int = Field(ge=1)
     head_epochs: int = Field(ge=0)
-    """Of the head alone, before those, on what the rollout encoded."""
+    """Of every update, of the head alone, before those: on what the rollout encoded."""
     head_minibatches: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     encoder_rate_share: float = Field(ge=0, le=1)
@@ -253,11 +255,13 @@ class PpoConfig(_Section):
 
     @model_validator(mode="after")
     def _minibatches_hold_whole_stretches(self) -> Self:
-        if self.stretches % (2 * self.minibatches) or self.stretches % (2 * self.head_minibatches):
+        if self.stretches % (2 * self.encoder_minibatches) or self.stretches % (2 * self.head_minibatches):
             raise ValueError(
-                "stretches must be a multiple of 2 * minibatches and of 2 * head_minibatches, was "
-                f"{self.stretches} / {self.minibatches} and {self.head_minibatches}"
+                "stretches must be a multiple of 2 * encoder_minibatches and of 2 * head_minibatches, was "
+                f"{self.stretches} / {self.encoder_minibatches} and {self.head_minibatches}"
             )
+        if not self.encoder_every and not self.head_epochs:
+            raise ValueError("head_epochs must be at least 1 where encoder_every is 0, else nothing is trained")
         return self
 
 
@@ -275,7 +279,10 @@ class ProfileConfig(_Section):
 
     pretrain_updates: int = Field(ge=0)
     ppo_updates: int = Field(ge=1)
-    consolidate_updates: int = Field(ge=0)
+    consolidate_pretrain_updates: int = Field(ge=0)
+    """Of prediction, after a bucket has taken its share of the mean trunk."""
+    consolidate_ppo_updates: int = Field(ge=0)
+    """After those; 0: no consolidation."""
 
 
 class Config(_Section):

@@ -112,11 +112,12 @@ def consolidate(config: Config, root: Path) -> None:
 def evaluate(config: Config, root: Path) -> None:
     """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged.
 
-    The report also shows how each bucket learned: curves.csv of artifacts/train and artifacts/consolidate.
+    The report also shows how each bucket learned, curves.csv of artifacts/train and artifacts/consolidate, and which
+    features it reads, importance.csv of the latter.
     """
     from btcai.evaluation.backtest import backtest
     from btcai.evaluation.baselines import run_baselines
-    from btcai.evaluation.curves import read_curves
+    from btcai.evaluation.curves import read_curves, read_importance
     from btcai.evaluation.evidence import Evidence
     from btcai.evaluation.judge import judge
     from btcai.evaluation.reliability import reliability
@@ -126,6 +127,7 @@ def evaluate(config: Config, root: Path) -> None:
 
     data, splits, _ = load_features(root)
     curves = {bucket: read_curves(root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
+    importance = {bucket: read_importance(root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     costs: dict[str, CostConfig] = dict(config.market.severities.items())
     equity_usdt = config.market.equity_usdt
     results, forecasts = {}, {}
@@ -145,6 +147,7 @@ def evaluate(config: Config, root: Path) -> None:
         baselines=baselines,
         forecasts=forecasts,
         curves=curves,
+        importance=importance,
         market=config.data.market,
         data_version=data_version(root),
         severities=costs,

@@ -53,8 +53,13 @@ def scaler() -> Scaler:
 def tiny_config(**profile: int) -> Config:
     """params.yaml with a small network, small batches, and as many updates as named."""
     config = settings()
-    updates = {"pretrain_updates": 2, "ppo_updates": 2, "consolidate_updates": 1} | profile
-    small = {"stretches": 4, "minibatches": 2, "head_minibatches": 2, "agents": 2}
+    updates = {
+        "pretrain_updates": 2,
+        "ppo_updates": 2,
+        "consolidate_pretrain_updates": 0,
+        "consolidate_ppo_updates": 1,
+    } | profile
+    small = {"stretches": 4, "encoder_minibatches": 2, "head_minibatches": 2, "agents": 2}
     return config.model_copy(
         update={
             "model": SMALL,

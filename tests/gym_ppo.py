@@ -19,6 +19,8 @@ from btcai.agent.ppo import (
     Experience,
     Losses,
     ValueScale,
+    Weights,
+    autograd_gradient,
     gae,
     ppo_update,
     rescale_value_layer,
@@ -29,7 +31,8 @@ from btcai.schema import BoolArray, Float32Array, FloatArray, IntArray
 
 PLAIN = PpoConfig(
     stretches=2048, decisions=128, agents=1,  # the market's, unread here but for the multiple of minibatches
-    epochs=10, minibatches=8, head_epochs=0, head_minibatches=1, learning_rate=1e-3, gae_lambda=0.95, clip=0.2,
+    encoder_every=1, encoder_epochs=10, encoder_minibatches=8, head_epochs=0, head_minibatches=1,
+    learning_rate=1e-3, gae_lambda=0.95, clip=0.2,
     value_coef=1.0,  # ours is of half the squared error, that of stable-baselines3 (.5) of the whole
     entropy_coef=0.01, prediction_coef=0.0, target_kl=1e9, grad_clip=0.5,
     encoder_rate_share=1.0, weight_decay=0.0, entropy_frac=0.0, first_hold_logit=0.0,  # unread here, these too
@@ -143,8 +146,13 @@ def update(
     rng: np.random.Generator,
 ) -> Losses:
     """ppo_update on one thread."""
+    weights = Weights(clip=config.clip, value=config.value_coef, entropy=entropy_coef, auxiliary=config.prediction_coef)
+    parameters, n_rows = list(model.parameters()), len(experience.action)
     with shards(1) as workers:
-        return ppo_update(evaluate, list(model.parameters()), optimizer, experience, config, entropy_coef, rng, workers)
+        return ppo_update(
+            autograd_gradient(evaluate, parameters, experience, weights, workers), parameters, optimizer, n_rows,
+            config.encoder_epochs, config.encoder_minibatches, config.target_kl, config.grad_clip, rng,
+        )  # fmt: skip
 
 
 def evaluator(model: nn.Module, observation: Tensor) -> Evaluate:

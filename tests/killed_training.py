@@ -76,7 +76,7 @@ def learner(folder: Path | None) -> dict[str, Tensor]:
     task, config = small_task(6000), settings()
     prediction = config.pretrain.model_copy(update={"stretches": 2, "decisions": 128})
     ppo = config.ppo.model_copy(
-        update={"stretches": 2, "minibatches": 1, "head_minibatches": 1, "agents": 2, "epochs": 1}
+        update={"stretches": 2, "encoder_every": 2, "encoder_minibatches": 1, "head_minibatches": 1, "agents": 2}
     )
     torch.manual_seed(3)
     rng = np.random.default_rng(5)

@@ -1,10 +1,13 @@
 """Strategies with known daily returns, and the evidence of a report on them."""
 
 from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from btcai.agent.ppo import Losses
 from btcai.config import CostConfig
 from btcai.evaluation import judge as judging
 from btcai.evaluation.evidence import Evidence
@@ -12,6 +15,7 @@ from btcai.evaluation.judge import Judgement, Results
 from btcai.evaluation.reliability import Held, Reliability, expected_shares
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Span
+from btcai.training.play import Validation
 
 
 def _costs(taker_fee_bps: float, half_spread_bps: float, impact_coef: float, max_volume_share: float) -> CostConfig:
@@ -116,17 +120,26 @@ def forecast_record(horizon_bars: int, apart: int) -> Reliability:
     )
 
 
+def written(record: type[Any], **values: float) -> dict[str, float | str]:
+    """A row of curves.csv as training writes a record of this kind: all of its fields, 0 unless named."""
+    names = [field.name for field in fields(record)]
+    assert values.keys() <= set(names)
+    return dict.fromkeys(names, 0.0) | values
+
+
 def curves_of(prediction: int, ppo: int, consolidation: int) -> pd.DataFrame:
     """Curves with so many updates of each phase; only the last update of a phase was validated."""
+    update = written(Losses, auxiliary=1.5, entropy=1.0, kl=1e-3)
+    validation = {f"valid_{name}": value for name, value in written(Validation, score=-0.01, net_profit=0.0).items()}
     rows: list[dict[str, float | str]] = [
         {"phase": "prediction", "forecast_loss": 2.0 - 0.1 * update} for update in range(prediction)
     ]
     if rows:
         rows[-1]["valid_forecast_loss"] = 1.5
     for phase, updates in (("PPO", ppo), ("consolidation 1", consolidation)):
-        rows += [{"phase": phase, "forecast": 1.5, "entropy": 1.0, "kl": 1e-3} for _ in range(updates)]
+        rows += [{"phase": phase, **update} for _ in range(updates)]
         if updates:
-            rows[-1] |= {"valid_score": -0.01, "valid_net_log_return": 0.0}
+            rows[-1] |= validation
     return pd.DataFrame(rows, columns=None if rows else ["phase", "update"])
 
 
@@ -138,6 +151,7 @@ def evidence(judgement: Judgement, results: Results) -> Evidence:
         baselines=baselines(),
         forecasts={"scalping": (forecast_record(3, 900), forecast_record(12, 12))},
         curves={"scalping": curves_of(5, 3, 2)},
+        importance={"scalping": {f"feature_{k}": k / 45 for k in range(10)}, "long": {"mask": 0.25, "a<b": 0.75}},
         market="btc<usdt>",
         data_version="0123abcd",
         severities=SEVERITIES,

@@ -40,14 +40,12 @@ def new_rival(envs: PositionEnvs, seed: int, policy_kwargs: dict[str, Any] | Non
     return rival
 
 
-def train(
-    rival: PPO, marks_s: Sequence[float], mark: Callable[[PPO], float], enough: float = float("inf")
-) -> tuple[Curve, int]:
-    """Train until the last of marks_s (seconds of training), or until a score is `enough`.
+def train(rival: PPO, marks_s: Sequence[float], mark: Callable[[PPO], float]) -> tuple[Curve, int]:
+    """Train until the last of marks_s (seconds of training).
 
     Returns (seconds, score) at the first update that ended after each of them, and the env steps made.
     """
-    clock = _Clock(marks_s, mark, enough)
+    clock = _Clock(marks_s, mark)
     rival.learn(_ENDLESS, callback=clock)
     return clock.curve, int(rival.num_timesteps)
 
@@ -55,10 +53,10 @@ def train(
 class _Clock(BaseCallback):
     """Stands still while it marks."""
 
-    def __init__(self, marks_s: Sequence[float], mark: Callable[[PPO], float], enough: float) -> None:
+    def __init__(self, marks_s: Sequence[float], mark: Callable[[PPO], float]) -> None:
         super().__init__()
         self.curve: Curve = []
-        self._due, self._mark, self._enough = list(marks_s), mark, enough
+        self._due, self._mark = list(marks_s), mark
         self._over = False
         self._start = 0.0
 
@@ -74,7 +72,7 @@ class _Clock(BaseCallback):
         assert isinstance(self.model, PPO)
         self.curve.append((used, self._mark(self.model)))
         self._due = [due for due in self._due if due > used]
-        self._over = not self._due or self.curve[-1][1] >= self._enough
+        self._over = not self._due
         self._start += time.perf_counter() - now
 
     def _on_step(self) -> bool:

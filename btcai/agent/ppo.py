@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from btcai.agent.shards import SHARDS, Shards
-from btcai.config import PpoConfig
 from btcai.schema import BoolArray, FloatArray
 
 
@@ -108,7 +107,7 @@ class Evaluation:
     """What a network says of B rows of experience, whose actions have the shape (B, ...).
 
     logits (B, ..., A): masked ones, or log-probabilities; an action that is ruled out has a large negative number and
-    not -inf. value (B, ...). auxiliary (): a loss of its own, weighted with ppo.prediction_coef.
+    not -inf. value (B, ...). auxiliary (): a loss of its own, with a weight of its own.
     """
 
     logits: Tensor
@@ -138,6 +137,12 @@ class Losses:
     epochs: float
 
 
+FIGURES = ("policy", "value", "entropy", "auxiliary", "kl", "clip_frac", "grad_norm")
+KL = FIGURES.index("kl")
+LEAST_STD = 1e-8
+"""Added to the spread of a minibatch's advantages, which may be 0."""
+
+
 def clipped_policy_loss(
     logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,75 +154,77 @@ def clipped_policy_loss(
     return -surrogate.mean(), kl.detach(), ((ratio - 1).abs() > clip).float().mean().detach()
 
 
+Gradient = Callable[[Tensor], Tensor]
+"""Rows of a minibatch (B,) int64 -> figures (6,), policy, value, entropy, auxiliary, kl, clip_frac; leaves every .grad
+at the gradient of the loss, normalised over the minibatch's own advantages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Of the parts of the loss beside the policy's, and where its ratios are clipped."""
+
+    clip: float
+    value: float
+    entropy: float
+    auxiliary: float
+
+
 def ppo_update(
-    evaluate: Evaluate,
+    gradient: Gradient,
     parameters: Sequence[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    experience: Experience,
-    config: PpoConfig,
-    entropy_coef: float,
+    n_rows: int,
+    epochs: int,
+    minibatches: int,
+    target_kl: float,
+    grad_clip: float,
     rng: np.random.Generator,
-    shards: Shards,
 ) -> Losses:
     """Epochs of minibatches that move `parameters` alone; stops early once an epoch's KL passes target_kl.
 
     ValueError where the rows cannot be split into equal minibatches of at least SHARDS.
     """
-    n = len(experience.action)
-    if n % (SHARDS * config.minibatches):
+    if n_rows % (SHARDS * minibatches):
         raise ValueError(
-            f"rows of experience must be a multiple of {SHARDS} * ppo.minibatches, were {n} / {config.minibatches}"
+            f"rows of experience must be a multiple of {SHARDS} * minibatches, were {n_rows} / {minibatches}"
         )
     optimizer.zero_grad()  # gradients of what is not among `parameters` are not to be stepped along again
-    rows: list[list[float]] = []
-    epochs = 0
-    for _ in range(config.epochs):
-        epochs += 1
-        start = len(rows)
-        for index in np.split(rng.permutation(n), config.minibatches):
-            drawn = torch.from_numpy(index).to(experience.action.device)
-            rows.append(_minibatch(evaluate, parameters, optimizer, experience, drawn, config, entropy_coef, shards))
-        if np.mean([row[4] for row in rows[start:]]) > config.target_kl:
+    figures: list[Tensor] = []
+    done = 0
+    for _ in range(epochs):
+        done += 1
+        for rows in torch.from_numpy(rng.permutation(n_rows)).chunk(minibatches):
+            found = gradient(rows)
+            grad_norm = nn.utils.clip_grad_norm_(parameters, grad_clip)
+            optimizer.step()
+            figures.append(torch.cat([found, grad_norm[None]]))
+        if float(torch.stack(figures[-minibatches:])[:, KL].mean()) > target_kl:
             break
-    policy, value, entropy, auxiliary, kl, clip_frac, grad_norm = np.mean(rows, 0).tolist()
-    return Losses(
-        policy=policy,
-        value=value,
-        entropy=entropy,
-        auxiliary=auxiliary,
-        kl=kl,
-        clip_frac=clip_frac,
-        grad_norm=grad_norm,
-        epochs=epochs,
-    )
+    mean = torch.stack(figures).mean(0).tolist()
+    return Losses(**dict(zip(FIGURES, mean, strict=True)), epochs=done)
 
 
-def _minibatch(
-    evaluate: Evaluate,
-    parameters: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    experience: Experience,
-    index: Tensor,
-    config: PpoConfig,
-    entropy_coef: float,
-    shards: Shards,
-) -> list[float]:
-    drawn = experience.advantage[index]
-    mean, std = drawn.mean(), drawn.std() + 1e-8
+def autograd_gradient(
+    evaluate: Evaluate, parameters: Sequence[nn.Parameter], experience: Experience, weights: Weights, shards: Shards
+) -> Gradient:
+    """For any network: `evaluate` says what it makes of rows of experience."""
 
-    def part(rows: Tensor) -> tuple[Tensor, Tensor]:
-        said = evaluate(rows)
-        log_prob = said.logits.log_softmax(-1)
-        logp = log_prob.gather(-1, experience.action[rows].unsqueeze(-1)).squeeze(-1)
-        advantage = (experience.advantage[rows] - mean) / std
-        policy, kl, clip_frac = clipped_policy_loss(logp, experience.logp[rows], advantage, config.clip)
-        value_loss = 0.5 * (said.value - experience.value_target[rows]).square().mean()
-        entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
-        loss = policy + config.value_coef * value_loss - entropy_coef * entropy
-        loss = loss + config.prediction_coef * said.auxiliary
-        return loss, torch.stack([policy, value_loss, entropy, said.auxiliary, kl, clip_frac]).detach()
+    def gradient(index: Tensor) -> Tensor:
+        index = index.to(experience.action.device)
+        drawn = experience.advantage[index]
+        mean, std = drawn.mean(), drawn.std() + LEAST_STD
 
-    figures = shards.gradients(parameters, [partial(part, rows) for rows in index.chunk(SHARDS)])
-    grad_norm = float(nn.utils.clip_grad_norm_(parameters, config.grad_clip))
-    optimizer.step()
-    return [*figures.tolist(), grad_norm]  # in one go: each number read alone would wait for the device
+        def part(rows: Tensor) -> tuple[Tensor, Tensor]:
+            said = evaluate(rows)
+            log_prob = said.logits.log_softmax(-1)
+            logp = log_prob.gather(-1, experience.action[rows].unsqueeze(-1)).squeeze(-1)
+            advantage = (experience.advantage[rows] - mean) / std
+            policy, kl, clip_frac = clipped_policy_loss(logp, experience.logp[rows], advantage, weights.clip)
+            value = 0.5 * (said.value - experience.value_target[rows]).square().mean()
+            entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
+            loss = policy + weights.value * value - weights.entropy * entropy + weights.auxiliary * said.auxiliary
+            return loss, torch.stack([policy, value, entropy, said.auxiliary, kl, clip_frac]).detach()
+
+        return shards.gradients(parameters, [partial(part, rows) for rows in index.chunk(SHARDS)])
+
+    return gradient

@@ -1,4 +1,4 @@
-"""How each bucket learned: the curves that training and consolidation left, one after the other."""
+"""How each bucket learned, by the curves that training and consolidation left, and which features it came to read."""
 
 from pathlib import Path
 
@@ -18,8 +18,14 @@ def read_curves(trained: Path, consolidated: Path) -> pd.DataFrame:
     return rows.assign(phase=phases)
 
 
-def _read(folder: Path, stage: str) -> pd.DataFrame:
-    path = folder / "curves.csv"
+def read_importance(consolidated: Path) -> dict[str, float]:
+    """importance.csv of the model that is judged: feature -> its share of the selection. ArtifactError when missing."""
+    rows = _read(consolidated, "consolidate", "importance.csv")
+    return dict(zip(rows["feature"].tolist(), rows["importance"].tolist(), strict=True))
+
+
+def _read(folder: Path, stage: str, name: str = "curves.csv") -> pd.DataFrame:
+    path = folder / name
     if not path.is_file():
         raise ArtifactError(f"{path} not found; make it with: btcai stage {stage}")
     return pd.read_csv(path)

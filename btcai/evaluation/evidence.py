@@ -24,6 +24,8 @@ class Evidence:
     """Bucket -> its horizons, shortest first."""
     curves: Mapping[str, pd.DataFrame]
     """Bucket -> curves.read_curves."""
+    importance: Mapping[str, Mapping[str, float]]
+    """Bucket -> curves.read_importance."""
     market: str
     data_version: str
     severities: Mapping[str, CostConfig]

@@ -29,6 +29,7 @@ th { font-weight: 600; color: var(--soft); vertical-align: bottom; white-space: 
 th:first-child, td:first-child { text-align: left }
 tr.first-baseline td { border-top: 2px solid var(--soft) }
 .up { color: var(--good) } .down { color: var(--bad) }
+.bar { background: linear-gradient(90deg, #dbe7f0 var(--share), transparent 0) }
 .flag { color: var(--bad); font-size: 12px; display: block; white-space: normal; max-width: 30ch }
 img { width: 100%; min-width: 700px; height: auto; display: block; margin: 10px 0 }
 dt { font-weight: 600; margin-top: 10px } dd { margin: 0; max-width: 84ch }
@@ -75,6 +76,9 @@ def render_page(evidence: Evidence, days: str, pictures: Mapping[str, bytes]) ->
         "<h2>Training</h2>",
         _READ_TRAINING,
         shown["training.png"],
+        "<h2>Features</h2>",
+        _READ_IMPORTANCE,
+        _importance(evidence.importance),
         "<h2>Spans</h2>",
         f"<pre>{escape(evidence.splits_text)}</pre>",
         f"<p><strong>Sealed span, untouched:</strong> {escape(evidence.sealed_text)}. No figure here has read it.</p>",
@@ -97,6 +101,13 @@ on to follow the outcomes as each becomes known, a horizon late.</p>"""
 _READ_TRAINING = """<p>Every update of every phase, in order. The weights that score best on the validation span are
 kept, which is not always the last update; consolidation is kept only where it scores better. The test span plays no
 part.</p>"""
+
+_TOP = 8
+"""Features that are shown of each bucket."""
+
+_READ_IMPORTANCE = f"""<p>The {_TOP} features that each judged network lets in most, each with its share of the learned
+selection; the shares of all features add up to 100 %. A share says how much of a feature the network reads, not what
+it earns by it; features that tell the same share one place.</p>"""
 
 _METHOD = f"""<p>A decision taken when a bar closes fills at the next bar's open, worse by half the spread and by market
 impact, less the fee; nothing fills on a missing bar. Baselines trade through the same fills and costs. Lots still open
@@ -242,6 +253,25 @@ def _temperature_cell(found: Reliability) -> str:
     low, high = found.rise_temperature_low, found.rise_temperature_high
     ends = f"{ratio(low, 1)} .. {ratio(high, 1) if isfinite(high) else 'inf'}"
     return _cell(f"{ratio(found.rise_temperature, 1)} ({ends})", -float(low > 1.0 or high < 1.0))
+
+
+def _importance(buckets: Mapping[str, Mapping[str, float]]) -> str:
+    """A column per bucket, its strongest features from the top, each on a bar of its share; features alike by name."""
+    tops = {
+        bucket: sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:_TOP]
+        for bucket, shares in buckets.items()
+    }
+    most = max((share for top in tops.values() for _, share in top), default=1.0)
+    heads = [f"{bucket} (each alike: {percent(1 / len(shares))})" for bucket, shares in buckets.items()]
+    body = []
+    for place in range(max(map(len, tops.values()), default=0)):
+        cells = (_bar(*top[place], most) if place < len(top) else "<td></td>" for top in tops.values())
+        body.append(f"<tr><td>{place + 1}</td>{''.join(cells)}</tr>")
+    return _table(["", *heads], body)
+
+
+def _bar(name: str, share: float, most: float) -> str:
+    return f'<td class="bar" style="--share: {100 * share / most:.1f}%">{escape(name)} {percent(share)}</td>'
 
 
 def _table(heads: Iterable[str], body: Iterable[str]) -> str:

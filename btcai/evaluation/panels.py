@@ -53,13 +53,13 @@ _MEASURES = (
         axis="forecast loss",
         columns={
             "forecast_loss": "training span",
-            "forecast": "training span",
+            "auxiliary": "training span",
             "valid_forecast_loss": "validation span",
         },
     ),
     _Measure(
         axis="score, log return",
-        columns={"valid_score": "validation span", "valid_net_log_return": "net return after costs, validation span"},
+        columns={"valid_score": "validation span", "valid_net_profit": "net return after costs, validation span"},
     ),
     _Measure(axis="entropy, nats", columns={"entropy": "training span"}),
     _Measure(axis="KL an update, nats", columns={"kl": "training span"}, log=True),

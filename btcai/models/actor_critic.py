@@ -69,7 +69,7 @@ class ActorCritic(nn.Module):
         scaled = self.stem.scale(tokens)
         newest = scaled[:, TOKENS - 1 :, -1] * self.stem.gates()
         latent, gates = self.trunk(self.stem(scaled), newest, banded=banded)
-        location, log_scale, degrees, quantiles = self.forecast(latent)
+        location, log_scale, degrees, quantiles = self.forecast(latent, banded=banded)
         return Encoding(
             trunk=latent, gates=gates, location=location, log_scale=log_scale, degrees=degrees, quantiles=quantiles
         )

@@ -7,12 +7,17 @@ reads only these, so its reach is exact and its positions are relative.
 Letters: B stretches, N tokens, M = N - 143 decision times, W width, Z latent.
 """
 
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from btcai.config import ModelConfig
-from btcai.schema import TOKENS
+from btcai.models import fused
+from btcai.schema import TOKENS, IntArray
 
 POOLS = ((4, 0), (8, 4), (16, 12), (16, 28), (32, 44), (32, 76), (32, 108))
 """(tokens summed, offset back from the newest) of the seven pools, newest first: they tile 140 tokens."""
@@ -23,11 +28,8 @@ KEYS, STRIDE = 35, 4
 CONV_TOKENS = TOKENS + 1 - KEYS * STRIDE
 """Tokens that the causal convolution mixes: what the pools leave of the window, 5."""
 
-CHUNK = 32
-"""Queries that share one block of keys in the banded form."""
-
-BANDED = STRIDE * CHUNK
-"""The banded form takes a multiple of so many decision times, 128."""
+BANDED = 128
+"""The banded form takes a multiple of so many decision times: rows of whole vectors."""
 
 
 class Trunk(nn.Module):
@@ -52,17 +54,21 @@ class Trunk(nn.Module):
         self.short_cut = nn.Linear(2 * width + n_features, latent)
 
     def forward(self, embeddings: Tensor, newest: Tensor, *, banded: bool = False) -> tuple[Tensor, Tensor]:
-        """`banded` picks the attention that is fast to train; both forms give the same numbers."""
+        """`banded` picks the form that is fast to train on a CPU; both give the same numbers."""
+        decisions = embeddings.shape[1] - TOKENS + 1
+        if banded and decisions % BANDED:
+            raise ValueError(f"decision times must be a multiple of {BANDED}, was {decisions}")
+        if banded and fused.usable(embeddings) and len(self.mix.weight) % (4 * self.heads) == 0:
+            return self._fused(embeddings, newest)
         mixed = self._mix(embeddings)
         pooled = _doubling_sums(mixed)
         now = _back(mixed, 1, 0)
         tiles = [_back(pooled[size], size, offset) for size, offset in POOLS]
-        attend = self._attend_banded if banded else self._attend
         branches = torch.stack(
             [
                 self.convolution(torch.cat([now, *tiles], -1)),
                 self.lstm_out(self._recur(pooled)),
-                self.attention_out(attend(now, pooled[STRIDE])),
+                self.attention_out(self._attend(now, pooled[STRIDE])),
             ],
             -1,
         )
@@ -96,6 +102,30 @@ class Trunk(nn.Module):
         assert hidden is not None  # POOLS is not empty
         return hidden
 
+    def _fused(self, embeddings: Tensor, newest: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` by compiled passes over time, which is the last axis here."""
+        batch, times, _ = newest.shape
+        width, plan = embeddings.shape[-1], _plan(times)
+        window = fused.window(embeddings, CONV_TOKENS)
+        curved, straight = self.mix(window).transpose(1, 2).contiguous().chunk(2, 1)
+        mixed = torch.cat([fn.gelu(curved), straight], 1)
+        now, tiles, inputs, keys = fused.pool(mixed, plan.now, plan.tiles, plan.inputs, plan.keys)
+        # tiles lie one after the other in time, for each channel
+        weight = self.convolution.weight.view(-1, 1 + len(POOLS), width).transpose(1, 2).flatten(1)
+        convolved = fused.project(weight, tiles.view(batch, -1, times), self.convolution.bias)
+        hidden = fused.lstm(fused.linear(self.lstm_input, inputs), self.lstm_state.weight, plan.starts, times)
+        query, key, content = (
+            fused.linear(layer, x).view(batch, self.heads, width // self.heads, -1)
+            for layer, x in ((self.query, now), (self.key, keys), (self.content, keys))
+        )
+        attended = fused.attention(query * query.shape[2] ** -0.5, key, content, self.distance, KEYS).flatten(1, 2)
+        gates = fused.linear(self.gate, now).softmax(1)
+        branches = convolved, fused.linear(self.lstm_out, hidden), fused.linear(self.attention_out, attended)
+        of_now, of_rest = self.short_cut.weight[:, :width], self.short_cut.weight[:, width:]
+        blended = torch.baddbmm(fused.blend(gates, *branches), of_now.expand(batch, -1, -1), now)
+        rest = fn.linear(torch.cat([embeddings[:, TOKENS - 1 :], newest], -1), of_rest, self.short_cut.bias)
+        return rest + blended.transpose(1, 2), gates.transpose(1, 2)
+
     def _attend(self, now: Tensor, pooled: Tensor) -> Tensor:
         """Attention with its 35 keys gathered per decision time: any number of decision times."""
         m = now.shape[1]
@@ -107,31 +137,6 @@ class Trunk(nn.Module):
         mixed: Tensor = (scores.softmax(-1).unsqueeze(-1) * content).sum(-2).flatten(2)
         return mixed
 
-    def _attend_banded(self, now: Tensor, pooled: Tensor) -> Tensor:
-        """The same numbers by blocks: decision times of one residue mod 4 share their keys.
-
-        Per residue the keys of query i are rows i .. i + 34 of one sequence, so a chunk of 32 queries is one small
-        matrix product with its 66 keys under a band mask. M must be a multiple of 128.
-        """
-        batch, m, _ = now.shape
-        if m % BANDED:
-            raise ValueError(f"decision times must be a multiple of {BANDED}, was {m}")
-        span = CHUNK + KEYS - 1
-        query = self._residues(self.query(now)).unfold(3, CHUNK, CHUNK).transpose(-1, -2)  # (B, 4, h, c, 32, d)
-        key = self._residues(self.key(pooled)).unfold(3, span, CHUNK)  # (B, 4, h, c, d, 66)
-        content = self._residues(self.content(pooled)).unfold(3, span, CHUNK)
-        scores = query @ key * query.shape[-1] ** -0.5
-        lag = torch.arange(span, device=now.device) - torch.arange(CHUNK, device=now.device).unsqueeze(1)
-        outside = (lag < 0) | (lag >= KEYS)
-        bias = self._bias(now)[:, lag.clamp(0, KEYS - 1)].masked_fill(outside, float("-inf"))  # (h, 32, 66)
-        mixed: Tensor = (scores + bias.unsqueeze(1)).softmax(-1) @ content.transpose(-1, -2)
-        return mixed.flatten(3, 4).permute(0, 3, 1, 2, 4).reshape(batch, m, -1)
-
-    def _residues(self, tokens: Tensor) -> Tensor:
-        """(B, T, W) -> (B, 4, h, T / 4, d): rows of one residue mod 4 side by side."""
-        batch, length, _ = tokens.shape
-        return tokens.reshape(batch, length // STRIDE, STRIDE, self.heads, -1).permute(0, 2, 3, 1, 4)
-
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.reshape(*tokens.shape[:-1], self.heads, -1)
 
@@ -140,6 +145,35 @@ class Trunk(nn.Module):
         distance = torch.arange(KEYS - 1, -1, -1, device=like.device, dtype=like.dtype)
         bias: Tensor = self.distance.unsqueeze(1) * distance
         return bias
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Plan:
+    """What the branches read of the doubling sums, as fused.pool takes it, and the LSTM's steps as fused.lstm does."""
+
+    now: IntArray
+    tiles: IntArray
+    inputs: IntArray
+    keys: IntArray
+    starts: IntArray
+
+
+@cache
+def _plan(times: int) -> _Plan:
+    """For so many decision times. The LSTM's inputs are projected once per pooled token: one range of each size."""
+    first = {(size, offset): KEYS * STRIDE - size - offset for size, offset in ((1, 0), *POOLS)}
+    level = {size: size.bit_length() - 1 for size, _ in first}
+    sizes = sorted({size for size, _ in POOLS})
+    low = {size: min(first[pool] for pool in POOLS if pool[0] == size) for size in sizes}
+    length = {size: max(first[pool] for pool in POOLS if pool[0] == size) - low[size] + times for size in sizes}
+    column = {size: sum(length[k] for k in sizes if k < size) for size in sizes}
+    return _Plan(
+        now=np.array([(0, first[1, 0], times)]),
+        tiles=np.array([(level[pool[0]], first[pool], times) for pool in first]),
+        inputs=np.array([(level[size], low[size], length[size]) for size in sizes]),
+        keys=np.array([(level[STRIDE], 0, times + (KEYS - 1) * STRIDE)]),
+        starts=np.array([column[pool[0]] + first[pool] - low[pool[0]] for pool in reversed(POOLS)]),
+    )
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """A network at play: forecasts and accounts along the market, greedily for validation or sampled for training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +30,12 @@ class Validation:
     """Greedy play on the validation span from a flat account, mean over phases of the patch.
 
     score: sum of rewards; net_profit: its first term, the log return of equity after costs where profits compound;
-    exposure_frac: share of lots open; orders: decisions that were not HOLD; the others as in health.behaviour.
+    lots_frac: share of lots open; orders: decisions that were not HOLD; the others as in health.behaviour.
     """
 
     score: float
     net_profit: float
-    exposure_frac: float
+    lots_frac: float
     orders: float
     share_hold: float
     share_buy: float
@@ -49,28 +50,31 @@ def validate(model: ActorCritic, task: Task) -> Validation:
     return _mean([_summary(play(model, task, decisions)) for decisions in _validation_paths(task)])
 
 
-@torch.no_grad()
-def forecast_worth(model: ActorCritic, task: Task) -> float:
+def forecast_worth(model: ActorCritic, task: Task, shards: Shards) -> float:
     """What the forecast of the next decision's return is worth on the validation span: its slope, 0 .. 1.
 
     Of the regression of returns on forecasts, through zero. Rewards without surprises are paid by the forecast: by
     this share of it, or one that promises what it does not hold would pay for trades that earn nothing.
     """
-    product, square = 0.0, 0.0
-    for decisions in _validation_paths(task):
-        for _, encoding, part in _encode_all(model, task, decisions, task.valid):
-            said = np.where(part.known[..., 0], encoding.location[..., 0].numpy(), 0.0).astype(np.float64)
-            product, square = product + float((said * part.target[..., 0]).sum()), square + float((said**2).sum())
-    return min(max(product / square, 0.0), 1.0) if square > 0 else 0.0
+
+    @torch.no_grad()
+    def moments(bars: IntArray) -> tuple[float, float]:
+        encoding, part = _encode_chunk(model, task, bars, task.valid)
+        said = np.where(part.known[..., 0], encoding.location[..., 0].numpy(), 0.0).astype(np.float64)
+        return float((said * part.target[..., 0]).sum()), float((said**2).sum())
+
+    chunks = [bars for decisions in _validation_paths(task) for bars in _chunks(decisions)]
+    product, square = np.sum(shards.map(moments, chunks), 0)
+    return float(np.clip(product / square, 0.0, 1.0)) if square > 0 else 0.0
 
 
-def validation_surprises(model: ActorCritic, task: Task) -> list[FloatArray]:
+def validation_surprises(model: ActorCritic, task: Task, shards: Shards) -> list[FloatArray]:
     """What this model's forecast misses along every validation path, (D,) each."""
-    return [_encode_path(model, task, decisions).surprise for decisions in _validation_paths(task)]
+    return [_encode_path(model, task, decisions, shards.map).surprise for decisions in _validation_paths(task)]
 
 
 def choose_hold_bias(
-    model: ActorCritic, task: Task, surprises: list[FloatArray], share: float
+    model: ActorCritic, task: Task, surprises: list[FloatArray], share: float, shards: Shards
 ) -> tuple[Validation, FloatArray, float]:
     """The addition to HOLD's logit that validates best: how it validates, its score in BLOCKS of time, and itself.
 
@@ -80,9 +84,9 @@ def choose_hold_bias(
     the surprises, since a realised score is mostly luck. These come from one forecast for all that is compared:
     judged by its own, the model that promises most would look best.
     """
-    paths = [(decisions, _encode_path(model, task, decisions)) for decisions in _validation_paths(task)]
-    found = []
-    for bias in HOLD_BIASES:
+    paths = [(decisions, _encode_path(model, task, decisions, shards.map)) for decisions in _validation_paths(task)]
+
+    def judged(bias: float) -> tuple[Validation, FloatArray, float]:
         head = head_weights(model, bias)
         walks = [walk(task, bars[None], *_of(path, head), 1, None) for bars, path in paths]
         parts = []
@@ -90,7 +94,9 @@ def choose_hold_bias(
             exposure = intended_exposure_frac(rollout, task.rules.max_lots)
             cleaned, _ = without_surprise(rollout.reward, exposure, surprise[None, :-1], share)
             parts.append([block.sum() for block in np.array_split(cleaned[0, 0], BLOCKS)])
-        found.append((_mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0), bias))
+        return _mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0), bias
+
+    found = shards.map(judged, HOLD_BIASES)
     return max(found, key=lambda item: float(item[1].sum()))
 
 
@@ -110,7 +116,7 @@ def _summary(rollout: Rollout) -> Validation:
     return Validation(
         score=float(rollout.reward.sum()),
         net_profit=float(rollout.terms[..., NET_PROFIT].sum()),
-        exposure_frac=float(np.abs(rollout.observation[..., LOTS]).mean()),
+        lots_frac=float(np.abs(rollout.observation[..., LOTS]).mean()),
         orders=float((rollout.action != Action.HOLD).sum()),
         **behaviour(rollout.action, rollout.observation[:, :, :-1, LOTS]),
     )
@@ -194,11 +200,17 @@ def _of(path: _Path, head: HeadWeights) -> tuple[Float32Array, HeadWeights, Floa
     return path.projected, head, path.size_frac, path.entry_allowed
 
 
-@torch.no_grad()
-def _encode_path(model: ActorCritic, task: Task, decision_bars: IntArray) -> _Path:
-    found = []
-    for bars, encoding, part in _encode_all(model, task, decision_bars, Span(0, len(task.features))):
-        found.append((*_project(model, task, bars, encoding), _surprise(model, task, part, encoding)))
+def _encode_path(
+    model: ActorCritic, task: Task, decision_bars: IntArray, each: Callable[..., Iterable[Any]] = map
+) -> _Path:
+    """`each` is map, or one that works on several chunks at a time."""
+
+    @torch.no_grad()
+    def read(bars: IntArray) -> tuple[Float32Array, FloatArray, BoolArray, FloatArray]:
+        encoding, part = _encode_chunk(model, task, bars, Span(0, len(task.features)))
+        return *_project(model, task, bars, encoding), _surprise(model, task, part, encoding)
+
+    found = each(read, _chunks(decision_bars))
     projected, sizes, allowed, surprise = (np.concatenate(column, 1) for column in zip(*found, strict=True))
     return _Path(projected=projected, size_frac=sizes, entry_allowed=allowed, surprise=surprise[0])
 
@@ -221,7 +233,7 @@ class Forecasts:
 def forecasts(model: ActorCritic, task: Task, span: Span) -> Forecasts:
     """Forecasts at every decision time of the span at one phase, with the outcomes that lie inside the span."""
     parts = []
-    for _, encoding, stretch in _encode_all(model, task, clock_decisions(task, span, 0), span):
+    for encoding, stretch in _encode_all(model, task, clock_decisions(task, span, 0), span):
         calibrated = (tensor[0].numpy() for tensor in model.calibrated(encoding))
         parts.append((stretch.target[0, :, 1:], stretch.known[0, :, 1:], *calibrated))
     target, known, mean, std, quantiles = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -230,12 +242,18 @@ def forecasts(model: ActorCritic, task: Task, span: Span) -> Forecasts:
 
 def _encode_all(
     model: ActorCritic, task: Task, decision_bars: IntArray, span: Span
-) -> Iterator[tuple[IntArray, Encoding, Stretches]]:
+) -> Iterator[tuple[Encoding, Stretches]]:
     """Encode consecutive decision bars (D,) in chunks of (1, M); targets are known inside `span` only."""
-    for chunk in range(0, len(decision_bars), ENCODE_CHUNK):
-        bars = decision_bars[None, chunk : chunk + ENCODE_CHUNK]
-        stretch = stretches_at(task, span, bars)
-        yield bars, model.encode(torch.from_numpy(stretch.tokens), banded=len(bars[0]) % BANDED == 0), stretch
+    return (_encode_chunk(model, task, bars, span) for bars in _chunks(decision_bars))
+
+
+def _chunks(decision_bars: IntArray) -> list[IntArray]:
+    return [decision_bars[None, first : first + ENCODE_CHUNK] for first in range(0, len(decision_bars), ENCODE_CHUNK)]
+
+
+def _encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> tuple[Encoding, Stretches]:
+    part = stretches_at(task, span, bars)
+    return model.encode(torch.from_numpy(part.tokens), banded=bars.shape[1] % BANDED == 0), part
 
 
 def head_weights(model: ActorCritic, hold_bias: float = 0.0) -> HeadWeights:

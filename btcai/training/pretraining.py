@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from btcai.agent.shards import SHARDS, shards
+from btcai.agent.shards import SHARDS, Shards, shards
 from btcai.agent.task import Stretches, Task, sample_stretches, stretches_at
 from btcai.config import PretrainConfig
 from btcai.errors import DataError
 from btcai.models.actor_critic import ActorCritic, Encoding
-from btcai.models.heads import forecast_loss
-from btcai.schema import TOKENS
+from btcai.models.heads import TARGET_CLIP, forecast_loss
+from btcai.models.trunk import BANDED
+from btcai.schema import TOKENS, IntArray, Span
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
 from btcai.training.resume import Checkpoints, Live
 
-HELD_OUT = 128  # decision times of each validation stretch that judges the forecasts
+HELD_OUT = 128  # decision times of each stretch that judges the forecasts
+CENTRED_ON = 512  # stretches of the training span
 
 
 def pretrain(
@@ -63,7 +65,8 @@ def pretrain(
             return row
 
         yield from survivable(step, live, memory, updates, checkpoints)
-    model.load_state_dict(memory.kept)
+        model.load_state_dict(memory.kept)
+        _centre(model, task, workers)
 
 
 def _forecast_part(model: ActorCritic, task: Task, part: Stretches) -> tuple[Tensor, Tensor]:
@@ -72,9 +75,31 @@ def _forecast_part(model: ActorCritic, task: Task, part: Stretches) -> tuple[Ten
 
 
 @torch.no_grad()
+def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
+    """Shift forecasts so that their mean over the training span is that of the returns.
+
+    A gradient step leaves the mean wrong by more than most of what a weak signal moves it, and a forecast that is too
+    low everywhere pays for staying out.
+    """
+    batch = stretches_at(task, task.train, _spread(task, task.train, CENTRED_ON))
+    parts = [batch.part(rows) for rows in np.array_split(np.arange(CENTRED_ON), CENTRED_ON // 8)]
+    missed = torch.cat(workers.map(lambda part: _missed(model, part), parts)).flatten(0, 1)
+    location = model.forecast.student.bias[: len(task.target_bars)]
+    location += missed.nansum(0) / (~missed.isnan()).sum(0).clamp(min=1)
+
+
+@torch.no_grad()
+def _missed(model: ActorCritic, part: Stretches) -> Tensor:
+    """Returns less their forecasts, (S, M, 1 + H), nan where they are not known."""
+    location = model.encode(torch.from_numpy(part.tokens), banded=part.bars.shape[1] % BANDED == 0).location
+    target = torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP)
+    return (target - location).where(torch.from_numpy(part.known), torch.nan)
+
+
+@torch.no_grad()
 def forecast_error(model: ActorCritic, task: Task, held_out: Stretches) -> float:
     """The prediction loss on held-out stretches."""
-    return float(_stretch_loss(model, task, held_out))
+    return float(_stretch_loss(model, task, held_out, banded=held_out.bars.shape[1] % BANDED == 0))
 
 
 def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
@@ -91,11 +116,16 @@ def prediction_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
 
 def _held_out(task: Task) -> Stretches:
     """Validation stretches, evenly spread and the same every time."""
-    starts = task.valid.first + TOKENS * task.patch_bars - 1, task.valid.stop - 1 - HELD_OUT * task.patch_bars
-    if starts[1] < starts[0]:
+    return stretches_at(task, task.valid, _spread(task, task.valid, 32))
+
+
+def _spread(task: Task, span: Span, n: int) -> IntArray:
+    """Decision bars (n, HELD_OUT) of n stretches with evenly spread starts; DataError where not one fits."""
+    first = span.first + TOKENS * task.patch_bars - 1
+    last = span.stop - 1 - HELD_OUT * task.patch_bars
+    if last < first:
         raise DataError(
-            f"judging forecasts needs {(TOKENS + HELD_OUT) * task.patch_bars} validation bars, was {len(task.valid)}; "
+            f"judging forecasts needs {(TOKENS + HELD_OUT) * task.patch_bars} bars of a span, it has {len(span)}; "
             "import more history or raise splits.valid_frac in params.yaml"
         )
-    first = np.linspace(*starts, 32, dtype=np.int64)
-    return stretches_at(task, task.valid, first[:, None] + task.patch_bars * np.arange(HELD_OUT))
+    return np.linspace(first, last, n, dtype=np.int64)[:, None] + task.patch_bars * np.arange(HELD_OUT)

@@ -50,9 +50,9 @@ def train_bucket(
 ) -> dict[str, float]:
     """Train one bucket: hand-over from `teacher` (the previous bucket's folder), prediction, PPO, calibration.
 
-    Writes model.safetensors, curves.csv and metrics.json into `out`; returns the metrics. All randomness comes from
-    config.seed and the bucket's place in the order. A run that was killed goes on from its `checkpoints`, a folder that
-    whoever moves `out` to its place removes afterwards.
+    Writes model.safetensors, curves.csv, importance.csv and metrics.json into `out`; returns the metrics. All
+    randomness comes from config.seed and the bucket's place in the order. A run that was killed goes on from its
+    `checkpoints`, a folder that whoever moves `out` to its place removes afterwards.
     """
     rng = _start(config, "train", bucket_name)
     task = make_task(data, splits, bucket_name, config)
@@ -63,14 +63,8 @@ def train_bucket(
         hand_over(load_model(teacher, previous, config), model, config.transfer.alpha)
     budget = config.budget
     curves: Curves = []
-    stored = _checkpoints(checkpoints, "prediction", config, task, model)
-    rows = pretrain(model, task, config.pretrain, budget.pretrain_updates, rng, stored)
-    _record(curves, rows, f"{bucket_name}: prediction", budget.pretrain_updates)
-    calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
-    stored = _checkpoints(checkpoints, "ppo", config, task, model)
-    rows = train_ppo(model, task, config.ppo, budget.ppo_updates, rng, stored)
-    _record(curves, rows, f"{bucket_name}: PPO", budget.ppo_updates)
-    calibrated = calibrate(model, task)
+    amounts = budget.pretrain_updates, budget.ppo_updates
+    calibrated = _teach(model, task, config, amounts, rng, checkpoints, f"{bucket_name}: ", curves)
     judged = validate(model, task)
     metrics = {
         "parameters": model.n_parameters(),
@@ -81,6 +75,7 @@ def train_bucket(
         **calibrated,
     }
     save_model(model, out)
+    _write_importance(out, model, data.feature_names)
     _write(out, metrics, judged, curves)
     return metrics
 
@@ -107,19 +102,19 @@ def consolidate(
     for name in BUCKETS:
         score = judged[name].score
         results[name] = {"valid_score_before": score, "valid_score": score, "rounds_kept": 0.0}
-    updates = config.budget.consolidate_updates
+    budget = config.budget
+    amounts = budget.consolidate_pretrain_updates, budget.consolidate_ppo_updates
     # Agents that already trade need no ramp: costs are at full size from the first update.
-    ppo = config.ppo.model_copy(update={"cost_ramp_frac": 0.0})
-    for round_ in range(config.consolidate.rounds if updates else 0):
+    at_full_cost = config.model_copy(update={"ppo": config.ppo.model_copy(update={"cost_ramp_frac": 0.0})})
+    for round_ in range(config.consolidate.rounds if amounts[1] else 0):
         shared = mean_trunk(list(models.values()))
         for name in BUCKETS:
             rng = _start(config, f"consolidate {round_}", name)
             candidate = copy.deepcopy(models[name])
             blend_trunk(candidate, shared, config.consolidate.alpha)
-            stored = _checkpoints(checkpoints, f"{name}-{round_ + 1}", config, tasks[name], candidate)
-            rows = train_ppo(candidate, tasks[name], ppo, updates, rng, stored)
-            _record(curves[name], rows, f"{name}: consolidation {round_ + 1}", updates)
-            calibrated = calibrate(candidate, tasks[name])
+            label = f"{name}: consolidation {round_ + 1}, "
+            folder = checkpoints and checkpoints / f"{name}-{round_ + 1}"
+            calibrated = _teach(candidate, tasks[name], at_full_cost, amounts, rng, folder, label, curves[name])
             validation = validate(candidate, tasks[name])
             if validation.score > judged[name].score:
                 models[name], judged[name] = candidate, validation
@@ -127,8 +122,29 @@ def consolidate(
                 results[name] |= {**kept, **calibrated}
     for name in BUCKETS:
         save_model(models[name], out / name)
+        _write_importance(out / name, models[name], data.feature_names)
         _write(out / name, results[name], judged[name], curves[name])
     return results
+
+
+def _teach(
+    model: ActorCritic,
+    task: Task,
+    config: Config,
+    updates: tuple[int, int],
+    rng: np.random.Generator,
+    checkpoints: Path | None,
+    label: str,
+    curves: Curves,
+) -> dict[str, float]:
+    """Prediction and PPO, so many updates of each, with rows added to `curves`; returns the calibration's figures."""
+    stored = _checkpoints(checkpoints, "prediction", config, task, model)
+    rows = pretrain(model, task, config.pretrain, updates[0], rng, stored)
+    _record(curves, rows, f"{label}prediction", updates[0])
+    calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
+    stored = _checkpoints(checkpoints, "ppo", config, task, model)
+    _record(curves, train_ppo(model, task, config.ppo, updates[1], rng, stored), f"{label}PPO", updates[1])
+    return calibrate(model, task)
 
 
 def make_task(data: MarketData, splits: Splits, bucket_name: str, config: Config) -> Task:
@@ -267,6 +283,16 @@ def _validated(row: Row) -> str:
     names = [name for name in row if name.startswith(("valid", "kl", "entropy")) and "share_" not in name]
     shown = {name.removeprefix("valid_"): row[name] for name in names}
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+
+
+@torch.no_grad()
+def _write_importance(out: Path, model: ActorCritic, names: tuple[str, ...]) -> None:
+    """importance.csv: the share of its selection that the network gives each feature, 1 in all."""
+    shares = model.stem.importance().double().tolist()
+    with (out / "importance.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["feature", "importance"])
+        writer.writerows((name, f"{share:.6g}") for name, share in zip(names, shares, strict=True))
 
 
 def _write(out: Path, metrics: dict[str, float], judged: Validation, curves: Curves) -> None:

@@ -1,4 +1,4 @@
-"""Training one network on one task by PPO, after prediction, keeping what validates best."""
+"""Training one network on one task by PPO, after prediction, keeping the latest weights that validate no worse."""
 
 import copy
 from collections.abc import Iterator
@@ -8,9 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from btcai.agent.ppo import Evaluate, Evaluation, Experience, Losses, ValueScale, gae, ppo_update, rescale_value_layer
+from btcai.agent.head_gradient import head_gradient
+from btcai.agent.ppo import (
+    Evaluate,
+    Evaluation,
+    Experience,
+    Losses,
+    ValueScale,
+    Weights,
+    autograd_gradient,
+    gae,
+    ppo_update,
+    rescale_value_layer,
+)
 from btcai.agent.rollout import Rollout, intended_exposure_frac, without_surprise
-from btcai.agent.shards import shards
+from btcai.agent.shards import Shards, shards
 from btcai.agent.task import Stretches, Task, sample_stretches
 from btcai.config import PpoConfig
 from btcai.market.reward import TERMS
@@ -36,13 +48,12 @@ def train_ppo(
     rng: np.random.Generator,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Row]:
-    """PPO; afterwards `model` holds the averaged weights that scored best on the validation span.
+    """PPO; afterwards `model` holds averaged weights: the latest not worse than the best by a standard error.
 
     Yields one row per update: losses, mean reward and its named terms, and valid_* where they were measured. Kills and
     explosions are survived as phase.survivable says.
     """
     optimizer = make_optimizer(model, config.weight_decay, config.encoder_rate_share)
-    parameters = list(model.parameters())
     average = copy.deepcopy(model)
     unit = float(model.value_std)
     first = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
@@ -50,12 +61,11 @@ def train_ppo(
     live = Live(
         modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
     )
-    worth = forecast_worth(model, task)
-    for network in (model, average):
-        network.forecast_worth.fill_(worth)
-    surprises = validation_surprises(model, task)
-    of_head = config.model_copy(update={"epochs": config.head_epochs, "minibatches": config.head_minibatches})
     with shards() as workers:
+        worth = forecast_worth(model, task, workers)
+        for network in (model, average):
+            network.forecast_worth.fill_(worth)
+        surprises = validation_surprises(model, task, workers)
 
         def step(update: int, rate_share: float) -> Row:
             scale = ValueScale(**memory.facts["scale"])
@@ -65,37 +75,25 @@ def train_ppo(
                 with torch.no_grad():
                     for network in (model, average):
                         network.head.policy.bias[Action.HOLD] += config.first_hold_logit
-                at_full_cost = collect(model, task, stretches, config.agents, rng, workers)
-                unit = reward_unit(at_full_cost.rollout, task.bucket.discount)
+                at_full_cost, _ = _paid(task, config, collect(model, task, stretches, config.agents, rng, workers))
+                unit = reward_unit(at_full_cost, task.bucket.discount)
                 scale = replace(scale, std=unit, least_std=LEAST_VALUE_STD * unit)
                 model.value_std.fill_(scale.std)
             played = collect(
                 model, with_cost_share(task, update, updates, config), stretches, config.agents, rng, workers
             )
             rollout = played.rollout
-            exposure = intended_exposure_frac(rollout, task.rules.max_lots)
-            reward, surprise_share = without_surprise(
-                rollout.reward, exposure, played.surprise, config.surprise_control
-            )
+            reward, surprise_share = _paid(task, config, played)
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
             memory.facts["scale"] = asdict(scale)
-            phases: tuple[tuple[Evaluate, list[torch.nn.Parameter], PpoConfig], ...] = (
-                (_head_evaluator(model, played), list(model.head.parameters()), of_head),
-                (_evaluator(model, task, stretches, rollout), parameters, config),
-            )
-            entropy_coef = entropy_at(update, updates, config)
-            of_phases = [
-                ppo_update(evaluate, learned, optimizer, experience, settings, entropy_coef, rng, workers)
-                for evaluate, learned, settings in phases
-                if settings.epochs
-            ]
-            _refuse_unsound(of_phases, model)
-            losses = of_phases[-1]
+            done = _update(model, task, config, stretches, played, experience, optimizer, update, updates, rng, workers)
+            for losses in done.values():
+                _refuse_unsound(losses, model)
             _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
-            row = {**asdict(losses), "reward": float(rollout.reward.mean()), **_terms(rollout)}
-            row |= {"surprise_share": surprise_share, "head_epochs": sum(phase.epochs for phase in of_phases[:-1])}
+            row = {**_row(done), "reward": float(rollout.reward.mean()), **_terms(rollout)}
+            row |= {"surprise_share": surprise_share}
             if is_due(update, updates):
-                validation, score, bias = choose_hold_bias(average, task, surprises, config.surprise_control)
+                validation, score, bias = choose_hold_bias(average, task, surprises, config.surprise_control, workers)
                 row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
                 row |= {"valid_expected_score": float(score.sum()), "valid_hold_bias": bias}
                 best = memory.facts["best"]
@@ -110,11 +108,58 @@ def train_ppo(
     model.load_state_dict(memory.kept)
 
 
-def _refuse_unsound(updated: list[Losses], model: ActorCritic) -> None:
-    for losses in updated:
-        named = {"policy": losses.policy, "value": losses.value, "auxiliary": losses.auxiliary, "kl": losses.kl}
-        if reason := fault(named, losses.grad_norm, model):
-            raise BlewUp(reason)
+def _update(
+    model: ActorCritic,
+    task: Task,
+    config: PpoConfig,
+    stretches: Stretches,
+    played: Played,
+    experience: Experience,
+    optimizer: torch.optim.Optimizer,
+    update: int,
+    updates: int,
+    rng: np.random.Generator,
+    workers: Shards,
+) -> dict[str, Losses]:
+    """Epochs of the head on what the rollout encoded and, where the encoder's turn has come, of the whole network."""
+    weights = Weights(
+        clip=config.clip,
+        value=config.value_coef,
+        entropy=entropy_at(update, updates, config),
+        auxiliary=config.prediction_coef,
+    )
+    observation = played.rollout.observation[:, :, :-1]
+    phases = {}
+    if config.head_epochs:
+        of_head = head_gradient(model.head, played.latent[:, :-1], observation, experience, weights, workers)
+        phases["head"] = (of_head, list(model.head.parameters()), config.head_epochs, config.head_minibatches)
+    if config.encoder_every and (update + 1) % config.encoder_every == 0:
+        everything = list(model.parameters())
+        evaluate = _evaluator(model, task, stretches, torch.from_numpy(observation))
+        of_all = autograd_gradient(evaluate, everything, experience, weights, workers)
+        phases["encoder"] = (of_all, everything, config.encoder_epochs, config.encoder_minibatches)
+    return {
+        name: ppo_update(
+            gradient, parameters, optimizer, config.stretches, epochs, minibatches, config.target_kl, config.grad_clip,
+            rng,
+        )
+        for name, (gradient, parameters, epochs, minibatches) in phases.items()
+    }  # fmt: skip
+
+
+def _row(done: dict[str, Losses]) -> Row:
+    """The figures of the last phase, and how many epochs each had."""
+    figures = asdict(list(done.values())[-1])
+    del figures["epochs"]
+    if "encoder" not in done:
+        del figures["auxiliary"]  # the head alone predicts nothing
+    return figures | {f"{name}_epochs": done[name].epochs if name in done else 0.0 for name in ("head", "encoder")}
+
+
+def _refuse_unsound(losses: Losses, model: ActorCritic) -> None:
+    named = {"policy": losses.policy, "value": losses.value, "auxiliary": losses.auxiliary, "kl": losses.kl}
+    if reason := fault(named, losses.grad_norm, model):
+        raise BlewUp(reason)
 
 
 def entropy_at(update: int, updates: int, config: PpoConfig) -> float:
@@ -138,12 +183,18 @@ def with_cost_share(task: Task, update: int, updates: int, config: PpoConfig) ->
     return replace(task, rules=rules)
 
 
-def reward_unit(rollout: Rollout, discount: float) -> float:
+def _paid(task: Task, config: PpoConfig, played: Played) -> tuple[FloatArray, float]:
+    """The rewards that are learned from, (S, G, K), and the share of the variance that surprises had in them."""
+    exposure = intended_exposure_frac(played.rollout, task.rules.max_lots)
+    return without_surprise(played.rollout.reward, exposure, played.surprise, config.surprise_control)
+
+
+def reward_unit(reward: FloatArray, discount: float) -> float:
     """Scale that makes value targets of order one, from steps of this mean and variance; 1e-8 at least.
 
     Root mean square of the discounted sum of independent rewards: var / (1 - discount^2) + (mean / (1 - discount))^2.
     """
-    square = rollout.reward.var() / (1 - discount**2) + (rollout.reward.mean() / (1 - discount)) ** 2
+    square = reward.var() / (1 - discount**2) + (reward.mean() / (1 - discount)) ** 2
     return float(max(np.sqrt(square), 1e-8))
 
 
@@ -181,21 +232,8 @@ def _experience(
     return experience, updated
 
 
-def _head_evaluator(model: ActorCritic, played: Played) -> Evaluate:
-    """What the head says of whole stretches as the rollout encoded them."""
-    observation = torch.from_numpy(played.rollout.observation[:, :, :-1])
-
-    def evaluate(index: Tensor) -> Evaluation:
-        projected = model.head.market(played.latent[index, :-1]).unsqueeze(1)
-        logits, value = model.head.act(projected, observation[index])
-        return Evaluation(logits=logits, value=value, auxiliary=torch.zeros(()))
-
-    return evaluate
-
-
-def _evaluator(model: ActorCritic, task: Task, stretches: Stretches, rollout: Rollout) -> Evaluate:
+def _evaluator(model: ActorCritic, task: Task, stretches: Stretches, observation: Tensor) -> Evaluate:
     """What the network says of whole stretches: each decision time is encoded once for all the agents on it."""
-    observation = torch.from_numpy(rollout.observation[:, :, :-1])
 
     def evaluate(index: Tensor) -> Evaluation:
         part = stretches.part(index.numpy())

@@ -13,13 +13,9 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BoolArray, FloatArray, MarketData, Span
 from btcai.training.play import LOTS, play
 from btcai.training.trainer import pretrain, train_ppo
-from btcai.yardstick.paths import YardstickMarket
+from btcai.yardstick.paths import MARKING, TRAINING, YardstickMarket, path_seed
 from btcai.yardstick.scoring import Score, policy_value_bps, score
-from btcai.yardstick.trading import LOT_FRAC, yardstick_data, yardstick_rules
-
-HORIZONS_PATCHES = (4, 16, 64)
-
-TRAINING, MARKING = 0, 1
+from btcai.yardstick.trading import HORIZONS_PATCHES, LOT_FRAC, yardstick_data, yardstick_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +89,6 @@ def mark(
         earned.append(policy_value_bps(positions, expected, market.cost_bps))
         best.append(policy_value_bps(market.optimal_positions(paths)[0, held], expected, market.cost_bps))
     return score(np.array(earned), np.array(best))
-
-
-def path_seed(seed: int, use: int) -> int:
-    """Of a path to train on or to mark on: a stream of its own for each use of a seed."""
-    stream = np.random.SeedSequence(seed).spawn(use + 1)[use]
-    return int(stream.generate_state(1, np.uint64)[0])
 
 
 def _one_lot(mean: FloatArray, std: FloatArray, sigma: FloatArray) -> tuple[FloatArray, BoolArray]:

@@ -9,6 +9,15 @@ import numpy as np
 
 from btcai.schema import FloatArray
 
+TRAINING, MARKING = 0, 1
+"""Uses of a seed."""
+
+
+def path_seed(seed: int, use: int) -> int:
+    """Of a path to train on or to mark on: a stream of its own for each use of a seed."""
+    stream = np.random.SeedSequence(seed).spawn(use + 1)[use]
+    return int(stream.generate_state(1, np.uint64)[0])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Paths:

@@ -14,6 +14,9 @@ LOT_FRAC = 0.5
 """size_frac to trade it with, one lot of half the start's equity: the kernel's reward = LOT_FRAC * RETURN_SCALE *
 the formula's."""
 
+HORIZONS_PATCHES = (4, 16, 64)
+"""Over which a learner predicts, beside the next decision."""
+
 _FIRST_OPEN_NS = 5_259_520 * BAR_NS  # 2020-01-01 05:20 UTC, where a patch of 1, 2, 10 and 28 bars begins
 _START_PRICE = 10_000.0
 _ENDLESS_BTC = 1e30  # volume that no order notices, whatever the price wandered to

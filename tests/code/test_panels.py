@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from report_fakes import curves_of, forecast_record
 
 from btcai.errors import ArtifactError
-from btcai.evaluation.curves import read_curves
+from btcai.evaluation.curves import read_curves, read_importance
 from btcai.evaluation.figures import png_bytes
 from btcai.evaluation.panels import calibration_figure, training_figure
 
@@ -32,7 +32,7 @@ def training_panels(prediction: int, ppo: int, consolidation: int) -> list[Axes]
 def test_every_phase_is_a_line_of_its_own() -> None:
     loss, score, entropy, kl = training_panels(3, 2, 2)
     assert lines(loss) == [pytest.approx([2.0, 1.9, 1.8]), [1.5], [1.5, 1.5], [1.5, 1.5]]
-    assert lines(score) == [[-0.01], [0.0], [-0.01], [0.0]]
+    assert lines(score) == [[-0.01], [0.0], [-0.01], [0.0]]  # of each phase the score, then the net return
     assert lines(entropy) == [[1.0, 1.0], [1.0, 1.0]]
     assert kl.get_yscale() == "log"
     # Updates count on from phase to phase: the last line is consolidation's two, after three and two.
@@ -94,3 +94,5 @@ def test_no_updates_at_all_give_empty_curves(tmp_path: Path) -> None:
 def test_missing_curves_name_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="make it with: btcai stage train@short"):
         read_curves(tmp_path / "short", tmp_path)
+    with pytest.raises(ArtifactError, match=r"importance\.csv not found; make it with: btcai stage consolidate"):
+        read_importance(tmp_path)

@@ -161,7 +161,14 @@ def updated(rows: int = 2, entropy_coef: float = 0.0, **settings: float) -> tupl
     """One update by gradient descent of rate 1; rows take turns at action 0 (advantage 1) and 1 (-1), values are 3."""
     table = Table()
     config = PLAIN.model_copy(
-        update={"epochs": 1, "minibatches": 1, "value_coef": 0.5, "prediction_coef": 0.5, "grad_clip": 9.0, **settings}
+        update={
+            "encoder_epochs": 1,
+            "encoder_minibatches": 1,
+            "value_coef": 0.5,
+            "prediction_coef": 0.5,
+            "grad_clip": 9.0,
+            **settings,
+        }
     )
     optimizer = torch.optim.SGD(table.parameters(), lr=1.0)
     rng = np.random.default_rng(0)
@@ -195,13 +202,13 @@ def test_a_long_gradient_is_clipped_to_its_limit() -> None:
 
 def test_an_entropy_bonus_pulls_a_second_epoch_back_to_even() -> None:
     # the first epoch starts even, where entropy has no slope; the second one feels it
-    plain, _ = updated(epochs=2)
-    pulled, _ = updated(epochs=2, entropy_coef=0.5)
+    plain, _ = updated(encoder_epochs=2)
+    pulled, _ = updated(encoder_epochs=2, entropy_coef=0.5)
     assert 0 < pulled.numbers[0].item() < plain.numbers[0].item()
 
 
 def test_minibatches_draw_every_row_once_an_epoch_in_a_new_order() -> None:
-    table, losses = updated(rows=12, epochs=2, minibatches=3)
+    table, losses = updated(rows=12, encoder_epochs=2, encoder_minibatches=3)
     first, second = table.drawn[:6], table.drawn[6:]
     assert [len(rows) for rows in table.drawn] == [2] * 12  # each minibatch of four in two shards
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(12))
@@ -214,7 +221,7 @@ def test_an_update_of_some_parameters_leaves_the_others_where_they_are() -> None
     table, other = Table(), torch.nn.Parameter(torch.ones(()))
     optimizer = torch.optim.SGD([*table.parameters(), other], lr=1.0)
     other.grad = torch.tensor(5.0)
-    config = PLAIN.model_copy(update={"minibatches": 1})
+    config = PLAIN.model_copy(update={"encoder_minibatches": 1})
     update(table, table, optimizer, experience_of(2), config, 0.0, np.random.default_rng(0))
     assert table.numbers[2].item() != 0.0
     assert other.item() == 1.0
@@ -222,15 +229,15 @@ def test_an_update_of_some_parameters_leaves_the_others_where_they_are() -> None
 
 def test_an_update_stops_after_the_epoch_whose_kl_is_too_much() -> None:
     # the first epoch is judged before it has moved (KL 0), the second one sees where the first went
-    _, losses = updated(epochs=9, target_kl=1e-3)
+    _, losses = updated(encoder_epochs=9, target_kl=1e-3)
     assert losses.epochs == 2
     assert losses.kl > 1e-3 / 2
 
 
 def test_rows_that_cannot_be_split_evenly_are_refused() -> None:
     for minibatches in (5, 4):  # the second one into minibatches of three, which no two shards share evenly
-        with pytest.raises(ValueError, match=rf"multiple of 2 \* ppo\.minibatches, were 12 / {minibatches}"):
-            updated(rows=12, minibatches=minibatches)
+        with pytest.raises(ValueError, match=rf"multiple of 2 \* minibatches, were 12 / {minibatches}"):
+            updated(rows=12, encoder_minibatches=minibatches)
 
 
 def test_forecast_loss_of_one_outcome_worked_by_hand() -> None:

@@ -101,6 +101,19 @@ def test_page_is_self_contained_and_says_what_matters(folder: Path) -> None:
     assert all(column.head.replace("-\n", "-").replace("\n", " ") in page for column in COLUMNS)
 
 
+def test_page_names_the_features_that_each_bucket_reads_most(folder: Path) -> None:
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr><td>(\d)</td>(.*?)</tr>", page.split("<h2>Features</h2>")[1].split("</table>")[0])
+    assert [place for place, _ in rows] == list("12345678")
+    # feature_9 has 9 / 45 and bars are drawn to the longest, .75
+    assert rows[0][1] == (
+        '<td class="bar" style="--share: 26.7%">feature_9 20.0 %</td>'
+        '<td class="bar" style="--share: 100.0%">a&lt;b 75.0 %</td>'
+    )
+    assert rows[2][1].endswith("feature_7 15.6 %</td><td></td>")
+    assert "scalping (each alike: 10.0 %)" in page
+
+
 def test_metrics_file_is_strict_and_complete(folder: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)

@@ -127,7 +127,10 @@ def test_a_change_of_the_consolidation_budget_trains_no_bucket_again() -> None:
         for name in ("train", "consolidate")
     }
     assert budgets["train"] == {"profiles.${profile}.pretrain_updates", "profiles.${profile}.ppo_updates"}
-    assert budgets["consolidate"] == {"profiles.${profile}.consolidate_updates"}
+    assert budgets["consolidate"] == {
+        "profiles.${profile}.consolidate_pretrain_updates",
+        "profiles.${profile}.consolidate_ppo_updates",
+    }
 
 
 def test_export_depends_on_the_code_that_its_version_hashes() -> None:

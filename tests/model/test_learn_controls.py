@@ -1,5 +1,6 @@
 """The controls of `btcai bench learn`: the oracle is the best there is, and skill is seen only where there is some."""
 
+import math
 from itertools import product
 from types import SimpleNamespace
 
@@ -50,6 +51,19 @@ class Momentum:
 
     def head(self, latent: torch.Tensor, account: torch.Tensor) -> tuple[torch.Tensor, None]:
         return torch.cat([torch.zeros_like(latent), latent], 1), None
+
+
+class AlwaysLong(Momentum):
+    """Would rather buy, whatever it sees."""
+
+    def latent(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(super().latent(tokens))
+
+
+def test_a_preference_that_never_changes_has_no_skill_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn_controls, "play", lambda *_: SimpleNamespace(observation=np.zeros((1, 1, 2, 9))))
+    bucket, agent = settings().buckets["scalping"], AlwaysLong()
+    assert math.isnan(skill_z(agent, ShuffledMarket(), bucket, range(2), 1_000))  # type: ignore[arg-type]
 
 
 def test_skill_is_seen_where_there_is_a_drift_and_not_in_shuffled_returns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The network's promises: exact reach, one stretch = many windows, one trunk for every bucket."""
 
+import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ import torch
 
 from btcai.config import ModelConfig
 from btcai.models.actor_critic import N_SIGNALS, ActorCritic, Encoding
-from btcai.models.heads import ActorCriticHead
+from btcai.models.heads import ActorCriticHead, forecast_loss
 from btcai.models.stem import SUMMARIES, PatchStem
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Action
 
@@ -78,25 +79,79 @@ def test_a_stretch_gives_the_numbers_of_its_windows() -> None:
     assert (together - torch.stack(apart, 1)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("decisions", [128, 384])
-def test_banded_attention_gives_the_numbers_of_gathered_keys(decisions: int) -> None:
-    model, tokens = network(), stretch(TOKENS - 1 + decisions)
+SAID = ("trunk", "gates", "location", "log_scale", "degrees", "quantiles")
+
+
+@pytest.mark.parametrize(("decisions", "patch_bars"), [(128, 1), (384, 2), (128, 28)])
+def test_the_compiled_passes_give_the_numbers_and_gradients_of_the_plain_network(
+    decisions: int, patch_bars: int
+) -> None:
+    model, tokens = network(patch_bars), stretch(TOKENS - 1 + decisions, patch_bars)
     with torch.no_grad():
-        gathered, banded = model.encode(tokens), model.encode(tokens, banded=True)
-    for name in ("trunk", "gates", "location", "log_scale", "degrees", "quantiles"):
-        assert (getattr(gathered, name) - getattr(banded, name)).abs().max() < 1e-5, name
+        for parameter in (model.trunk.distance, *model.forecast.parameters()):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    oracle = copy.deepcopy(model).double()
+    encodings = model.encode(tokens, banded=True), oracle.encode(tokens.double())
+    for name in SAID:
+        fast, plain = (getattr(encoding, name) for encoding in encodings)
+        assert (fast - plain).abs().max() < 1e-5 * plain.abs().max(), name
+    fast, plain = (gradients(network, encoding) for network, encoding in zip((model, oracle), encodings, strict=True))
+    for name in plain:
+        assert (fast[name] - plain[name]).norm() < 1e-4 * plain[name].norm(), name
 
 
-def test_banded_and_gathered_attention_have_the_same_gradients() -> None:
-    gradients = []
-    for banded in (False, True):
-        model = network()
-        model.encode(stretch(TOKENS - 1 + 128), banded=banded).trunk.square().sum().backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.trunk.parameters() if p.grad is not None]))
-    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3)
+def gradients(model: ActorCritic, encoding: Encoding) -> dict[str, torch.Tensor]:
+    """Of the sum of everything that is said, each number by a weight of its own."""
+    torch.manual_seed(5)
+    said = [getattr(encoding, name) for name in SAID]
+    sum((torch.randn(x.shape).to(x) * x).sum() for x in said).backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def test_banded_attention_refuses_a_stretch_it_cannot_cut() -> None:
+def test_a_width_that_the_compiled_passes_do_not_take_is_computed_plainly() -> None:
+    model, tokens = ActorCritic(CONFIG.model_copy(update={"width": 12}), 1, N_FEATURES, 1), stretch(TOKENS - 1 + 128)
+    with torch.no_grad():
+        plain, banded = model.encode(tokens), model.encode(tokens, banded=True)
+    assert torch.equal(plain.trunk, banded.trunk)
+    assert (plain.quantiles - banded.quantiles).abs().max() < 1e-5
+
+
+def test_quantiles_of_the_compiled_passes_never_cross() -> None:
+    model = network()
+    torch.manual_seed(3)
+    for parameter in model.forecast.parameters():
+        torch.nn.init.normal_(parameter, std=3.0)
+    quantiles = model.encode(stretch(TOKENS - 1 + 128), banded=True).quantiles
+    assert (quantiles.diff(dim=-1) >= 0).all()
+
+
+def test_the_forecast_loss_and_its_gradients_are_those_of_its_formula() -> None:
+    torch.manual_seed(0)
+    shape, n_levels = (2, 5, 3), len(QUANTILE_LEVELS)
+    location, log_scale = torch.randn(2, *shape, dtype=torch.float64).requires_grad_(True).unbind()
+    degrees = (3 + torch.rand(shape, dtype=torch.float64)).requires_grad_(True)
+    quantiles = torch.randn(*shape, n_levels, dtype=torch.float64).requires_grad_(True)
+    target, known = 3 * torch.randn(shape, dtype=torch.float64), torch.rand(shape) < 0.7
+    target[0, 0, 0] = 50.0  # clipped to ten
+    weight = torch.tensor([2.0, 0.7, 0.3], dtype=torch.float64)
+
+    def formula(*said: torch.Tensor) -> torch.Tensor:
+        clipped = target.clamp(-10.0, 10.0)
+        student = torch.distributions.StudentT(said[2], said[0], said[1].exp())
+        error, levels = clipped.unsqueeze(-1) - said[3], torch.tensor(QUANTILE_LEVELS, dtype=torch.float64)
+        pinball = torch.where(error > 0, levels * error, (levels - 1.0) * error).mean(-1)
+        share = known * weight
+        return ((pinball - student.log_prob(clipped)) * share).sum() / share.sum()
+
+    said = location, log_scale, degrees, quantiles
+    loss, oracle = forecast_loss(*said, target, known, weight), formula(*said)
+    assert loss.item() == pytest.approx(oracle.item(), rel=1e-9)
+    for ours, theirs in zip(*(torch.autograd.grad(x, said) for x in (loss, oracle)), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert forecast_loss(*said, target, torch.zeros_like(known), weight).item() == 0.0  # nothing known
+
+
+def test_the_compiled_passes_refuse_a_stretch_that_is_not_whole_vectors() -> None:
     with pytest.raises(ValueError, match="multiple of 128"):
         network().encode(stretch(TOKENS + 5), banded=True)
 

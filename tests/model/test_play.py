@@ -8,6 +8,7 @@ import torch
 from learning_tasks import fresh_model, small_task, task_from_returns
 
 from btcai.agent.rollout import intended_exposure_frac, without_surprise
+from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
@@ -37,7 +38,10 @@ def hesitant(task: Task, forecast_sigmas: float = 0.0) -> ActorCritic:
 
 def chosen(model: ActorCritic, task: Task, share: float) -> tuple[Validation, float, float]:
     """How the chosen addition to HOLD's logit validates, its score without a share of the surprises, and itself."""
-    validation, parts, bias = choose_hold_bias(model, task, validation_surprises(model, task), share)
+    with shards() as workers:
+        validation, parts, bias = choose_hold_bias(
+            model, task, validation_surprises(model, task, workers), share, workers
+        )
     assert len(parts) == BLOCKS
     return validation, float(parts.sum()), bias
 
@@ -123,8 +127,9 @@ def test_every_candidate_is_judged_by_the_same_forecast() -> None:
     # nothing happened; a model that promises much is not better for it than one that promises nothing
     task = task_from_returns(noise_of_mean(0.0), {}, cost_bps=5.0)
     honest, boasting = hesitant(task, 0.0), hesitant(task, 0.1)
-    surprises = validation_surprises(honest, task)
-    judged = [choose_hold_bias(model, task, surprises, 1.0) for model in (honest, boasting)]
+    with shards() as workers:
+        surprises = validation_surprises(honest, task, workers)
+        judged = [choose_hold_bias(model, task, surprises, 1.0, workers) for model in (honest, boasting)]
     assert judged[0][1].tolist() == judged[1][1].tolist()
     assert judged[0][2] == judged[1][2] == 0.0
     assert chosen(boasting, task, share=1.0)[1] > 0.0  # by its own it would be

@@ -28,7 +28,7 @@ def value_rate(request: pytest.FixtureRequest) -> float | None:
 
 
 def probed(make: Callable[[], Probe], value_rate: float | None, total_steps: int = 2560) -> Learned:
-    config = PLAIN.model_copy(update={"epochs": 4, "minibatches": 2, "learning_rate": 5e-3})
+    config = PLAIN.model_copy(update={"encoder_epochs": 4, "encoder_minibatches": 2, "learning_rate": 5e-3})
     return learn(
         make,
         seed=0,
@@ -126,7 +126,7 @@ def test_an_update_moves_the_weights_as_stable_baselines3_does() -> None:
         value_target=torch.from_numpy(buffer.returns[:, 0]),
     )
     optimizer = torch.optim.Adam(ours.parameters(), lr=3e-3, eps=1e-5)
-    config = PLAIN.model_copy(update={"minibatches": 1})
+    config = PLAIN.model_copy(update={"encoder_minibatches": 1})
     losses = update(ours, evaluate, optimizer, experience, config, 0.01, np.random.default_rng(0))
     assert losses.clip_frac > 0.01  # both the clip
     assert losses.grad_norm > config.grad_clip  # and the limit of the gradient had a say

@@ -15,6 +15,8 @@ from export_fakes import loud_network, market, scaler, splits, tiny_config
 from btcai.agent.task import Task
 from btcai.config import Config
 from btcai.errors import ArtifactError
+from btcai.evaluation import panels
+from btcai.evaluation.curves import read_importance
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, Span
 from btcai.training import phase, progressive, trainer
@@ -54,7 +56,7 @@ def judged_as(score: float, share_hold: float = 0.9, long_frac: float = 0.5) -> 
     return Validation(
         score=score,
         net_profit=0.0,
-        exposure_frac=long_frac,
+        lots_frac=long_frac,
         orders=0.0,
         share_hold=share_hold,
         share_buy=1 - share_hold,
@@ -65,10 +67,16 @@ def judged_as(score: float, share_hold: float = 0.9, long_frac: float = 0.5) -> 
     )
 
 
+def importance_of(model: ActorCritic) -> dict[str, Any]:
+    shares = dict(zip(market().feature_names, model.stem.importance().tolist(), strict=True))
+    assert sum(shares.values()) == pytest.approx(1.0)
+    return {name: pytest.approx(share, rel=1e-5) for name, share in shares.items()}
+
+
 @pytest.mark.slow
 def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) -> None:
     folder = train(tmp_path / "scalping")
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "metrics.json", WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "importance.csv", "metrics.json", WEIGHTS]
     metrics = read(folder)
     assert metrics["pretrain_updates"] == metrics["ppo_updates"] == 2
     # prediction: 2 updates of 4 x 128; PPO: 2 of 4 stretches, each walked by 2 accounts, a bar a transition
@@ -82,7 +90,9 @@ def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) 
     assert [(row["phase"], row["update"]) for row in rows] == [
         (f"scalping: {phase}", str(update)) for phase in ("prediction", "PPO") for update in (1, 2)
     ]
+    assert {column for measure in panels._MEASURES for column in measure.columns} <= rows[0].keys()  # all that is drawn
     model = load_model(folder, "scalping", tiny_config())
+    assert read_importance(folder) == importance_of(model)
     assert np.array_equal(model.stem.feature_mean.numpy(), scaler().mean)
     assert np.array_equal(model.stem.feature_std.numpy(), scaler().std)
     assert float(model.value_std) != 1.0
@@ -120,7 +130,7 @@ def test_a_training_that_was_killed_goes_on_and_leaves_the_same_files(
         "prediction: going on after update 2 of 2",
         "ppo: going on after update 1 of 2",
     ]
-    for name in (WEIGHTS, "metrics.json", "curves.csv"):
+    for name in (WEIGHTS, "metrics.json", "curves.csv", "importance.csv"):
         assert (again / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
@@ -204,7 +214,7 @@ def test_a_missing_teacher_names_the_stage_that_trains_it(tmp_path: Path) -> Non
 def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(consolidate_updates=1)
+    config = tiny_config(consolidate_ppo_updates=1)
     for seed, name in enumerate(BUCKETS):
         save_model(loud_network(config, name, seed=seed), tmp_path / "trained" / name)
     before = {name: load_model(tmp_path / "trained" / name, name, config) for name in BUCKETS}
@@ -220,6 +230,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     def one_step(model: ActorCritic, task: Task, *_: object) -> list[dict[str, float]]:
         with torch.no_grad():
             model.head.policy.bias.add_(1.0)
+            model.stem.relevance[5] += 0.1
         return [{"reward": 0.0}]
 
     monkeypatch.setattr(progressive, "validate", scored)
@@ -239,6 +250,8 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
             for parameter, weight in judged_model.named_parameters()
         ]
         assert all(same) == (name != "short")
+        assert read_importance(tmp_path / "out" / name) == importance_of(judged_model)
+        assert (read_importance(tmp_path / "out" / name) == importance_of(before[name])) == (name != "short")
     # half of its own trunk and half of the four's mean
     own = before["short"].trunk.mix.weight
     mean = torch.stack([before[name].trunk.mix.weight for name in BUCKETS]).mean(0)
@@ -247,7 +260,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
 
 
 def test_without_consolidation_the_trained_networks_are_judged(tmp_path: Path) -> None:
-    config = tiny_config(consolidate_updates=0)
+    config = tiny_config(consolidate_ppo_updates=0)
     for name in BUCKETS:
         save_model(loud_network(config, name), tmp_path / "trained" / name)
     results = consolidate(market(14_000), LONG, scaler(), config, tmp_path / "trained", tmp_path / "out")

@@ -21,7 +21,9 @@ from btcai.training.resume import Checkpoints
 UPDATES = 5
 CONFIG = settings()
 PREDICTION = CONFIG.pretrain.model_copy(update={"stretches": 2, "decisions": 128})
-PPO = CONFIG.ppo.model_copy(update={"stretches": 2, "minibatches": 1, "head_minibatches": 1, "agents": 2})
+PPO = CONFIG.ppo.model_copy(
+    update={"stretches": 2, "encoder_every": 2, "encoder_minibatches": 1, "head_minibatches": 1, "agents": 2}
+)
 
 
 @pytest.fixture(autouse=True)

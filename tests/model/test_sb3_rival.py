@@ -74,7 +74,7 @@ def test_its_extractor_reads_what_our_head_reads() -> None:
     assert apart[:, -1].tolist() == [0.5] * 7
 
 
-def test_marking_stops_the_clock_and_a_score_that_is_enough_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_marking_stops_the_clock_and_the_last_mark_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
     def perf_counter() -> float:
@@ -96,5 +96,3 @@ def test_marking_stops_the_clock_and_a_score_that_is_enough_ends_the_training(mo
     assert [(round(seconds, 6), score) for seconds, score in curve] == [(0.3, 0.5), (0.5, 0.5)]
     # five looks before an update, the last of which ends the training with its first step
     assert env_steps == 8 * (4 * 4 + 1)
-    curve, _ = train(new_rival(market, 0, **settings), (0.25, 60.0), mark, enough=0.4)
-    assert len(curve) == 1

@@ -1,6 +1,6 @@
 """Marks are given on paths that nobody trained on."""
 
-from btcai.training.yardstick import MARKING, TRAINING, path_seed
+from btcai.yardstick.paths import MARKING, TRAINING, path_seed
 
 
 def test_no_seed_to_mark_with_is_one_to_train_with() -> None:

@@ -1,0 +1,250 @@
+"""The gradient of PPO's loss in the actor-critic head, by one compiled pass over the accounts' decisions.
+
+The market half of the head is projected once per decision time and shared by all accounts there, so nearly all of an
+update's work is the small account half, some thousand rows of it at a time. One tensor operation after the other waits
+for memory and for the interpreter; here a decision's forward and backward pass are done while it is in the cache.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from btcai.agent.ppo import LEAST_STD, Experience, Gradient, Weights
+from btcai.agent.shards import SHARDS, Shards
+from btcai.compiled import summing
+from btcai.models.heads import CAN_BUY, CAN_SELL, MASKED, ActorCriticHead
+from btcai.schema import ACCOUNT_FEATURES, Action, Float32Array, FloatArray
+
+N_ACTIONS, N_SEEN = len(Action), len(ACCOUNT_FEATURES)
+
+Sums = tuple[list[Tensor], FloatArray]
+"""Sums over a shard's decisions: gradients in the order of the head's parameters, and the figures of a Gradient."""
+
+
+def head_gradient(
+    head: ActorCriticHead,
+    latent: Tensor,
+    observation: Float32Array,
+    experience: Experience,
+    weights: Weights,
+    shards: Shards,
+) -> Gradient:
+    """The same numbers as autograd_gradient of `head`, up to rounding; without an auxiliary loss.
+
+    latent (S, K, Z) what the head reads of the market; observation (S, G, K, A) of the accounts; experience (S, G, K).
+    """
+    action, old_logp, advantage, value_target = (
+        np.ascontiguousarray(tensor.numpy())
+        for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
+    )
+    parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
+                  head.value.weight, head.value.bias]  # fmt: skip
+
+    def of_shard(rows: NDArray[np.int64], mean: float, std: float) -> Sums:
+        seen = latent[torch.from_numpy(rows)]
+        with torch.no_grad():
+            projected = head.market(seen).numpy()
+        w_account, w_policy, b_policy, w_value, b_value = (p.detach().numpy() for p in parameters[2:])
+        d_projected = np.zeros_like(projected)
+        d_account, d_policy = np.zeros_like(w_account.T, order="C"), np.zeros_like(w_policy)
+        d_policy_bias, d_value, d_value_bias = (
+            np.zeros_like(b_policy),
+            np.zeros_like(w_value[0]),
+            np.zeros_like(b_value),
+        )
+        figures = np.zeros(6)
+        _rows(
+            rows, projected, observation, action, old_logp, advantage, value_target, mean, std,
+            np.ascontiguousarray(w_account.T), w_policy, b_policy, w_value[0], b_value[0],
+            weights.clip, weights.value, weights.entropy,
+            d_projected, d_account, d_policy, d_policy_bias, d_value, d_value_bias, figures,
+            *np.empty((2, len(head.market.bias)), np.float32), *np.empty((3, N_ACTIONS), np.float32),
+        )  # fmt: skip
+        flat = torch.from_numpy(d_projected).flatten(0, 1)
+        d_market = flat.T @ seen.flatten(0, 1), flat.sum(0)
+        others = d_account.T, d_policy, d_policy_bias, d_value[None], d_value_bias
+        return [*d_market, *map(torch.from_numpy, others)], figures
+
+    def gradient(index: Tensor) -> Tensor:
+        rows = index.numpy()
+        drawn = advantage[rows]
+        mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
+        found = shards.map(lambda part: of_shard(part, mean, std), np.split(rows, SHARDS))
+        for parameter, *parts in zip(parameters, *(gradients for gradients, _ in found), strict=True):
+            parameter.grad = (sum(parts[1:], start=parts[0]) / drawn.size).contiguous()
+        return torch.from_numpy(np.sum([figures for _, figures in found], 0) / drawn.size).float()
+
+    return gradient
+
+
+@summing
+def _rows(
+    rows: NDArray[np.int64],
+    projected: Float32Array,
+    observation: Float32Array,
+    action: NDArray[np.int64],
+    old_logp: Float32Array,
+    advantage: Float32Array,
+    value_target: Float32Array,
+    mean: float,
+    std: float,
+    w_account: Float32Array,
+    w_policy: Float32Array,
+    b_policy: Float32Array,
+    w_value: Float32Array,
+    b_value: float,
+    clip: float,
+    value_weight: float,
+    entropy_weight: float,
+    d_projected: Float32Array,
+    d_account: Float32Array,
+    d_policy: Float32Array,
+    d_policy_bias: Float32Array,
+    d_value: Float32Array,
+    d_value_bias: Float32Array,
+    figures: NDArray[np.float64],
+    hidden: Float32Array,
+    d_hidden: Float32Array,
+    prob: Float32Array,
+    log_prob: Float32Array,
+    d_logit: Float32Array,
+) -> None:
+    """Adds the gradients' sums over all decisions of the stretches `rows` to the arrays d_*; figures likewise.
+
+    projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); the others as the head has them. hidden,
+    d_hidden (hidden,), prob, log_prob, d_logit (actions,) are room to work in.
+    """
+    zero, one = np.float32(0.0), np.float32(1.0)
+    least, most = one - np.float32(clip), one + np.float32(clip)
+    for i in range(len(rows)):
+        s = rows[i]
+        for g in range(observation.shape[1]):
+            for k in range(projected.shape[1]):
+                _hidden(projected, i, observation, s, g, k, w_account, hidden)
+                value = np.float32(b_value)
+                for j in range(len(hidden)):
+                    value += hidden[j] * w_value[j]
+                entropy = _policy(hidden, w_policy, b_policy, observation, s, g, k, prob, log_prob)
+
+                taken = action[s, g, k]
+                log_ratio = log_prob[taken] - old_logp[s, g, k]
+                ratio = np.exp(log_ratio)
+                worth = np.float32((advantage[s, g, k] - mean) / std)
+                clipped = min(max(ratio, least), most) * worth
+                d_logp = -ratio * worth if ratio * worth <= clipped else zero
+                error = value - value_target[s, g, k]
+                figures[0] -= min(ratio * worth, clipped)
+                figures[1] += 0.5 * error * error
+                figures[2] += entropy
+                figures[4] += ratio - one - log_ratio
+                figures[5] += abs(ratio - one) > clip
+
+                d_said = np.float32(value_weight) * error
+                d_value_bias[0] += d_said
+                for a in range(N_ACTIONS):
+                    d_logit[a] = prob[a] * (np.float32(entropy_weight) * (log_prob[a] + entropy) - d_logp)
+                d_logit[taken] += d_logp
+                _back(hidden, d_logit, d_said, w_policy, w_value, d_policy, d_policy_bias, d_value, d_hidden)
+                for j in range(len(hidden)):
+                    d_projected[i, k, j] += d_hidden[j]
+                _back_to_account(d_hidden, observation, s, g, k, d_account)
+
+
+@summing
+def _hidden(
+    projected: Float32Array,
+    i: int,
+    observation: Float32Array,
+    s: int,
+    g: int,
+    k: int,
+    w_account: Float32Array,
+    hidden: Float32Array,
+) -> None:
+    """What ActorCriticHead makes of one account's decision before its last layers."""
+    for j in range(len(hidden)):
+        hidden[j] = projected[i, k, j]
+    for a in range(N_SEEN):
+        x = observation[s, g, k, a]
+        if x != 0:
+            for j in range(len(hidden)):
+                hidden[j] += x * w_account[a, j]
+    for j in range(len(hidden)):
+        hidden[j] = max(hidden[j], np.float32(0.0))
+
+
+@summing
+def _policy(
+    hidden: Float32Array,
+    w_policy: Float32Array,
+    b_policy: Float32Array,
+    observation: Float32Array,
+    s: int,
+    g: int,
+    k: int,
+    prob: Float32Array,
+    log_prob: Float32Array,
+) -> float:
+    """Probabilities of the actions and their logarithms; returns their entropy."""
+    for a in range(N_ACTIONS):
+        said = b_policy[a]
+        for j in range(len(hidden)):
+            said += hidden[j] * w_policy[a, j]
+        log_prob[a] = said
+    if observation[s, g, k, CAN_BUY] == 0:
+        log_prob[1] = MASKED
+    if observation[s, g, k, CAN_SELL] == 0:
+        log_prob[2] = log_prob[3] = MASKED
+    top = max(log_prob[0], log_prob[1], log_prob[2], log_prob[3])
+    total, entropy = np.float32(0.0), np.float32(0.0)
+    for a in range(N_ACTIONS):
+        prob[a] = np.exp(log_prob[a] - top)
+        total += prob[a]
+    normal = top + np.log(total)
+    for a in range(N_ACTIONS):
+        prob[a] /= total
+        log_prob[a] -= normal
+        entropy -= prob[a] * log_prob[a]
+    return float(entropy)
+
+
+@summing
+def _back(
+    hidden: Float32Array,
+    d_logit: Float32Array,
+    d_said: float,
+    w_policy: Float32Array,
+    w_value: Float32Array,
+    d_policy: Float32Array,
+    d_policy_bias: Float32Array,
+    d_value: Float32Array,
+    d_hidden: Float32Array,
+) -> None:
+    """From the logits and the value to the hidden layer."""
+    zero = np.float32(0.0)
+    for j in range(len(hidden)):
+        d_value[j] += d_said * hidden[j]
+    for j in range(len(hidden)):
+        d_hidden[j] = d_said * w_value[j]
+    for a in range(N_ACTIONS):
+        slope = d_logit[a]
+        d_policy_bias[a] += slope
+        if slope != zero:
+            for j in range(len(hidden)):
+                d_hidden[j] += slope * w_policy[a, j]
+            for j in range(len(hidden)):
+                d_policy[a, j] += slope * hidden[j]
+    for j in range(len(hidden)):
+        d_hidden[j] = d_hidden[j] if hidden[j] > zero else zero
+
+
+@summing
+def _back_to_account(
+    d_hidden: Float32Array, observation: Float32Array, s: int, g: int, k: int, d_account: Float32Array
+) -> None:
+    for a in range(N_SEEN):
+        x = observation[s, g, k, a]
+        if x != 0:
+            for j in range(len(d_hidden)):
+                d_account[a, j] += x * d_hidden[j]

@@ -1,0 +1,105 @@
+"""The compiled gradient of PPO's loss in the head is that of autograd, and the same whatever the number of threads."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from btcai.agent.head_gradient import head_gradient
+from btcai.agent.ppo import Evaluate, Evaluation, Experience, Gradient, Weights, autograd_gradient
+from btcai.agent.shards import shards
+from btcai.models.heads import CAN_BUY, CAN_SELL, ActorCriticHead
+from btcai.schema import ACCOUNT_FEATURES, Action, Float32Array
+
+STRETCHES, ACCOUNTS, DECISIONS, LATENT, HIDDEN = 6, 3, 20, 7, 24
+WEIGHTS = Weights(clip=0.3, value=0.5, entropy=0.02, auxiliary=0.0)
+
+
+def one_of_each() -> tuple[ActorCriticHead, Tensor, Float32Array, Experience]:
+    """A head, latents, observations and experience of every kind: clipped and not, every action, some ruled out."""
+    torch.manual_seed(3)
+    rng = np.random.default_rng(5)
+    head = ActorCriticHead(LATENT, HIDDEN)
+    with torch.no_grad():
+        head.policy.weight.mul_(60.0)  # a policy with preferences
+    observation = rng.normal(size=(STRETCHES, ACCOUNTS, DECISIONS, len(ACCOUNT_FEATURES))).astype(np.float32)
+    for column in (CAN_BUY, CAN_SELL):
+        observation[..., column] = rng.random(observation.shape[:-1]) < 0.7
+    latent = torch.randn(STRETCHES, DECISIONS, LATENT)
+    with torch.no_grad():
+        logits, value = head(latent.unsqueeze(1), torch.from_numpy(observation))
+        taken = torch.distributions.Categorical(logits=logits)
+        action = taken.sample()
+        logp = taken.log_prob(action)
+    experience = Experience(
+        action=action,
+        logp=logp + 0.4 * torch.randn_like(logp),  # as of an older policy: ratios on both sides of the clip
+        advantage=torch.randn_like(logp),
+        value_target=value + torch.randn_like(value),
+    )
+    return head, latent, observation, experience
+
+
+def by_autograd(head: ActorCriticHead, latent: Tensor, observation: Float32Array) -> Evaluate:
+    def evaluate(index: Tensor) -> Evaluation:
+        seen = torch.from_numpy(observation).to(latent.dtype)[index]
+        logits, value = head(latent[index].unsqueeze(1), seen)
+        return Evaluation(logits=logits, value=value, auxiliary=latent.new_zeros(()))
+
+    return evaluate
+
+
+def gradients(head: ActorCriticHead, gradient: Gradient, index: Tensor) -> tuple[list[Tensor], Tensor]:
+    figures = gradient(index)
+    return [parameter.grad.clone() for parameter in head.parameters() if parameter.grad is not None], figures
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [5, 2, 4, 0]])
+@pytest.mark.parametrize("entropy", [0.0, 0.5])
+def test_it_is_the_gradient_that_autograd_finds_in_double_precision(rows: list[int], entropy: float) -> None:
+    head, latent, observation, experience = one_of_each()
+    index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy)
+    with shards() as workers:
+        ours, figures = gradients(head, head_gradient(head, latent, observation, experience, weights, workers), index)
+        exact = head.double()
+        told = Experience(
+            action=experience.action, logp=experience.logp.double(), advantage=experience.advantage.double(),
+            value_target=experience.value_target.double(),
+        )  # fmt: skip
+        evaluate = by_autograd(exact, latent.double(), observation)
+        theirs, expected = gradients(
+            exact, autograd_gradient(evaluate, list(exact.parameters()), told, weights, workers), index
+        )
+    assert len(ours) == len(theirs) == 7
+    for found, true in zip(ours, theirs, strict=True):
+        assert found.shape == true.shape
+        assert torch.allclose(found.double(), true, rtol=1e-4, atol=1e-6 * float(true.abs().max()))
+    assert figures.tolist() == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-6)
+    assert 0.05 < figures[5] < 0.95  # some are clipped, not all
+
+
+def test_threads_change_no_bit() -> None:
+    found = []
+    for threads in (1, 2):
+        head, latent, observation, experience = one_of_each()
+        with shards(threads) as workers:
+            gradient = head_gradient(head, latent, observation, experience, WEIGHTS, workers)
+            found.append(gradients(head, gradient, torch.arange(STRETCHES)))
+    (one, one_figures), (two, two_figures) = found
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert torch.equal(one_figures, two_figures)
+
+
+def test_an_action_that_is_ruled_out_is_not_learned_about() -> None:
+    head, latent, observation, experience = one_of_each()
+    observation[..., CAN_BUY], observation[..., CAN_SELL] = 1.0, 0.0
+    experience.action.copy_(experience.action.where(experience.action < Action.SELL, torch.tensor(Action.BUY.value)))
+    with shards() as workers:
+        gradient = head_gradient(head, latent, observation, experience, replace(WEIGHTS, entropy=0.3), workers)
+        gradients(head, gradient, torch.arange(STRETCHES))
+    assert head.policy.weight.grad is not None
+    per_action = head.policy.weight.grad.abs().sum(-1)
+    assert per_action[Action.SELL] == per_action[Action.CLOSE_ALL] == 0.0
+    assert min(per_action[Action.HOLD], per_action[Action.BUY]) > 0.0
