@@ -18,6 +18,7 @@ from btcai.training.play import (
     LOTS,
     Validation,
     choose_hold_bias,
+    forecast_worth,
     is_worse,
     play,
     validate,
@@ -121,6 +122,14 @@ def test_the_threshold_is_the_one_with_the_best_score_without_surprises(share: f
     assert bias == HOLD_BIASES[best]
     assert score == pytest.approx(scores[best], rel=1e-5)
     assert asdict(validation) == pytest.approx(asdict(validations[best]))
+
+
+def test_a_forecast_is_worth_its_slope_on_returns_and_nothing_where_it_has_no_skill() -> None:
+    # returns have a mean of .1 sigma: a forecast of .2 is worth half, .05 no more than itself, one of -.1 nothing
+    task = task_from_returns(noise_of_mean(0.1), {}, cost_bps=5.0)
+    for said, worth in ((0.2, 0.5), (0.1, 1.0), (0.05, 1.0), (-0.1, 0.0), (0.0, 0.0)):
+        with shards() as workers:
+            assert forecast_worth(hesitant(task, said), task, workers) == pytest.approx(worth, abs=0.01)
 
 
 def test_every_candidate_is_judged_by_the_same_forecast() -> None:
