@@ -9,10 +9,10 @@ import numpy as np
 
 from bench.learn_budget import MOST_OVER
 from bench.learn_jobs import SHUFFLED, goal_of
-from bench.learn_ours import collapsed
 from bench.learn_runs import OURS, SAME_NETWORK, SB3, Job, Run, Runs
 from bench.line import Fact, Goal, Line
 from bench.stopwatch import IDLE_CORES
+from btcai.training.health import collapse
 from btcai.yardstick.scoring import Score, score
 
 UNIT = "share of the optimum"
@@ -180,11 +180,11 @@ def _clocks(name: str, theirs_s: float, ours: Run, note: str | None, share: floa
 
 def _collapse(found: list[Run]) -> Line:
     """How many of the seeds ended flat, always long, or with one action."""
-    kinds = [collapsed(dict(run.outcome.more)) for run in found]
+    kinds = [collapse(run.outcome.more) for run in found]
     named = {name.replace(" ", "_"): kinds.count(name) for name in ("flat", "always long", "one action")}
-    open_lots = [run.outcome.more["lots_frac"] for run in found]
+    in_market = [run.outcome.more["long_frac"] for run in found]
     job, shares = found[0].job, interval([run.outcome.score for run in found])
-    extremes = {"lots_frac_least": min(open_lots), "lots_frac_most": max(open_lots)}
+    extremes = {"long_frac_least": min(in_market), "long_frac_most": max(in_market)}
     scores: dict[str, Fact] = {"score_least": min(run.outcome.score for run in found)}
     return Line(
         name=f"{job.market}: {job.learner}, {job.seconds:g} s, seeds that collapsed",

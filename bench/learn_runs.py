@@ -38,8 +38,8 @@ class Job:
 class Marking:
     """Paths and decisions of each; every training seed is marked on paths of its own."""
 
-    paths: int = 8
-    decisions: int = 50_000
+    paths: int = 16
+    decisions: int = 100_000
 
     def seeds(self, seed: int) -> range:
         return range(seed * self.paths, (seed + 1) * self.paths)

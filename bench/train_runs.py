@@ -38,16 +38,19 @@ class Subject:
 class Counts:
     """Of one training.
 
-    distinct: decision times met, each counted once an update; passes: times that the encoder ran forward and backward
-    over one; env_steps: one account over one bar; account_decisions: one account at one decision time.
+    distinct: decision times met, each counted once an update; met: those of PPO among them; passes: times that the
+    encoder ran forward and backward over one; env_steps: one account over one bar; account_decisions: one account at
+    one decision time; encoder_seconds: of prediction, and of PPO where it trains the encoder too.
     """
 
     distinct: float
     passes: float
     env_steps: float
     account_decisions: float
+    met: float
     seconds: float
     ppo_seconds: float
+    encoder_seconds: float
     encoder_epochs: float
     head_epochs: float
 
@@ -103,8 +106,10 @@ def train(subject: Subject, config: Config, updates: Updates) -> Counts:
         passes=predicted + encoder * met,
         env_steps=decided * subject.task.patch_bars,
         account_decisions=decided,
+        met=met,
         seconds=end - start,
         ppo_seconds=end - middle,
+        encoder_seconds=(end if encoder else middle) - start,
         encoder_epochs=encoder,
         head_epochs=head,
     )

@@ -217,7 +217,7 @@ class PretrainConfig(_Section):
     weight_decay: float = Field(ge=0)
     stretches: int = Field(ge=2, multiple_of=2)
     decisions: int = Field(ge=128, multiple_of=128)
-    """Per stretch; the trunk's attention is cut into blocks of 128 decision times."""
+    """Per stretch; in blocks of 128 decision times."""
 
 
 class PpoConfig(_Section):
@@ -260,8 +260,10 @@ class PpoConfig(_Section):
                 "stretches must be a multiple of 2 * encoder_minibatches and of 2 * head_minibatches, was "
                 f"{self.stretches} / {self.encoder_minibatches} and {self.head_minibatches}"
             )
-        if not self.encoder_every and not self.head_epochs:
-            raise ValueError("head_epochs must be at least 1 where encoder_every is 0, else nothing is trained")
+        if self.encoder_every != 1 and not self.head_epochs:
+            raise ValueError(
+                "head_epochs must be at least 1 where encoder_every is not 1, else an update trains nothing"
+            )
         return self
 
 

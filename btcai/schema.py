@@ -42,6 +42,11 @@ ACCOUNT_FEATURES = (
 )
 """The account half of an observation, in this order, float32."""
 
+CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
+
+MASKED = -1e9
+"""Added to the logit of an action that is ruled out: so large that its probability is 0, and finite."""
+
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 IntArray = NDArray[np.int64]

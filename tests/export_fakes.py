@@ -56,10 +56,10 @@ def tiny_config(**profile: int) -> Config:
     updates = {
         "pretrain_updates": 2,
         "ppo_updates": 2,
-        "consolidate_pretrain_updates": 0,
+        "consolidate_pretrain_updates": 1,
         "consolidate_ppo_updates": 1,
     } | profile
-    small = {"stretches": 4, "encoder_minibatches": 2, "head_minibatches": 2, "agents": 2}
+    small = {"stretches": 4, "encoder_every": 2, "encoder_minibatches": 2, "head_minibatches": 2, "agents": 2}
     return config.model_copy(
         update={
             "model": SMALL,

@@ -13,8 +13,8 @@ from torch import Tensor
 from btcai.agent.ppo import LEAST_STD, Experience, Gradient, Weights
 from btcai.agent.shards import SHARDS, Shards
 from btcai.compiled import summing
-from btcai.models.heads import CAN_BUY, CAN_SELL, MASKED, ActorCriticHead
-from btcai.schema import ACCOUNT_FEATURES, Action, Float32Array, FloatArray
+from btcai.models.heads import ActorCriticHead
+from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, MASKED, Action, Float32Array, FloatArray
 
 N_ACTIONS, N_SEEN = len(Action), len(ACCOUNT_FEATURES)
 

@@ -31,10 +31,9 @@ from btcai.market.bars import BarArrays
 from btcai.market.kernel import decision_step, observe
 from btcai.market.reward import TERMS
 from btcai.market.rules import Rules
-from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray
+from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, Action, BoolArray, Float32Array, FloatArray, IntArray
 
 N_ACTIONS = len(Action)
-CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
 CASH_FRAC, LOTS_FRAC = ACCOUNT_FEATURES.index("cash_frac"), ACCOUNT_FEATURES.index("lots_frac")
 MOST_DECISIONS = 20_000
 """Since the last trade of an account that training starts with."""

@@ -98,9 +98,9 @@ still fall. With fewer than {MIN_INDEPENDENT} apart nothing can be said either w
 network learned to predict, with the offsets of the validation span, which are in the bundle, and with offsets that go
 on to follow the outcomes as each becomes known, a horizon late.</p>"""
 
-_READ_TRAINING = """<p>Every update of every phase, in order. The weights that score best on the validation span are
-kept, which is not always the last update; consolidation is kept only where it scores better. The test span plays no
-part.</p>"""
+_READ_TRAINING = """<p>Every update of every phase, in order. Kept are the latest weights that score no worse on the
+validation span than the best ones by a standard error, returns that no forecast knew left out; consolidation is kept
+only where it scores better. The test span plays no part.</p>"""
 
 _TOP = 8
 """Features that are shown of each bucket."""

@@ -8,10 +8,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as fn
 
 from btcai.models import fused
-from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, Action
+from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, MASKED, QUANTILE_LEVELS, Action
 
-CAN_BUY, CAN_SELL = ACCOUNT_FEATURES.index("can_buy"), ACCOUNT_FEATURES.index("can_sell")
-MASKED = -1e9
 TARGET_CLIP = 10.0
 
 
@@ -129,7 +127,7 @@ def student_t_log_density(x: Tensor, location: Tensor, log_scale: Tensor, degree
 class ActorCriticHead(nn.Module):
     """Latent and account -> masked logits (..., 4) and value (...,): the only part an env step runs.
 
-    The latent half of the hidden layer is projected once per decision time (`project`), the account half added per
+    The latent half of the hidden layer is projected once per decision time (`market`), the account half added per
     account (`act`).
     """
 

@@ -58,7 +58,8 @@ class Trunk(nn.Module):
         decisions = embeddings.shape[1] - TOKENS + 1
         if banded and decisions % BANDED:
             raise ValueError(f"decision times must be a multiple of {BANDED}, was {decisions}")
-        if banded and fused.usable(embeddings) and len(self.mix.weight) % (4 * self.heads) == 0:
+        by_four = len(self.mix.weight) % (4 * self.heads) == 0 and self.lstm_state.in_features % 4 == 0
+        if banded and fused.usable(embeddings) and by_four:  # the kernels read four numbers at a time
             return self._fused(embeddings, newest)
         mixed = self._mix(embeddings)
         pooled = _doubling_sums(mixed)

@@ -81,16 +81,16 @@ def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
     A gradient step leaves the mean wrong by more than most of what a weak signal moves it, and a forecast that is too
     low everywhere pays for staying out.
     """
-    batch = stretches_at(task, task.train, _spread(task, task.train, CENTRED_ON))
-    parts = [batch.part(rows) for rows in np.array_split(np.arange(CENTRED_ON), CENTRED_ON // 8)]
-    missed = torch.cat(workers.map(lambda part: _missed(model, part), parts)).flatten(0, 1)
+    bars = np.split(_spread(task, task.train, CENTRED_ON), CENTRED_ON // 8)
+    missed = torch.cat(workers.map(partial(_missed, model, task), bars)).flatten(0, 1)
     location = model.forecast.student.bias[: len(task.target_bars)]
     location += missed.nansum(0) / (~missed.isnan()).sum(0).clamp(min=1)
 
 
 @torch.no_grad()
-def _missed(model: ActorCritic, part: Stretches) -> Tensor:
-    """Returns less their forecasts, (S, M, 1 + H), nan where they are not known."""
+def _missed(model: ActorCritic, task: Task, bars: IntArray) -> Tensor:
+    """Returns less their forecasts at bars (S, M), (S, M, 1 + H), nan where they are not known in the training span."""
+    part = stretches_at(task, task.train, bars)
     location = model.encode(torch.from_numpy(part.tokens), banded=part.bars.shape[1] % BANDED == 0).location
     target = torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP)
     return (target - location).where(torch.from_numpy(part.known), torch.nan)

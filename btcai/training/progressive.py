@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 from rich.console import Console
@@ -232,6 +233,7 @@ def _checkpoints(folder: Path | None, phase: str, config: Config, task: Task, mo
         code=code_sha256(["."]),
         torch=torch.__version__,
         numpy=np.__version__,
+        numba=numba.__version__,
     )
     return Checkpoints(folder=folder / phase, key=key)
 

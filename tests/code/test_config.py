@@ -92,3 +92,11 @@ def test_market_settings_that_do_not_fit_together_are_refused(change: dict[str, 
             raw[section][part] = raw[section][part] | values if isinstance(values, dict) else values
     with pytest.raises(ValidationError, match=re.escape(rule)):
         Config.model_validate(raw)
+
+
+def test_an_update_has_to_train_something(project: Path) -> None:
+    set_param(project / paths.PARAMS, "ppo.encoder_every", "1")
+    set_param(project / paths.PARAMS, "ppo.head_epochs", "0")  # the whole network learns at every update
+    for every in ("0", "2"):
+        with pytest.raises(ConfigError, match="head_epochs must be at least 1 where encoder_every is not 1"):
+            set_param(project / paths.PARAMS, "ppo.encoder_every", every)

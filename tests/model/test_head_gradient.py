@@ -10,8 +10,8 @@ from torch import Tensor
 from btcai.agent.head_gradient import head_gradient
 from btcai.agent.ppo import Evaluate, Evaluation, Experience, Gradient, Weights, autograd_gradient
 from btcai.agent.shards import shards
-from btcai.models.heads import CAN_BUY, CAN_SELL, ActorCriticHead
-from btcai.schema import ACCOUNT_FEATURES, Action, Float32Array
+from btcai.models.heads import ActorCriticHead
+from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, Action, Float32Array
 
 STRETCHES, ACCOUNTS, DECISIONS, LATENT, HIDDEN = 6, 3, 20, 7, 24
 WEIGHTS = Weights(clip=0.3, value=0.5, entropy=0.02, auxiliary=0.0)

@@ -15,7 +15,7 @@ from learning_tasks import settings
 from bench import learn, learn_ours
 from bench.learn_budget import Pace, Updates, measure_pace
 from bench.learn_jobs import FIRST_SEED, PARTS, SHUFFLED, Seconds, jobs
-from bench.learn_ours import OurLearner, collapsed
+from bench.learn_ours import OurLearner
 from bench.learn_runs import NO_PREDICTION, OURS, SAME_NETWORK, SB3, Job, Marking, Outcome, Run, Runs
 from bench.line import Line
 from bench.stopwatch import Stopwatch
@@ -49,7 +49,7 @@ class Fake:
         asked = replace(asked, seed=asked.seed - FIRST_SEED)
         self.made.append(asked)
         score = self._score(asked)
-        behaved = {"lots_frac": 0.5} | {f"{action.name.lower()}_frac": 0.25 for action in Action}
+        behaved = {"long_frac": 0.5, "short_frac": 0.0} | {f"share_{action.name.lower()}": 0.25 for action in Action}
         curve = ((6.0, score / 2), (asked.seconds, score)) if asked.learner in (SB3, SAME_NETWORK) else ()
         return Outcome(score=score, mark_error=0.01, seconds_used=self._used * asked.seconds, curve=curve, more=behaved)
 
@@ -195,13 +195,16 @@ def test_the_clock_of_the_same_network_stops_at_our_score_or_is_a_lower_bound(
 
 
 def test_collapse_is_counted_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = measured(tmp_path, Fake(good), monkeypatch, ("collapse",), 5).values()
+    (line,) = measured(tmp_path / "sound", Fake(good), monkeypatch, ("collapse",), 5).values()
     assert (line.value, line.unit, line.met) == (0.0, "of 20", True)
-    shares = {"hold_frac": 0.97, "buy_frac": 0.015, "sell_frac": 0.015, "close_all_frac": 0.0}
-    assert collapsed(shares | {"lots_frac": 0.5}) is None
-    assert collapsed(shares | {"lots_frac": 0.0}) == "flat"
-    assert collapsed(shares | {"lots_frac": 0.999}) == "always long"
-    assert collapsed(shares | {"lots_frac": 0.5, "hold_frac": 0.9999}) == "one action"
+
+    class Flat(Fake):
+        def __call__(self, asked: Job) -> Outcome:
+            outcome = super().__call__(asked)
+            return replace(outcome, more={**outcome.more, "long_frac": 0.0}) if len(self.made) == 3 else outcome
+
+    (line,) = measured(tmp_path / "flat", Flat(good), monkeypatch, ("collapse",), 5).values()
+    assert (line.value, line.met, line.more["flat"], line.more["long_frac_least"]) == (1.0, False, 1, 0.0)
 
 
 def test_every_part_has_its_markets_and_seeds() -> None:

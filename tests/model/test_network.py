@@ -108,8 +108,10 @@ def gradients(model: ActorCritic, encoding: Encoding) -> dict[str, torch.Tensor]
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def test_a_width_that_the_compiled_passes_do_not_take_is_computed_plainly() -> None:
-    model, tokens = ActorCritic(CONFIG.model_copy(update={"width": 12}), 1, N_FEATURES, 1), stretch(TOKENS - 1 + 128)
+@pytest.mark.parametrize(("width", "heads"), [(12, 2), (12, 1), (20, 5)])  # the LSTM of the last two has 6 and 10 units
+def test_a_width_that_the_compiled_passes_do_not_take_is_computed_plainly(width: int, heads: int) -> None:
+    config = CONFIG.model_copy(update={"width": width, "attention_heads": heads})
+    model, tokens = ActorCritic(config, 1, N_FEATURES, 1), stretch(TOKENS - 1 + 128)
     with torch.no_grad():
         plain, banded = model.encode(tokens), model.encode(tokens, banded=True)
     assert torch.equal(plain.trunk, banded.trunk)

@@ -9,7 +9,7 @@ from learning_tasks import fresh_model, small_task, task_from_returns
 
 from btcai.agent.rollout import intended_exposure_frac, without_surprise
 from btcai.agent.shards import shards
-from btcai.agent.task import Task, clock_decisions, stretches_at
+from btcai.agent.task import Task, clock_decisions, forecast_targets, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
 from btcai.training.play import (
@@ -125,11 +125,15 @@ def test_the_threshold_is_the_one_with_the_best_score_without_surprises(share: f
 
 
 def test_a_forecast_is_worth_its_slope_on_returns_and_nothing_where_it_has_no_skill() -> None:
-    # returns have a mean of .1 sigma: a forecast of .2 is worth half, .05 no more than itself, one of -.1 nothing
+    # returns have a mean of about .1 sigma: a forecast of .2 is worth half, .05 no more than itself, -.1 nothing
     task = task_from_returns(noise_of_mean(0.1), {}, cost_bps=5.0)
-    for said, worth in ((0.2, 0.5), (0.1, 1.0), (0.05, 1.0), (-0.1, 0.0), (0.0, 0.0)):
+    bars = clock_decisions(task, task.valid, 0)
+    target, known = forecast_targets(task, task.valid, bars)
+    mean = float(target[known[:, 0], 0].mean())
+    assert mean == pytest.approx(0.1, abs=0.02)
+    for said, worth in ((0.2, mean / 0.2), (0.05, 1.0), (-0.1, 0.0), (0.0, 0.0)):
         with shards() as workers:
-            assert forecast_worth(hesitant(task, said), task, workers) == pytest.approx(worth, abs=0.01)
+            assert forecast_worth(hesitant(task, said), task, workers) == pytest.approx(worth, rel=1e-3)
 
 
 def test_every_candidate_is_judged_by_the_same_forecast() -> None:

@@ -214,7 +214,7 @@ def test_a_missing_teacher_names_the_stage_that_trains_it(tmp_path: Path) -> Non
 def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(consolidate_ppo_updates=1)
+    config = tiny_config(consolidate_pretrain_updates=0, consolidate_ppo_updates=1)
     for seed, name in enumerate(BUCKETS):
         save_model(loud_network(config, name, seed=seed), tmp_path / "trained" / name)
     before = {name: load_model(tmp_path / "trained" / name, name, config) for name in BUCKETS}

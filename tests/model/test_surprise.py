@@ -8,11 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from learning_tasks import fresh_model, played, small_task, task_from_returns
+from learning_tasks import fresh_model, played, settings, small_task, task_from_returns
 
 from btcai.agent.rollout import (
-    CAN_BUY,
-    CAN_SELL,
     Rollout,
     intended_exposure_frac,
     randomise_accounts,
@@ -22,8 +20,9 @@ from btcai.agent.task import Task, sample_stretches
 from btcai.market.account import new_accounts
 from btcai.market.kernel import decision_step, observe
 from btcai.market.reward import TERMS
-from btcai.schema import ACCOUNT_FEATURES, Action, FloatArray
+from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, Action, FloatArray
 from btcai.training.play import Played
+from btcai.training.trainer import train_ppo
 
 MAX_LOTS = 4
 LOT = 0.2
@@ -202,3 +201,19 @@ def test_a_forecast_that_is_wrong_is_wrong_by_the_exposure_times_its_error() -> 
     cleaned, _ = without_surprise(found.rollout.reward, exposure, found.surprise, 1.0)
     costs = found.rollout.terms[..., TERMS.index("cost")]
     assert (cleaned - costs).mean() == pytest.approx(0.0, abs=0.1 * 0.2 * exposure.mean() * task.bars.sigma[0])
+
+
+def test_values_are_learned_in_the_unit_of_rewards_without_surprises() -> None:
+    # pure noise with next to no costs: what is left of a reward without surprises is a small share of it
+    task = small_task(n_bars=3000)
+    task = replace(task, rules=task.rules._replace(taker_fee_frac=1e-6))
+    unit = {}
+    for share in (0.0, 1.0):
+        torch.manual_seed(2)
+        model = fresh_model(task)
+        config = settings().ppo.model_copy(
+            update={"stretches": 4, "head_minibatches": 2, "agents": 2, "surprise_control": share}
+        )
+        list(train_ppo(model, task, config, 1, np.random.default_rng(3)))
+        unit[share] = float(model.value_std)
+    assert unit[1.0] < 0.1 * unit[0.0]

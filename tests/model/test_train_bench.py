@@ -56,7 +56,11 @@ def measured(part: str, root: Path, config: Config) -> list[Line]:
 @pytest.mark.slow
 def test_speed_on_the_yardstick_stands_beside_the_rival(tmp_path: Path, small: Config) -> None:
     found = {line.name.split(": ")[1]: line for line in measured("yardstick", tmp_path, small)}
-    assert list(found) == ["distinct decision times", "encoder passes", "env steps"]
+    assert list(found) == [
+        "distinct decision times", "encoder passes", "encoder passes while it is trained", "env steps"
+    ]  # fmt: skip
+    assert found["encoder passes"].value < found["encoder passes while it is trained"].value
+    assert found["encoder passes while it is trained"].goal is None
     assert found["env steps"].goal == "value >= 300,000"
     assert found["distinct decision times"].ratio is not None
     facts = found["env steps"].more
@@ -92,7 +96,8 @@ def test_the_first_run_finds_the_pace_and_the_others_fill_the_seconds(monkeypatc
         seconds = 0.1 * (updates.pretrain + updates.ppo)
         return train_runs.Counts(
             distinct=10.0 * updates.ppo, passes=20.0, env_steps=1.0, account_decisions=1.0, seconds=seconds,
-            ppo_seconds=seconds / 2, encoder_epochs=1.0, head_epochs=4.0,
+            met=10.0 * updates.ppo, ppo_seconds=seconds / 2, encoder_seconds=seconds / 2, encoder_epochs=1.0,
+            head_epochs=4.0,
         )  # fmt: skip
 
     monkeypatch.setattr(train_runs, "train", fake)

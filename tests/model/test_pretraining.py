@@ -1,0 +1,66 @@
+"""What prediction leaves behind: forecasts whose mean is that of the returns, learned from the training span alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from learning_tasks import fresh_model, settings, small_task, task_from_returns
+
+from btcai.agent.task import Task
+from btcai.models.actor_critic import ActorCritic
+from btcai.models.heads import TARGET_CLIP
+from btcai.training import pretraining
+from btcai.training.pretraining import pretrain
+
+PREDICTION = settings().pretrain.model_copy(update={"stretches": 2, "decisions": 128})
+
+
+def taught(task: Task, updates: int = 2) -> ActorCritic:
+    torch.manual_seed(1)
+    model = fresh_model(task)
+    list(pretrain(model, task, PREDICTION, updates, np.random.default_rng(2)))
+    return model
+
+
+def mean_missed(model: ActorCritic, task: Task) -> torch.Tensor:
+    """Mean over the stretches that forecasts are centred on, of every target."""
+    part = pretraining.stretches_at(task, task.train, pretraining._spread(task, task.train, pretraining.CENTRED_ON))
+    with torch.no_grad():
+        said = model.encode(torch.from_numpy(part.tokens), banded=True).location
+    known, target = torch.from_numpy(part.known), torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP)
+    return ((target - said) * known).sum((0, 1)) / known.sum((0, 1))
+
+
+def test_forecasts_are_right_on_average_over_the_training_span() -> None:
+    # returns with a mean of .3 sigma, of which two updates learn next to nothing
+    rng = np.random.default_rng(4)
+    task = task_from_returns(8e-4 * (0.3 + rng.standard_normal(3000)), {})
+    model = taught(task)
+    assert mean_missed(model, task).abs().max() < 1e-4
+    assert model.forecast.student.bias[0].item() > 0.1
+
+
+def test_centring_moves_the_forecasts_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = small_task(3000)
+    centred = taught(task)
+    monkeypatch.setattr(pretraining, "_centre", lambda *_: None)
+    other = taught(task)
+    horizons = len(task.target_bars)
+    for (name, weight), left in zip(centred.state_dict().items(), other.state_dict().values(), strict=True):
+        if name == "forecast.student.bias":
+            assert not torch.equal(weight[:horizons], left[:horizons])
+            weight, left = weight[horizons:], left[horizons:]  # log scales and degrees
+        assert torch.equal(weight, left)
+
+
+def test_what_happens_after_the_training_span_moves_no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    # validation may choose between weights, so here it sees none better
+    monkeypatch.setattr(pretraining, "forecast_error", lambda *_: 1.0)
+    task = small_task(3000)
+    features, mark = task.features.copy(), task.bars.mark.copy()
+    features[task.train.stop :] += 1.0
+    mark[task.train.stop :] *= 1.5
+    otherwise = replace(task, features=features, bars=task.bars._replace(mark=mark))
+    one, two = taught(task), taught(otherwise)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
