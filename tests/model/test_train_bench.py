@@ -59,7 +59,7 @@ def test_speed_on_the_yardstick_stands_beside_the_rival(tmp_path: Path, small: C
     assert list(found) == [
         "distinct decision times", "encoder passes", "encoder passes while it is trained", "env steps"
     ]  # fmt: skip
-    assert found["encoder passes"].value < found["encoder passes while it is trained"].value
+    assert found["encoder passes"].value <= found["encoder passes while it is trained"].value
     assert found["encoder passes while it is trained"].goal is None
     assert found["env steps"].goal == "value >= 300,000"
     assert found["distinct decision times"].ratio is not None
