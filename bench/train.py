@@ -126,35 +126,46 @@ def _facts(ours: Timing, trainings: Trainings, config: Config) -> dict[str, Fact
 def _flatness(config: Config, size: Size, marks: tuple[int, ...]) -> Line:
     """Nanoseconds of PPO an env step at the last of `marks` (env steps), beside those at the first, in one training.
 
-    Medians over the updates before each mark, those that validate apart.
+    Medians over the updates before each mark, those that validate apart. The first mark is measured in a training of
+    its own after the last one too, and the mean of both is the reference: the machine is not as fast all the time.
     """
     subject = yardstick_subject(config, size.train_decisions)
-    model, rng = subject.new_model(), np.random.default_rng(0)
     steps = account_decisions(config) * subject.task.patch_bars
     ends = [max(_FEWEST, -(-mark // steps)) for mark in marks]
-    took_s, encoder_epochs = [], []
-    last = time.perf_counter()
-    for row in train_ppo(model, subject.task, config.ppo, ends[-1], rng):
-        now = time.perf_counter()
-        validated = any(name.startswith("valid") for name in row)
-        took_s.append(float("nan") if validated else now - last)
-        encoder_epochs.append(epochs(row)[0])
-        last = now
-    cost_ns = {}
-    for mark, end in zip(marks, ends, strict=True):
+    took_s, epochs_of = _timed_ppo(subject, config, ends[-1])
+    again_s, _ = _timed_ppo(subject, config, ends[0])
+
+    def cost_ns(took_s: list[float], end: int) -> float:
         window = slice(max(1, end - _WINDOW), end)  # the first update measures the reward's unit too
-        cost_ns[mark] = float(np.nanmedian(took_s[window])) / steps * 1e9
-    more: dict[str, Fact] = {f"ns_at_1e{np.log10(mark):.0f}": cost for mark, cost in cost_ns.items()}
-    more |= {"encoder_epochs_first": encoder_epochs[ends[0] - 1], "encoder_epochs_last": encoder_epochs[-1]}
+        return float(np.nanmedian(took_s[window])) / steps * 1e9
+
+    before, after = cost_ns(took_s, ends[0]), cost_ns(again_s, ends[0])
+    costs = [cost_ns(took_s, end) for end in ends]
+    more: dict[str, Fact] = {f"ns_at_1e{np.log10(mark):.0f}": cost for mark, cost in zip(marks, costs, strict=True)}
+    more |= {"ns_of_the_reference_before": before, "ns_of_the_reference_after": after}
+    for k, name in enumerate(("encoder", "head")):
+        more |= {f"{name}_epochs_{at}": epochs_of[end - 1][k] for at, end in (("first", ends[0]), ("last", ends[-1]))}
     return Line(
         name=f"{subject.name}: cost of an env step after {marks[-1]:,} of them",
-        value=cost_ns[marks[-1]],
+        value=costs[-1],
         unit="ns",
-        reference=f"after {marks[0]:,}",
-        reference_value=cost_ns[marks[0]],
+        reference=f"after {marks[0]:,}, before and after it",
+        reference_value=(before + after) / 2,
         goals=FLAT,
         more=more | {"updates": ends[-1], "updates_that_validate": int(np.isnan(took_s).sum())},
     )
+
+
+def _timed_ppo(subject: Subject, config: Config, updates: int) -> tuple[list[float], list[tuple[float, float]]]:
+    """Seconds of every update of a training without prediction, nan where it validated, and its epochs."""
+    took_s, epochs_of = [], []
+    last = time.perf_counter()
+    for row in train_ppo(subject.new_model(), subject.task, config.ppo, updates, np.random.default_rng(0)):
+        now = time.perf_counter()
+        took_s.append(float("nan") if any(name.startswith("valid") for name in row) else now - last)
+        epochs_of.append(epochs(row))
+        last = now
+    return took_s, epochs_of
 
 
 def _memory(bucket: str, root: Path, size: Size) -> Line:

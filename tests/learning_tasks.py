@@ -51,4 +51,4 @@ def fresh_model(task: Task, config: ModelConfig = SMALL) -> ActorCritic:
 def played(model: ActorCritic, task: Task, stretches: Stretches, agents: int, rng: np.random.Generator) -> Played:
     """What accounts do along the stretches, sampled on one thread."""
     with shards(1) as workers:
-        return collect(model, task, stretches, agents, rng, workers)
+        return collect(model, task, stretches, agents, rng, workers, rescale=True)

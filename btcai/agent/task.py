@@ -84,6 +84,21 @@ def sample_stretches(task: Task, span: Span, n: int, decisions: int, rng: np.ran
     return stretches_at(task, span, starts[:, None] + patch * np.arange(decisions))
 
 
+def spread_bars(task: Task, span: Span, n: int, decisions: int) -> IntArray:
+    """Decision bars (n, decisions) of stretches whose starts are evenly spread over the span.
+
+    DataError when the span is shorter than one lookback and one stretch.
+    """
+    first = span.first + TOKENS * task.patch_bars - 1
+    last = span.stop - 1 - decisions * task.patch_bars
+    if last < first:
+        raise DataError(
+            f"{decisions} decisions in a row need {(TOKENS + decisions) * task.patch_bars} bars of a span, "
+            f"it has {len(span)}; import more history or give the span a greater share in params.yaml (splits)"
+        )
+    return np.linspace(first, last, n, dtype=np.int64)[:, None] + task.patch_bars * np.arange(decisions)
+
+
 def stretches_at(task: Task, span: Span, bars: IntArray) -> Stretches:
     """The stretches whose decision times are the given bars (S, M), `patch_bars` apart."""
     patch, m = task.patch_bars, bars.shape[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from btcai.agent.rollout import HeadWeights, Rollout, intended_exposure_frac, joined, walk, without_surprise
 from btcai.agent.shards import SHARDS, Shards
-from btcai.agent.task import Stretches, Task, clock_decisions, stretches_at
+from btcai.agent.task import Stretches, Task, clock_decisions, spread_bars, stretches_at
 from btcai.market.reward import NET_PROFIT
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.trunk import BANDED
@@ -22,6 +22,7 @@ ENCODE_CHUNK = 1024  # decision times encoded at once outside training: bounds m
 HOLD_BIASES = tuple(-0.5 * k for k in range(9))  # trade at probabilities above .5, .38, .27, ... .02
 PHASES = 4  # of the patch at which validation plays
 BLOCKS = 32  # of time, whose scores say how much chance there is in their sum
+SCALED_ON = (128, 128)  # stretches of the training span, decisions of each
 LOTS = ACCOUNT_FEATURES.index("lots_frac")
 
 
@@ -50,6 +51,13 @@ def validate(model: ActorCritic, task: Task) -> Validation:
     return _mean([_summary(play(model, task, decisions)) for decisions in _validation_paths(task)])
 
 
+def standardise_signals(model: ActorCritic, task: Task, shards: Shards) -> None:
+    """Standardise what the head reads of the forecasts by what they are along the training span."""
+    n, decisions = SCALED_ON
+    bars = np.split(spread_bars(task, task.train, n, decisions), n // 8)
+    model.refresh_signal_scale(shards.map(lambda rows: _encode_chunk(model, task, rows, task.train)[0], bars))
+
+
 def forecast_worth(model: ActorCritic, task: Task, shards: Shards) -> float:
     """What the forecast of the next decision's return is worth on the validation span: its slope, 0 .. 1.
 
@@ -68,13 +76,27 @@ def forecast_worth(model: ActorCritic, task: Task, shards: Shards) -> float:
     return float(np.clip(product / square, 0.0, 1.0)) if square > 0 else 0.0
 
 
-def validation_surprises(model: ActorCritic, task: Task, shards: Shards) -> list[FloatArray]:
-    """What this model's forecast misses along every validation path, (D,) each."""
-    return [_encode_path(model, task, decisions, shards.map).surprise for decisions in _validation_paths(task)]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedPath:
+    """What the market half says along D consecutive decisions, and what its forecast misses.
+
+    bars (D,); latent (1, D, Z); size_frac, entry_allowed (1, D); surprise (D,), log returns.
+    """
+
+    bars: IntArray
+    latent: Tensor
+    size_frac: FloatArray
+    entry_allowed: BoolArray
+    surprise: FloatArray
+
+
+def encode_validation(model: ActorCritic, task: Task, shards: Shards) -> list[EncodedPath]:
+    """The validation span at up to PHASES phases of the patch, as this model's encoder reads it."""
+    return [_encode_path(model, task, decisions, shards.map) for decisions in _validation_paths(task)]
 
 
 def choose_hold_bias(
-    model: ActorCritic, task: Task, surprises: list[FloatArray], share: float, shards: Shards
+    model: ActorCritic, task: Task, paths: list[EncodedPath], surprises: list[FloatArray], share: float, shards: Shards
 ) -> tuple[Validation, FloatArray, float]:
     """The addition to HOLD's logit that validates best: how it validates, its score in BLOCKS of time, and itself.
 
@@ -84,11 +106,11 @@ def choose_hold_bias(
     the surprises, since a realised score is mostly luck. These come from one forecast for all that is compared:
     judged by its own, the model that promises most would look best.
     """
-    paths = [(decisions, _encode_path(model, task, decisions, shards.map)) for decisions in _validation_paths(task)]
+    projected = [_project(model, path.latent) for path in paths]
 
     def judged(bias: float) -> tuple[Validation, FloatArray, float]:
         head = head_weights(model, bias)
-        walks = [walk(task, bars[None], *_of(path, head), 1, None) for bars, path in paths]
+        walks = [_walk_path(task, path, market, head) for path, market in zip(paths, projected, strict=True)]
         parts = []
         for rollout, surprise in zip(walks, surprises, strict=True):
             exposure = intended_exposure_frac(rollout, task.rules.max_lots)
@@ -140,24 +162,37 @@ class Played:
 
 
 def collect(
-    model: ActorCritic, task: Task, stretches: Stretches, agents: int, rng: np.random.Generator, shards: Shards
+    model: ActorCritic,
+    task: Task,
+    stretches: Stretches,
+    agents: int,
+    rng: np.random.Generator,
+    shards: Shards,
+    *,
+    rescale: bool,
 ) -> Played:
-    """Encode each decision time once, then walk `agents` accounts along every stretch with the head alone."""
+    """Encode each decision time once, then walk `agents` accounts along every stretch with the head alone.
+
+    rescale: standardise what the head reads of the forecasts by these stretches first, as a changing encoder needs.
+    """
     parts = [stretches.part(rows) for rows in np.split(np.arange(len(stretches.bars)), SHARDS)]
     encodings = shards.map(partial(_encode, model), parts)
-    model.refresh_signal_scale(encodings)
+    if rescale:
+        model.refresh_signal_scale(encodings)
     head = head_weights(model)
 
-    def walked(part: Stretches, encoding: Encoding, stream: np.random.Generator) -> Rollout:
-        projected, size_frac, allowed = _project(model, task, part.bars, encoding)
-        return walk(task, part.bars, projected, head, size_frac, allowed, agents, stream)
+    def walked(part: Stretches, encoding: Encoding, stream: np.random.Generator) -> Played:
+        latent = _latent(model, encoding)
+        sizes = _sizes(model, task, encoding, part.bars)
+        rollout = walk(task, part.bars, _project(model, latent), head, *sizes, agents, stream)
+        return Played(rollout=rollout, latent=latent, surprise=_surprise(model, task, part, encoding)[:, :-1])
 
-    given = zip(parts, encodings, rng.spawn(SHARDS), strict=True)
-    rollout = joined(shards.map(lambda one: walked(*one), given))
-    surprise = np.concatenate([_surprise(model, task, *one) for one in zip(parts, encodings, strict=True)])
-    with torch.no_grad():
-        latent = torch.cat([model.latent(encoding) for encoding in encodings])
-    return Played(rollout=rollout, latent=latent, surprise=surprise[:, :-1])
+    played = shards.map(lambda one: walked(*one), zip(parts, encodings, rng.spawn(SHARDS), strict=True))
+    return Played(
+        rollout=joined([part.rollout for part in played]),
+        latent=torch.cat([part.latent for part in played]),
+        surprise=np.concatenate([part.surprise for part in played]),
+    )
 
 
 @torch.no_grad()
@@ -166,11 +201,14 @@ def _encode(model: ActorCritic, part: Stretches) -> Encoding:
 
 
 @torch.no_grad()
-def _project(
-    model: ActorCritic, task: Task, bars: IntArray, encoding: Encoding
-) -> tuple[Float32Array, FloatArray, BoolArray]:
-    """What a walk reads at bars (S, M): projected (S, M, hidden), size_frac, entry_allowed (S, M)."""
-    return model.head.market(model.latent(encoding)).numpy(), *_sizes(model, task, encoding, bars)
+def _latent(model: ActorCritic, encoding: Encoding) -> Tensor:
+    return model.latent(encoding)
+
+
+@torch.no_grad()
+def _project(model: ActorCritic, latent: Tensor) -> Float32Array:
+    """The head's market half at every decision time (S, M, hidden)."""
+    return np.asarray(model.head.market(latent).numpy())
 
 
 def _surprise(model: ActorCritic, task: Task, part: Stretches, encoding: Encoding) -> FloatArray:
@@ -183,36 +221,31 @@ def _surprise(model: ActorCritic, task: Task, part: Stretches, encoding: Encodin
 def play(model: ActorCritic, task: Task, decision_bars: IntArray) -> Rollout:
     """One flat account, greedily, over consecutive decision bars (D,)."""
     path = _encode_path(model, task, decision_bars)
-    return walk(task, decision_bars[None], *_of(path, head_weights(model)), 1, None)
+    return _walk_path(task, path, _project(model, path.latent), head_weights(model))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Path:
-    """What a walk along D decisions reads: projected (1, D, hidden), size_frac, entry_allowed (1, D); surprise (D,)."""
-
-    projected: Float32Array
-    size_frac: FloatArray
-    entry_allowed: BoolArray
-    surprise: FloatArray
-
-
-def _of(path: _Path, head: HeadWeights) -> tuple[Float32Array, HeadWeights, FloatArray, BoolArray]:
-    return path.projected, head, path.size_frac, path.entry_allowed
+def _walk_path(task: Task, path: EncodedPath, projected: Float32Array, head: HeadWeights) -> Rollout:
+    return walk(task, path.bars[None], projected, head, path.size_frac, path.entry_allowed, 1, None)
 
 
 def _encode_path(
     model: ActorCritic, task: Task, decision_bars: IntArray, each: Callable[..., Iterable[Any]] = map
-) -> _Path:
+) -> EncodedPath:
     """`each` is map, or one that works on several chunks at a time."""
 
-    @torch.no_grad()
-    def read(bars: IntArray) -> tuple[Float32Array, FloatArray, BoolArray, FloatArray]:
+    def read(bars: IntArray) -> tuple[Tensor, FloatArray, BoolArray, FloatArray]:
         encoding, part = _encode_chunk(model, task, bars, Span(0, len(task.features)))
-        return *_project(model, task, bars, encoding), _surprise(model, task, part, encoding)
+        sizes = _sizes(model, task, encoding, bars)
+        return _latent(model, encoding), *sizes, _surprise(model, task, part, encoding)
 
-    found = each(read, _chunks(decision_bars))
-    projected, sizes, allowed, surprise = (np.concatenate(column, 1) for column in zip(*found, strict=True))
-    return _Path(projected=projected, size_frac=sizes, entry_allowed=allowed, surprise=surprise[0])
+    latent, sizes, allowed, surprise = zip(*each(read, _chunks(decision_bars)), strict=True)
+    return EncodedPath(
+        bars=decision_bars,
+        latent=torch.cat(latent, 1),
+        size_frac=np.concatenate(sizes, 1),
+        entry_allowed=np.concatenate(allowed, 1),
+        surprise=np.concatenate(surprise, 1)[0],
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -251,6 +284,7 @@ def _chunks(decision_bars: IntArray) -> list[IntArray]:
     return [decision_bars[None, first : first + ENCODE_CHUNK] for first in range(0, len(decision_bars), ENCODE_CHUNK)]
 
 
+@torch.no_grad()
 def _encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> tuple[Encoding, Stretches]:
     part = stretches_at(task, span, bars)
     return model.encode(torch.from_numpy(part.tokens), banded=bars.shape[1] % BANDED == 0), part

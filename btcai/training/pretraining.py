@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from btcai.agent.shards import SHARDS, Shards, shards
-from btcai.agent.task import Stretches, Task, sample_stretches, stretches_at
+from btcai.agent.task import Stretches, Task, sample_stretches, spread_bars, stretches_at
 from btcai.config import PretrainConfig
-from btcai.errors import DataError
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import TARGET_CLIP, forecast_loss
 from btcai.models.trunk import BANDED
-from btcai.schema import TOKENS, IntArray, Span
+from btcai.schema import IntArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
 from btcai.training.resume import Checkpoints, Live
 
 HELD_OUT = 128  # decision times of each stretch that judges the forecasts
 CENTRED_ON = 512  # stretches of the training span
+RATE_POWER = 2  # the rate falls as this power of what is left: a step's noise hides a weak signal until steps are small
 
 
 def pretrain(
@@ -46,7 +46,7 @@ def pretrain(
     with shards() as workers:
 
         def step(update: int, rate_share: float) -> Row:
-            set_rate(optimizer, rate_share * config.learning_rate * (1 - update / updates))
+            set_rate(optimizer, rate_share * config.learning_rate * (1 - update / updates) ** RATE_POWER)
             batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
             parts = [
                 partial(_forecast_part, model, task, batch.part(rows))
@@ -81,7 +81,7 @@ def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
     A gradient step leaves the mean wrong by more than most of what a weak signal moves it, and a forecast that is too
     low everywhere pays for staying out.
     """
-    bars = np.split(_spread(task, task.train, CENTRED_ON), CENTRED_ON // 8)
+    bars = np.split(spread_bars(task, task.train, CENTRED_ON, HELD_OUT), CENTRED_ON // 8)
     missed = torch.cat(workers.map(partial(_missed, model, task), bars)).flatten(0, 1)
     location = model.forecast.student.bias[: len(task.target_bars)]
     location += missed.nansum(0) / (~missed.isnan()).sum(0).clamp(min=1)
@@ -116,16 +116,4 @@ def prediction_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
 
 def _held_out(task: Task) -> Stretches:
     """Validation stretches, evenly spread and the same every time."""
-    return stretches_at(task, task.valid, _spread(task, task.valid, 32))
-
-
-def _spread(task: Task, span: Span, n: int) -> IntArray:
-    """Decision bars (n, HELD_OUT) of n stretches with evenly spread starts; DataError where not one fits."""
-    first = span.first + TOKENS * task.patch_bars - 1
-    last = span.stop - 1 - HELD_OUT * task.patch_bars
-    if last < first:
-        raise DataError(
-            f"judging forecasts needs {(TOKENS + HELD_OUT) * task.patch_bars} bars of a span, it has {len(span)}; "
-            "import more history or raise splits.valid_frac in params.yaml"
-        )
-    return np.linspace(first, last, n, dtype=np.int64)[:, None] + task.patch_bars * np.arange(HELD_OUT)
+    return stretches_at(task, task.valid, spread_bars(task, task.valid, 32, HELD_OUT))

@@ -30,7 +30,15 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
-from btcai.training.play import Played, choose_hold_bias, collect, forecast_worth, is_worse, validation_surprises
+from btcai.training.play import (
+    Played,
+    choose_hold_bias,
+    collect,
+    encode_validation,
+    forecast_worth,
+    is_worse,
+    standardise_signals,
+)
 from btcai.training.pretraining import prediction_loss, pretrain
 from btcai.training.resume import Checkpoints, Live
 
@@ -54,6 +62,7 @@ def train_ppo(
     explosions are survived as phase.survivable says.
     """
     optimizer = make_optimizer(model, config.weight_decay, config.encoder_rate_share)
+    encoder_learns = config.encoder_every > 0
     average = copy.deepcopy(model)
     unit = float(model.value_std)
     first = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
@@ -62,10 +71,14 @@ def train_ppo(
         modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
     )
     with shards() as workers:
-        worth = forecast_worth(model, task, workers)
-        for network in (model, average):
-            network.forecast_worth.fill_(worth)
-        surprises = validation_surprises(model, task, workers)
+        standardise_signals(model, task, workers)
+        model.forecast_worth.fill_(forecast_worth(model, task, workers))
+        _copy_buffers(average, model)
+        first_read = encode_validation(model, task, workers)
+        surprises = [path.surprise for path in first_read]
+
+        def collected(of: Task, stretches: Stretches) -> Played:
+            return collect(model, of, stretches, config.agents, rng, workers, rescale=encoder_learns)
 
         def step(update: int, rate_share: float) -> Row:
             scale = ValueScale(**memory.facts["scale"])
@@ -75,13 +88,11 @@ def train_ppo(
                 with torch.no_grad():
                     for network in (model, average):
                         network.head.policy.bias[Action.HOLD] += config.first_hold_logit
-                at_full_cost, _ = _paid(task, config, collect(model, task, stretches, config.agents, rng, workers))
+                at_full_cost, _ = _paid(task, config, collected(task, stretches))
                 unit = reward_unit(at_full_cost, task.bucket.discount)
                 scale = replace(scale, std=unit, least_std=LEAST_VALUE_STD * unit)
                 model.value_std.fill_(scale.std)
-            played = collect(
-                model, with_cost_share(task, update, updates, config), stretches, config.agents, rng, workers
-            )
+            played = collected(with_cost_share(task, update, updates, config), stretches)
             rollout = played.rollout
             reward, surprise_share = _paid(task, config, played)
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
@@ -93,7 +104,10 @@ def train_ppo(
             row = {**_row(done), "reward": float(rollout.reward.mean()), **_terms(rollout)}
             row |= {"surprise_share": surprise_share}
             if is_due(update, updates):
-                validation, score, bias = choose_hold_bias(average, task, surprises, config.surprise_control, workers)
+                paths = encode_validation(average, task, workers) if encoder_learns else first_read
+                validation, score, bias = choose_hold_bias(
+                    average, task, paths, surprises, config.surprise_control, workers
+                )
                 row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
                 row |= {"valid_expected_score": float(score.sum()), "valid_hold_bias": bias}
                 best = memory.facts["best"]
@@ -254,5 +268,9 @@ def _average_weights(average: ActorCritic, model: ActorCritic, decay: float) -> 
     """average <- decay * average + (1 - decay) * model; buffers (scales, calibration) are copied."""
     for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(weight, 1 - decay)
-    for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
+    _copy_buffers(average, model)
+
+
+def _copy_buffers(to: ActorCritic, model: ActorCritic) -> None:
+    for copied, buffer in zip(to.buffers(), model.buffers(), strict=True):
         copied.copy_(buffer)

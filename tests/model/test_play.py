@@ -5,24 +5,38 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from learning_tasks import fresh_model, small_task, task_from_returns
+from learning_tasks import fresh_model, settings, small_task, task_from_returns
 
 from btcai.agent.rollout import intended_exposure_frac, without_surprise
 from btcai.agent.shards import shards
-from btcai.agent.task import Task, clock_decisions, forecast_targets, stretches_at
+from btcai.agent.task import Task, clock_decisions, forecast_targets, spread_bars, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
 from btcai.training.play import (
     BLOCKS,
     HOLD_BIASES,
     LOTS,
+    SCALED_ON,
     Validation,
     choose_hold_bias,
+    encode_validation,
     forecast_worth,
     is_worse,
     play,
+    standardise_signals,
     validate,
-    validation_surprises,
+)
+from btcai.training.trainer import train_ppo
+
+HEAD_ALONE = settings().ppo.model_copy(
+    update={
+        "stretches": 2,
+        "decisions": 128,
+        "agents": 2,
+        "encoder_every": 0,
+        "head_minibatches": 1,
+        "encoder_minibatches": 1,
+    }
 )
 
 
@@ -40,9 +54,9 @@ def hesitant(task: Task, forecast_sigmas: float = 0.0) -> ActorCritic:
 def chosen(model: ActorCritic, task: Task, share: float) -> tuple[Validation, float, float]:
     """How the chosen addition to HOLD's logit validates, its score without a share of the surprises, and itself."""
     with shards() as workers:
-        validation, parts, bias = choose_hold_bias(
-            model, task, validation_surprises(model, task, workers), share, workers
-        )
+        paths = encode_validation(model, task, workers)
+        surprises = [path.surprise for path in paths]
+        validation, parts, bias = choose_hold_bias(model, task, paths, surprises, share, workers)
     assert len(parts) == BLOCKS
     return validation, float(parts.sum()), bias
 
@@ -141,8 +155,11 @@ def test_every_candidate_is_judged_by_the_same_forecast() -> None:
     task = task_from_returns(noise_of_mean(0.0), {}, cost_bps=5.0)
     honest, boasting = hesitant(task, 0.0), hesitant(task, 0.1)
     with shards() as workers:
-        surprises = validation_surprises(honest, task, workers)
-        judged = [choose_hold_bias(model, task, surprises, 1.0, workers) for model in (honest, boasting)]
+        surprises = [path.surprise for path in encode_validation(honest, task, workers)]
+        judged = [
+            choose_hold_bias(model, task, encode_validation(model, task, workers), surprises, 1.0, workers)
+            for model in (honest, boasting)
+        ]
     assert judged[0][1].tolist() == judged[1][1].tolist()
     assert judged[0][2] == judged[1][2] == 0.0
     assert chosen(boasting, task, share=1.0)[1] > 0.0  # by its own it would be
@@ -156,3 +173,35 @@ def test_a_score_is_worse_by_more_than_the_chance_in_it() -> None:
     assert not is_worse(np.array([6.0, 2.0]), best)
     assert not is_worse(best, best)
     assert not is_worse(best + 1.0, best)
+
+
+def test_what_the_head_reads_keeps_its_scale_while_the_encoder_stays_as_it_is() -> None:
+    task = small_task(3000)
+    model = fresh_model(task)
+    torch.nn.init.normal_(model.forecast.student.weight)
+    with shards() as workers:
+        standardise_signals(model, task, workers)
+        bars = spread_bars(task, task.train, *SCALED_ON)
+        read = torch.cat([path.latent for path in encode_validation(model, task, workers)], 1)
+    scale = model.forecast_mean.clone(), model.forecast_std.clone()
+    with torch.no_grad():
+        encoding = model.encode(torch.from_numpy(stretches_at(task, task.train, bars).tokens))
+        location = encoding.location.flatten(0, 1)
+    np.testing.assert_allclose(scale[0][: location.shape[1]], location.mean(0), atol=1e-5)
+    np.testing.assert_allclose(scale[1][: location.shape[1]], location.std(0), rtol=1e-4)
+    list(train_ppo(model, task, HEAD_ALONE, 2, np.random.default_rng(0)))
+    assert torch.equal(model.forecast_mean, scale[0])
+    assert torch.equal(model.forecast_std, scale[1])
+    with shards() as workers:
+        again = torch.cat([path.latent for path in encode_validation(model, task, workers)], 1)
+    assert torch.equal(read, again)
+
+
+def test_what_the_head_reads_is_scaled_anew_where_the_encoder_learns() -> None:
+    task = small_task(3000)
+    model = fresh_model(task)
+    with shards() as workers:
+        standardise_signals(model, task, workers)
+    scale = model.forecast_std.clone()
+    list(train_ppo(model, task, HEAD_ALONE.model_copy(update={"encoder_every": 1}), 2, np.random.default_rng(0)))
+    assert not torch.equal(model.forecast_std, scale)

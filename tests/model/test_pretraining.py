@@ -7,7 +7,7 @@ import pytest
 import torch
 from learning_tasks import fresh_model, settings, small_task, task_from_returns
 
-from btcai.agent.task import Task
+from btcai.agent.task import Task, spread_bars, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.heads import TARGET_CLIP
 from btcai.training import pretraining
@@ -25,7 +25,8 @@ def taught(task: Task, updates: int = 2) -> ActorCritic:
 
 def mean_missed(model: ActorCritic, task: Task) -> torch.Tensor:
     """Mean over the stretches that forecasts are centred on, of every target."""
-    part = pretraining.stretches_at(task, task.train, pretraining._spread(task, task.train, pretraining.CENTRED_ON))
+    bars = spread_bars(task, task.train, pretraining.CENTRED_ON, pretraining.HELD_OUT)
+    part = stretches_at(task, task.train, bars)
     with torch.no_grad():
         said = model.encode(torch.from_numpy(part.tokens), banded=True).location
     known, target = torch.from_numpy(part.known), torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP)

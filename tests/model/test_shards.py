@@ -76,7 +76,7 @@ def test_accounts_walk_the_same_on_one_thread_and_on_two() -> None:
     for threads in (1, 2):
         task, model, stretches = prepared()
         with shards(threads) as workers:
-            found.append(collect(model, task, stretches, 3, np.random.default_rng(5), workers))
+            found.append(collect(model, task, stretches, 3, np.random.default_rng(5), workers, rescale=False))
     first, second = found
     assert np.array_equal(first.surprise, second.surprise)
     for field in fields(first.rollout):

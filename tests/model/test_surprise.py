@@ -216,4 +216,4 @@ def test_values_are_learned_in_the_unit_of_rewards_without_surprises() -> None:
         )
         list(train_ppo(model, task, config, 1, np.random.default_rng(3)))
         unit[share] = float(model.value_std)
-    assert unit[1.0] < 0.1 * unit[0.0]
+    assert unit[1.0] < 0.2 * unit[0.0]
