@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -124,27 +125,30 @@ def _facts(ours: Timing, trainings: Trainings, config: Config) -> dict[str, Fact
 
 
 def _flatness(config: Config, size: Size, marks: tuple[int, ...]) -> Line:
-    """Nanoseconds of PPO an env step at the last of `marks` (env steps), beside those at the first, in one training.
+    """Nanoseconds of PPO an env step at the last of `marks` (env steps) of a training, beside those at the first.
 
-    Medians over the updates before each mark, those that validate apart. The first mark is measured in a training of
-    its own after the last one too, and the mean of both is the reference: the machine is not as fast all the time.
+    Medians over the updates before each mark, those that validate apart. The training is begun again after its end, as
+    far as the first mark, and the mean of both is the reference: the machine is not as fast all the time.
     """
     subject = yardstick_subject(config, size.train_decisions)
     steps = account_decisions(config) * subject.task.patch_bars
     ends = [max(_FEWEST, -(-mark // steps)) for mark in marks]
-    took_s, epochs_of = _timed_ppo(subject, config, ends[-1])
-    again_s, _ = _timed_ppo(subject, config, ends[0])
+    took_s, epochs_of = _timed_ppo(subject, config, ends[-1], ends[-1])
+    again_s, _ = _timed_ppo(subject, config, ends[-1], ends[0])
+
+    def window(end: int) -> slice:
+        return slice(max(1, end - _WINDOW), end)  # the first update measures the reward's unit too
 
     def cost_ns(took_s: list[float], end: int) -> float:
-        window = slice(max(1, end - _WINDOW), end)  # the first update measures the reward's unit too
-        return float(np.nanmedian(took_s[window])) / steps * 1e9
+        return float(np.nanmedian(took_s[window(end)])) / steps * 1e9
 
     before, after = cost_ns(took_s, ends[0]), cost_ns(again_s, ends[0])
     costs = [cost_ns(took_s, end) for end in ends]
     more: dict[str, Fact] = {f"ns_at_1e{np.log10(mark):.0f}": cost for mark, cost in zip(marks, costs, strict=True)}
     more |= {"ns_of_the_reference_before": before, "ns_of_the_reference_after": after}
     for k, name in enumerate(("encoder", "head")):
-        more |= {f"{name}_epochs_{at}": epochs_of[end - 1][k] for at, end in (("first", ends[0]), ("last", ends[-1]))}
+        for at, end in (("first", ends[0]), ("last", ends[-1])):
+            more[f"{name}_epochs_{at}"] = float(np.mean([found[k] for found in epochs_of[window(end)]]))
     return Line(
         name=f"{subject.name}: cost of an env step after {marks[-1]:,} of them",
         value=costs[-1],
@@ -156,11 +160,14 @@ def _flatness(config: Config, size: Size, marks: tuple[int, ...]) -> Line:
     )
 
 
-def _timed_ppo(subject: Subject, config: Config, updates: int) -> tuple[list[float], list[tuple[float, float]]]:
-    """Seconds of every update of a training without prediction, nan where it validated, and its epochs."""
+def _timed_ppo(
+    subject: Subject, config: Config, updates: int, first: int
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """Of the first so many updates of a training without prediction: seconds, nan where it validated, and epochs."""
     took_s, epochs_of = [], []
     last = time.perf_counter()
-    for row in train_ppo(subject.new_model(), subject.task, config.ppo, updates, np.random.default_rng(0)):
+    rows = train_ppo(subject.new_model(), subject.task, config.ppo, updates, np.random.default_rng(0))
+    for row in islice(rows, first):
         now = time.perf_counter()
         took_s.append(float("nan") if any(name.startswith("valid") for name in row) else now - last)
         epochs_of.append(epochs(row))

@@ -72,16 +72,9 @@ def sample_stretches(task: Task, span: Span, n: int, decisions: int, rng: np.ran
 
     DataError when the span is shorter than one lookback and one stretch.
     """
-    patch = task.patch_bars
-    first = span.first + TOKENS * patch - 1
-    last = span.stop - 1 - decisions * patch
-    if last < first:
-        raise DataError(
-            f"a stretch of {decisions} decisions needs {(TOKENS + decisions) * patch} bars, the span has {len(span)}; "
-            "import more history or lower ppo.decisions in params.yaml"
-        )
+    first, last = _starts(task, span, decisions)
     starts = rng.integers(first, last + 1, n)
-    return stretches_at(task, span, starts[:, None] + patch * np.arange(decisions))
+    return stretches_at(task, span, starts[:, None] + task.patch_bars * np.arange(decisions))
 
 
 def spread_bars(task: Task, span: Span, n: int, decisions: int) -> IntArray:
@@ -89,14 +82,20 @@ def spread_bars(task: Task, span: Span, n: int, decisions: int) -> IntArray:
 
     DataError when the span is shorter than one lookback and one stretch.
     """
+    first, last = _starts(task, span, decisions)
+    return np.linspace(first, last, n, dtype=np.int64)[:, None] + task.patch_bars * np.arange(decisions)
+
+
+def _starts(task: Task, span: Span, decisions: int) -> tuple[int, int]:
+    """First and last decision bar that a stretch may begin with: its lookback before it, what it earns after it."""
     first = span.first + TOKENS * task.patch_bars - 1
     last = span.stop - 1 - decisions * task.patch_bars
     if last < first:
         raise DataError(
-            f"{decisions} decisions in a row need {(TOKENS + decisions) * task.patch_bars} bars of a span, "
-            f"it has {len(span)}; import more history or give the span a greater share in params.yaml (splits)"
+            f"a stretch of {decisions} decisions needs {(TOKENS + decisions) * task.patch_bars} bars, the span has "
+            f"{len(span)}; import more history, or give the span a greater share in params.yaml (splits)"
         )
-    return np.linspace(first, last, n, dtype=np.int64)[:, None] + task.patch_bars * np.arange(decisions)
+    return first, last
 
 
 def stretches_at(task: Task, span: Span, bars: IntArray) -> Stretches:

@@ -51,7 +51,7 @@ class ActorCritic(nn.Module):
         self.forecast = ForecastHead(config.latent, 1 + n_horizons)
         n_signals = N_SIGNALS * (1 + n_horizons)
         self.head = ActorCriticHead(config.latent + n_signals, config.hidden)
-        # What the head reads is standardised by these; the trainer refreshes them from rollouts.
+        # What the head reads is standardised by these: over the training span, or by rollouts while the encoder learns.
         self.register_buffer("forecast_mean", torch.zeros(n_signals))
         self.register_buffer("forecast_std", torch.ones(n_signals))
         # Static calibration, fitted on the validation span after training.

@@ -23,6 +23,7 @@ HOLD_BIASES = tuple(-0.5 * k for k in range(9))  # trade at probabilities above 
 PHASES = 4  # of the patch at which validation plays
 BLOCKS = 32  # of time, whose scores say how much chance there is in their sum
 SCALED_ON = (128, 128)  # stretches of the training span, decisions of each
+AT_ONCE = 8  # of these stretches
 LOTS = ACCOUNT_FEATURES.index("lots_frac")
 
 
@@ -54,7 +55,7 @@ def validate(model: ActorCritic, task: Task) -> Validation:
 def standardise_signals(model: ActorCritic, task: Task, shards: Shards) -> None:
     """Standardise what the head reads of the forecasts by what they are along the training span."""
     n, decisions = SCALED_ON
-    bars = np.split(spread_bars(task, task.train, n, decisions), n // 8)
+    bars = np.split(spread_bars(task, task.train, n, decisions), n // AT_ONCE)
     model.refresh_signal_scale(shards.map(lambda rows: _encode_chunk(model, task, rows, task.train)[0], bars))
 
 

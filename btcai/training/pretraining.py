@@ -17,6 +17,7 @@ from btcai.models.trunk import BANDED
 from btcai.schema import IntArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
+from btcai.training.play import AT_ONCE
 from btcai.training.resume import Checkpoints, Live
 
 HELD_OUT = 128  # decision times of each stretch that judges the forecasts
@@ -81,7 +82,7 @@ def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
     A gradient step leaves the mean wrong by more than most of what a weak signal moves it, and a forecast that is too
     low everywhere pays for staying out.
     """
-    bars = np.split(spread_bars(task, task.train, CENTRED_ON, HELD_OUT), CENTRED_ON // 8)
+    bars = np.split(spread_bars(task, task.train, CENTRED_ON, HELD_OUT), CENTRED_ON // AT_ONCE)
     missed = torch.cat(workers.map(partial(_missed, model, task), bars)).flatten(0, 1)
     location = model.forecast.student.bias[: len(task.target_bars)]
     location += missed.nansum(0) / (~missed.isnan()).sum(0).clamp(min=1)

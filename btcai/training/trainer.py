@@ -66,14 +66,15 @@ def train_ppo(
     average = copy.deepcopy(model)
     unit = float(model.value_std)
     first = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
-    memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"scale": asdict(first), "best": None})
     live = Live(
         modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
     )
     with shards() as workers:
-        standardise_signals(model, task, workers)
+        if not encoder_learns:  # else every collection does
+            standardise_signals(model, task, workers)
         model.forecast_worth.fill_(forecast_worth(model, task, workers))
         _copy_buffers(average, model)
+        memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"scale": asdict(first), "best": None})
         first_read = encode_validation(model, task, workers)
         surprises = [path.surprise for path in first_read]
 

@@ -65,3 +65,11 @@ def test_what_happens_after_the_training_span_moves_no_forecast(monkeypatch: pyt
     otherwise = replace(task, features=features, bars=task.bars._replace(mark=mark))
     one, two = taught(task), taught(otherwise)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_the_rate_falls_as_the_square_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    # four updates: (4/4)^2, (3/4)^2, (2/4)^2, (1/4)^2
+    rates: list[float] = []
+    monkeypatch.setattr(pretraining, "set_rate", lambda _, rate: rates.append(rate / PREDICTION.learning_rate))
+    taught(small_task(3000), updates=4)
+    assert rates == pytest.approx([1.0, 0.5625, 0.25, 0.0625])

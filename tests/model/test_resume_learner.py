@@ -24,6 +24,7 @@ PREDICTION = CONFIG.pretrain.model_copy(update={"stretches": 2, "decisions": 128
 PPO = CONFIG.ppo.model_copy(
     update={"stretches": 2, "encoder_every": 2, "encoder_minibatches": 1, "head_minibatches": 1, "agents": 2}
 )
+HEAD_ALONE = PPO.model_copy(update={"encoder_every": 0})
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ class Run:
         self.model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
         self.rng = np.random.default_rng(5)
         train: Any = trainer.pretrain if name == "prediction" else trainer.train_ppo
-        config = PREDICTION if name == "prediction" else PPO
+        config: Any = {"prediction": PREDICTION, "ppo": PPO, "ppo, head alone": HEAD_ALONE}[name]
         self.rows: Iterator[Row] = train(self.model, task, config, UPDATES, self.rng, store)
 
     def end(self) -> tuple[list[Row], bytes, dict[str, Any]]:
@@ -60,7 +61,7 @@ def store(tmp_path: Path) -> Checkpoints:
     return Checkpoints(folder=tmp_path / "checkpoints", key="this run")
 
 
-@pytest.mark.parametrize("name", ["prediction", "ppo"])
+@pytest.mark.parametrize("name", ["prediction", "ppo", "ppo, head alone"])
 def test_a_phase_that_stopped_goes_on_to_the_bit(store: Checkpoints, name: str) -> None:
     undisturbed = Run(name).end()
     list(islice(Run(name, store).rows, 3))
@@ -83,7 +84,9 @@ def bad_draws(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
         monkeypatch.setattr(module, "sample_stretches", drawing)
 
 
-@pytest.mark.parametrize(("name", "loss"), [("prediction", "forecast"), ("ppo", "policy")])
+@pytest.mark.parametrize(
+    ("name", "loss"), [("prediction", "forecast"), ("ppo", "policy"), ("ppo, head alone", "policy")]
+)
 def test_an_update_on_what_is_not_a_number_is_rolled_back_and_told(
     name: str, loss: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
