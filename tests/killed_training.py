@@ -2,18 +2,18 @@
 
 python tests/killed_training.py toy|learner FOLDER KILLS SEED    prints a line of JSON; exit code 1 if the bits differ
 
-Lives are forked off a parent that has imported and compiled everything, so that fifty of them cost seconds.
+Every life is a process of its own, which says so when it has imported and compiled everything; the next one gets ready
+while this one trains. (Of forked lives one in fifty crashed: threads of torch in a child whose parent had computed.)
 """
 
 import copy
 import hashlib
 import json
-import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,25 +113,46 @@ def digest(learned: dict[str, Tensor]) -> str:
     return together.hexdigest()
 
 
-def begin(work: Work, folder: Path | None, result: Path) -> int:
-    """A process of its own that writes the digest of what it learned; returns its id."""
-    if (process := os.fork()) == 0:
-        try:
-            result.write_text(digest(work(folder)), encoding="utf-8")
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:  # nothing of the parent runs in a child
-            os._exit(1)
-    return process
+class Life:
+    """A process that trains once it is told to, and then writes the digest of what it learned."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, name, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def begin(self, stored: Path | None) -> None:
+        """Let it train, from the newest checkpoint stored there."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != READY:
+            raise RuntimeError(f"training did not get ready, status {self._process.wait()}")
+        self._process.stdin.write(f"{stored or ''}\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def ended(self) -> bool:
+        """Wait for its end: by itself, or by SIGKILL."""
+        with self._process:
+            status = self._process.wait()
+        if status not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"training ended with status {status}")
+        return status == 0
 
 
-def ended(process: int) -> bool:
-    """Wait for its end: by itself, or by SIGKILL."""
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if status not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"training ended with status {status}")
-    return status == 0
+READY = "ready\n"
+
+
+def live(name: str, result: Path) -> None:
+    """What the process of a Life does."""
+    work, _ = WORK[name]
+    work(None)  # what is compiled and imported only when it is first used
+    sys.stdout.write(READY)
+    sys.stdout.flush()
+    stored = sys.stdin.readline().strip()
+    result.write_text(digest(work(Path(stored) if stored else None)), encoding="utf-8")
 
 
 def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]:
@@ -139,17 +160,19 @@ def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]
 
     A run that ends before its next kill is followed by another. Kills struck after [phase, its newest checkpoint].
     """
-    work, longest_life_s = WORK[name]
     rng, stored, result = np.random.default_rng(seed), folder / name, folder / "digest"
-    ended(begin(work, None, result))
+    undisturbed_life, spare = Life(name, result), Life(name, result)
+    undisturbed_life.begin(None)
+    undisturbed_life.ended()
     undisturbed, digests = result.read_text(encoding="utf-8"), []
     killed_after, half_written = [], 0
     while True:
-        process = begin(work, stored, result)
+        life, spare = spare, Life(name, result)
+        life.begin(stored)
         if len(killed_after) < kills:
-            time.sleep(rng.uniform(0, longest_life_s))
-            os.kill(process, signal.SIGKILL)
-        if ended(process):
+            time.sleep(rng.uniform(0, WORK[name][1]))
+            life.kill()
+        if life.ended():
             digests.append(result.read_text(encoding="utf-8"))
             shutil.rmtree(stored)
             if len(killed_after) == kills:
@@ -158,18 +181,23 @@ def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]
             half_written += any(stored.glob("*/.update-*.new"))
             newest = max(stored.glob("*/update-*.safetensors"), default=Path("0/update-0"))
             killed_after.append([int(newest.parent.name), int(newest.stem.split("-")[1])])
+    spare.kill()
+    spare.ended()
     same = all(found == undisturbed for found in digests)
     return {"same": same, "runs": len(digests), "killed_after": killed_after, "half_written": half_written}
 
 
 def main() -> None:
     """The command line."""
-    name, folder, kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     phase.LEAST_APART, pretraining.HELD_OUT = 3, 8
     pretraining.survivable = trainer.survivable = blowing_up
-    WORK[name][0](None)  # what is compiled and imported only when it is first used, each life would repeat
-    report = survive(name, folder, kills, seed)
+    name, folder, *more = sys.argv[1:]
+    if not more:
+        live(name, Path(folder))
+        return
+    kills, seed = map(int, more)
+    report = survive(name, Path(folder), kills, seed)
     sys.stdout.write(json.dumps(report) + "\n")
     sys.exit(not report["same"])
 
