@@ -101,7 +101,7 @@ def blowing_up(step: Step, live: Live, memory: Memory, updates: int, checkpoints
     return survivable(blown, live, memory, updates, checkpoints)
 
 
-WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "learner": (learner, 1.2)}
+WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "learner": (learner, 3.0)}
 """What is trained, and the longest life (s)."""
 
 
