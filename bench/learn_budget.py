@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PRETRAIN_SHARE = 0.55
+PRETRAIN_SHARE = 0.65
 """Of the seconds of a training, for prediction alone."""
 
 MOST_OVER = 1.05
