@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions
 from btcai.config import BucketConfig, ModelConfig, PpoConfig, PretrainConfig
 from btcai.market.bars import bar_arrays
@@ -78,16 +79,19 @@ def mark(
 
     No path is one of `learn`'s, whatever the seeds.
     """
-    earned, best = [], []
-    for seed in seeds:
+
+    def one(seed: int) -> tuple[float, float]:
         data, paths = yardstick_data(market, n_decisions, path_seed(seed, MARKING))
         task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data))
         bars = clock_decisions(task, task.valid, market.patch_bars - 1)  # a path begins with a whole patch
         positions = play(agent, task, bars).observation[0, 0, 1:, LOTS].astype(np.float64)
         held = bars[:-1] // market.patch_bars
         expected = paths.expected[0, held]
-        earned.append(policy_value_bps(positions, expected, market.cost_bps))
-        best.append(policy_value_bps(market.optimal_positions(paths)[0, held], expected, market.cost_bps))
+        best = policy_value_bps(market.optimal_positions(paths)[0, held], expected, market.cost_bps)
+        return policy_value_bps(positions, expected, market.cost_bps), best
+
+    with shards() as workers:
+        earned, best = zip(*workers.map(one, seeds), strict=True)
     return score(np.array(earned), np.array(best))
 
 
