@@ -80,7 +80,7 @@ def mark(
     No path is one of `learn`'s, whatever the seeds.
     """
 
-    def one(seed: int) -> tuple[float, float]:
+    def one(seed: int) -> tuple[FloatArray, FloatArray]:
         data, paths = yardstick_data(market, n_decisions, path_seed(seed, MARKING))
         task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data))
         bars = clock_decisions(task, task.valid, market.patch_bars - 1)  # a path begins with a whole patch
