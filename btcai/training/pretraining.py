@@ -21,6 +21,7 @@ from btcai.training.play import AT_ONCE
 from btcai.training.resume import Checkpoints, Live
 
 HELD_OUT = 128  # decision times of each stretch that judges the forecasts
+JUDGED_ON = 256  # stretches of the validation span: of fewer, chance picks weights whose last steps were too large
 CENTRED_ON = 512  # stretches of the training span
 RATE_POWER = 2  # the rate falls as this power of what is left: a step's noise hides a weak signal until steps are small
 
@@ -41,10 +42,9 @@ def pretrain(
     if updates == 0:
         return
     optimizer, parameters = make_optimizer(model, config.weight_decay), list(model.parameters())
-    held_out = _held_out(task)
-    memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"best": forecast_error(model, task, held_out)})
     live = Live(modules={"model": model}, optimizers={"adam": optimizer}, generators={"sampling": rng})
     with shards() as workers:
+        memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"best": forecast_error(model, task, workers)})
 
         def step(update: int, rate_share: float) -> Row:
             set_rate(optimizer, rate_share * config.learning_rate * (1 - update / updates) ** RATE_POWER)
@@ -60,7 +60,7 @@ def pretrain(
                 raise BlewUp(reason)
             row = {"forecast_loss": loss, "grad_norm": grad_norm}
             if is_due(update, updates):
-                error = row["valid_forecast_loss"] = forecast_error(model, task, held_out)
+                error = row["valid_forecast_loss"] = forecast_error(model, task, workers)
                 if error < memory.facts["best"]:
                     memory.facts["best"], memory.kept = error, copy.deepcopy(model.state_dict())
             return row
@@ -97,10 +97,15 @@ def _missed(model: ActorCritic, task: Task, bars: IntArray) -> Tensor:
     return (target - location).where(torch.from_numpy(part.known), torch.nan)
 
 
-@torch.no_grad()
-def forecast_error(model: ActorCritic, task: Task, held_out: Stretches) -> float:
-    """The prediction loss on held-out stretches."""
-    return float(_stretch_loss(model, task, held_out, banded=held_out.bars.shape[1] % BANDED == 0))
+def forecast_error(model: ActorCritic, task: Task, workers: Shards) -> float:
+    """The prediction loss on stretches spread evenly over the validation span, the same every time."""
+
+    @torch.no_grad()
+    def error(bars: IntArray) -> float:
+        return float(_stretch_loss(model, task, stretches_at(task, task.valid, bars), banded=HELD_OUT % BANDED == 0))
+
+    bars = np.split(spread_bars(task, task.valid, JUDGED_ON, HELD_OUT), JUDGED_ON // AT_ONCE)
+    return float(np.mean(workers.map(error, bars)))
 
 
 def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
@@ -113,8 +118,3 @@ def prediction_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
         encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles,
         torch.from_numpy(part.target), torch.from_numpy(part.known), torch.from_numpy(task.horizon_weight),
     )  # fmt: skip
-
-
-def _held_out(task: Task) -> Stretches:
-    """Validation stretches, evenly spread and the same every time."""
-    return stretches_at(task, task.valid, spread_bars(task, task.valid, 32, HELD_OUT))

@@ -7,11 +7,13 @@ import pytest
 import torch
 from learning_tasks import fresh_model, settings, small_task, task_from_returns
 
+from btcai.agent.shards import shards
 from btcai.agent.task import Task, spread_bars, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.heads import TARGET_CLIP
+from btcai.schema import TOKENS
 from btcai.training import pretraining
-from btcai.training.pretraining import pretrain
+from btcai.training.pretraining import forecast_error, prediction_loss, pretrain
 
 PREDICTION = settings().pretrain.model_copy(update={"stretches": 2, "decisions": 128})
 
@@ -73,3 +75,18 @@ def test_the_rate_falls_as_the_square_of_what_is_left(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pretraining, "set_rate", lambda _, rate: rates.append(rate / PREDICTION.learning_rate))
     taught(small_task(3000), updates=4)
     assert rates == pytest.approx([1.0, 0.5625, 0.25, 0.0625])
+
+
+def test_forecasts_are_judged_on_every_decision_of_a_short_validation_span_and_by_its_loss() -> None:
+    # chance in a part of the span had picked weights of before the last, small steps
+    task = small_task(3000)
+    bars = spread_bars(task, task.valid, pretraining.JUDGED_ON, pretraining.HELD_OUT)
+    first, last = bars.min(), bars.max()
+    assert set(bars.ravel()) == set(range(first, last + 1))
+    assert (first, last) == (task.valid.first + TOKENS - 1, task.valid.stop - 2)
+    model = fresh_model(task)
+    with torch.no_grad():
+        part = stretches_at(task, task.valid, bars)
+        whole = float(prediction_loss(task, model.encode(torch.from_numpy(part.tokens)), part))
+    with shards() as workers:
+        assert forecast_error(model, task, workers) == pytest.approx(whole, rel=1e-4)
