@@ -10,7 +10,7 @@ MOST_OVER = 1.05
 """Seconds used over seconds allowed beyond which a goal counts as missed."""
 
 LEAST_USED = 0.9
-"""Seconds used over seconds allowed below which the next training gets more updates."""
+"""Seconds used over seconds allowed below which a training is made again, with more updates."""
 
 AIM = 0.97
 """Of the seconds allowed are planned for."""

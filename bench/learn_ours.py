@@ -20,7 +20,7 @@ from btcai.yardstick.trading import yardstick_data, yardstick_rules
 logger = logging.getLogger("btcai.bench")
 
 TRIES = 3
-"""At a training that takes too long: other work on the machine comes and goes."""
+"""At a training that takes more or less than its seconds: other work on the machine comes and goes."""
 
 PPO_ALONE = {
     "encoder_every": 1,
@@ -45,14 +45,16 @@ class OurLearner:
         self._warm: set[tuple[int, int, bool]] = set()
 
     def run(self, job: Job, market: YardstickMarket) -> Outcome:
-        """Train for the job's seconds and mark; over time, again with fewer updates, TRIES times in all."""
+        """Train for the job's seconds and mark; out of its time, again with other updates, TRIES times in all."""
         bucket = self._bucket(market)
         updates = self._planned(job, market)
         agent, seconds = self._timed(job, market, updates)
         for _ in range(TRIES - 1):
-            if seconds <= MOST_OVER * job.seconds:
+            if LEAST_USED * job.seconds <= seconds <= MOST_OVER * job.seconds:
                 break
-            logger.info("%s took %.1f s of %.0f s: again, with fewer updates", job.market, seconds, job.seconds)
+            logger.info(
+                "%s took %.1f s of %.0f s: again, with as many updates as fit", job.market, seconds, job.seconds
+            )
             updates = updates.scaled(AIM * job.seconds / seconds)
             agent, seconds = self._timed(job, market, updates)
         score, error, more = self._marked(agent, market, bucket, job.seed)
@@ -77,14 +79,12 @@ class OurLearner:
         return found.ratio_of_sums, error if np.isfinite(error) else None, more
 
     def _planned(self, job: Job, market: YardstickMarket) -> Updates:
-        """As the latest run of the kind, more where that left time over; without one, what the measured pace allows."""
+        """As the latest run of the kind; without one, what the measured pace allows."""
         done = self._runs.like(job.market, job.learner, job.seconds)
         if done:
             self._warm_up(job, market)
             last = done[-1].outcome
-            updates = Updates(pretrain=last.pretrain_updates, ppo=last.ppo_updates)
-            brief = last.seconds_used < LEAST_USED * job.seconds
-            return updates.scaled(AIM * job.seconds / last.seconds_used) if brief else updates
+            return Updates(pretrain=last.pretrain_updates, ppo=last.ppo_updates)
         kind = _kind(job, market)
         if kind not in self._paces:
             self._paces[kind] = measure_pace(lambda updates: self._timed(job, market, updates)[1], *self._pilots)

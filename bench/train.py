@@ -24,7 +24,7 @@ from bench.train_runs import Subject, Trainings, account_decisions, epochs, feat
 from btcai import paths
 from btcai.config import Config
 from btcai.errors import ArtifactError
-from btcai.training.checkpoint import set_up_torch
+from btcai.training.checkpoint import require_device, set_up_torch
 from btcai.training.trainer import train_ppo
 
 PARTS = ("yardstick", "features", "steps", "memory", "steps_1e8")
@@ -61,6 +61,7 @@ def lines(
 ) -> Iterator[Line]:
     """The parts `only`, each measured anew."""
     size = size or Size()
+    require_device(config)
     set_up_torch(config)
     if "yardstick" in only:
         yield from _speed(stopwatch, config, yardstick_subject(config, size.train_decisions), size, 1.0, {})
@@ -114,6 +115,7 @@ def _speed(
 def _facts(ours: Timing, trainings: Trainings, config: Config) -> dict[str, Fact]:
     return ours.facts() | {
         "threads": config.threads,
+        "device": config.device,
         "parameters": trainings.parameters,
         "encoder_epochs": trainings.median(lambda done: done.encoder_epochs),
         "head_epochs": trainings.median(lambda done: done.head_epochs),
@@ -165,13 +167,14 @@ def _timed_ppo(
 ) -> tuple[list[float], list[tuple[float, float]]]:
     """Of the first so many updates of a training without prediction: seconds, nan where it validated, and epochs."""
     took_s, epochs_of = [], []
-    last = time.perf_counter()
-    rows = train_ppo(subject.new_model(), subject.task, config.ppo, updates, np.random.default_rng(0))
-    for row in islice(rows, first):
-        now = time.perf_counter()
-        took_s.append(float("nan") if any(name.startswith("valid") for name in row) else now - last)
-        epochs_of.append(epochs(row))
-        last = now
+    model = subject.new_model()
+    with model.encoder_on(config.device):
+        last = time.perf_counter()
+        for row in islice(train_ppo(model, subject.task, config.ppo, updates, np.random.default_rng(0)), first):
+            now = time.perf_counter()
+            took_s.append(float("nan") if any(name.startswith("valid") for name in row) else now - last)
+            epochs_of.append(epochs(row))
+            last = now
     return took_s, epochs_of
 
 

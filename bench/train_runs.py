@@ -90,12 +90,13 @@ def train(subject: Subject, config: Config, updates: Updates) -> Counts:
     """One training from fresh weights."""
     model, rng = subject.new_model(), np.random.default_rng(0)
     start = time.perf_counter()
-    for _ in pretrain(model, subject.task, config.pretrain, updates.pretrain, rng):
-        pass
-    if subject.calibrated:
-        calibrate(model, subject.task)
-    middle = time.perf_counter()
-    rows = list(train_ppo(model, subject.task, config.ppo, updates.ppo, rng))
+    with model.encoder_on(config.device):
+        for _ in pretrain(model, subject.task, config.pretrain, updates.pretrain, rng):
+            pass
+        if subject.calibrated:
+            calibrate(model, subject.task)
+        middle = time.perf_counter()
+        rows = list(train_ppo(model, subject.task, config.ppo, updates.ppo, rng))
     end = time.perf_counter()
     encoder, head = (statistics.fmean(epochs(row)[k] for row in rows) for k in (0, 1))
     predicted = updates.pretrain * config.pretrain.stretches * config.pretrain.decisions

@@ -294,6 +294,9 @@ class Config(_Section):
     profile: ProfileName
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    """Where the stages `train` and `consolidate` train encoders; heads and accounts stay on the CPU. On cuda the plain
+    form of the network runs, not the compiled one: measure it with btcai bench train --only features first."""
     splits: SplitConfig
     market: MarketConfig
     risk: RiskConfig

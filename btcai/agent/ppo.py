@@ -197,7 +197,7 @@ def ppo_update(
             found = gradient(rows)
             grad_norm = nn.utils.clip_grad_norm_(parameters, grad_clip)
             optimizer.step()
-            figures.append(torch.cat([found, grad_norm[None]]))
+            figures.append(torch.cat([found, grad_norm[None].to(found.device)]))
         if float(torch.stack(figures[-minibatches:])[:, KL].mean()) > target_kl:
             break
     mean = torch.stack(figures).mean(0).tolist()

@@ -1,7 +1,8 @@
 """One bucket's network: stem, trunk, forecasts and actor-critic, put together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from btcai.config import ModelConfig
 from btcai.models.heads import ActorCriticHead, ForecastHead
 from btcai.models.stem import PatchStem
 from btcai.models.trunk import Trunk
-from btcai.schema import QUANTILE_LEVELS, TOKENS
+from btcai.schema import QUANTILE_LEVELS, TOKENS, Float32Array
 
 N_SIGNALS = 4
 """Of each horizon: location and log scale of the Student-t, median and width of the quantiles."""
@@ -30,6 +31,10 @@ class Encoding:
     log_scale: Tensor
     degrees: Tensor
     quantiles: Tensor
+
+    def cpu(self) -> "Encoding":
+        """On the CPU, where the head is; gradients go back to where it was computed."""
+        return Encoding(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
 
 
 class ActorCritic(nn.Module):
@@ -63,6 +68,25 @@ class ActorCritic(nn.Module):
         # The value head says how many standard deviations of value targets above their mean.
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))
+
+    @contextmanager
+    def encoder_on(self, device: str) -> Iterator[None]:
+        """The encoder (stem, trunk, forecasts) on this device meanwhile.
+
+        The head stays on the CPU beside the accounts: an env step is too small to be worth a transfer.
+        """
+        encoder = self.stem, self.trunk, self.forecast
+        try:
+            for part in encoder:
+                part.to(device)
+            yield
+        finally:
+            for part in encoder:
+                part.to("cpu")
+
+    def read(self, tokens: Float32Array, *, banded: bool = False) -> Encoding:
+        """`encode` of an array, on the encoder's device."""
+        return self.encode(torch.from_numpy(tokens).to(self.stem.relevance.device), banded=banded)
 
     def encode(self, tokens: Tensor, *, banded: bool = False) -> Encoding:
         """The whole market half; gradients flow through it. `banded` is the fast form for training."""

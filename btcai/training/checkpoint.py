@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
-from btcai.errors import ArtifactError
+from btcai.errors import ArtifactError, ConfigError
 from btcai.features.table import FEATURE_NAMES
 from btcai.inference import Encoded, tokens_of
 from btcai.models.actor_critic import ActorCritic
@@ -80,6 +80,15 @@ def set_up_torch(config: Config) -> None:
     """Threads of params.yaml; denormals flushed to zero, for they cost wall clock and nothing else."""
     torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)
+
+
+def require_device(config: Config) -> None:
+    """ConfigError where encoders are to be trained on a GPU that torch does not find."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device must be cpu where torch finds no CUDA device, was cuda; set device: cpu in params.yaml, or install "
+            "a CUDA build with: make setup TORCH_INDEX=ADDRESS"
+        )
 
 
 def load_policy(folder: Path, bucket_name: str, config: Config) -> TorchPolicy:

@@ -41,7 +41,7 @@ def fault(losses: Mapping[str, float], grad_norm: float, *modules: nn.Module) ->
         return f"the gradient's norm is {grad_norm:.4g}, above {GRAD_NORM_LIMIT:g}"
     for module in modules:
         weights = module.state_dict()
-        if not torch.cat([weight.flatten() for weight in weights.values()]).isfinite().all():
+        if not torch.cat([weight.flatten().cpu() for weight in weights.values()]).isfinite().all():
             name = next(name for name, weight in weights.items() if not weight.isfinite().all())
             return f"the weight {name} is not finite"
     return None

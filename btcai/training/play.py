@@ -198,7 +198,7 @@ def collect(
 
 @torch.no_grad()
 def _encode(model: ActorCritic, part: Stretches) -> Encoding:
-    return model.encode(torch.from_numpy(part.tokens), banded=True)
+    return model.read(part.tokens, banded=True).cpu()
 
 
 @torch.no_grad()
@@ -288,7 +288,7 @@ def _chunks(decision_bars: IntArray) -> list[IntArray]:
 @torch.no_grad()
 def _encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> tuple[Encoding, Stretches]:
     part = stretches_at(task, span, bars)
-    return model.encode(torch.from_numpy(part.tokens), banded=bars.shape[1] % BANDED == 0), part
+    return model.read(part.tokens, banded=bars.shape[1] % BANDED == 0).cpu(), part
 
 
 def head_weights(model: ActorCritic, hold_bias: float = 0.0) -> HeadWeights:

@@ -21,7 +21,7 @@ from btcai.training.play import AT_ONCE
 from btcai.training.resume import Checkpoints, Live
 
 HELD_OUT = 128  # decision times of each stretch that judges the forecasts
-JUDGED_ON = 256  # stretches of the validation span: of fewer, chance picks weights whose last steps were too large
+JUDGED_ON = 256  # stretches of the validation span: of fewer, chance prefers weights of before the last, small steps
 CENTRED_ON = 512  # stretches of the training span
 RATE_POWER = 2  # the rate falls as this power of what is left: a step's noise hides a weak signal until steps are small
 
@@ -85,20 +85,21 @@ def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
     bars = np.split(spread_bars(task, task.train, CENTRED_ON, HELD_OUT), CENTRED_ON // AT_ONCE)
     missed = torch.cat(workers.map(partial(_missed, model, task), bars)).flatten(0, 1)
     location = model.forecast.student.bias[: len(task.target_bars)]
-    location += missed.nansum(0) / (~missed.isnan()).sum(0).clamp(min=1)
+    location += (missed.nansum(0) / (~missed.isnan()).sum(0).clamp(min=1)).to(location.device)
 
 
 @torch.no_grad()
 def _missed(model: ActorCritic, task: Task, bars: IntArray) -> Tensor:
     """Returns less their forecasts at bars (S, M), (S, M, 1 + H), nan where they are not known in the training span."""
     part = stretches_at(task, task.train, bars)
-    location = model.encode(torch.from_numpy(part.tokens), banded=part.bars.shape[1] % BANDED == 0).location
+    location = model.read(part.tokens, banded=part.bars.shape[1] % BANDED == 0).location.cpu()
     target = torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP)
     return (target - location).where(torch.from_numpy(part.known), torch.nan)
 
 
 def forecast_error(model: ActorCritic, task: Task, workers: Shards) -> float:
-    """The prediction loss on stretches spread evenly over the validation span, the same every time."""
+    """The prediction loss on stretches spread evenly over the validation span, the same every time; a mean over groups
+    of AT_ONCE."""
 
     @torch.no_grad()
     def error(bars: IntArray) -> float:
@@ -109,12 +110,12 @@ def forecast_error(model: ActorCritic, task: Task, workers: Shards) -> float:
 
 
 def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
-    return prediction_loss(task, model.encode(torch.from_numpy(batch.tokens), banded=banded), batch)
+    return prediction_loss(task, model.read(batch.tokens, banded=banded), batch)
 
 
 def prediction_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
-    """Of what was encoded at a part's decision times, with gradients."""
-    return forecast_loss(
-        encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles,
-        torch.from_numpy(part.target), torch.from_numpy(part.known), torch.from_numpy(task.horizon_weight),
-    )  # fmt: skip
+    """Of what was encoded at a part's decision times, with gradients; on the CPU, wherever that was."""
+    device = encoding.location.device
+    outcome = (torch.from_numpy(array).to(device) for array in (part.target, part.known, task.horizon_weight))
+    said = encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles
+    return forecast_loss(*said, *outcome).cpu()

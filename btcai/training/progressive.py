@@ -27,7 +27,7 @@ from btcai.market.rules import make_rules
 from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
-from btcai.training.checkpoint import load_model, new_model, save_model, set_up_torch
+from btcai.training.checkpoint import load_model, new_model, require_device, save_model, set_up_torch
 from btcai.training.health import collapse
 from btcai.training.play import Validation, forecasts, validate
 from btcai.training.resume import Checkpoints, run_key
@@ -55,6 +55,7 @@ def train_bucket(
     randomness comes from config.seed and the bucket's place in the order. A run that was killed goes on from its
     `checkpoints`, a folder that whoever moves `out` to its place removes afterwards.
     """
+    require_device(config)
     rng = _start(config, "train", bucket_name)
     task = make_task(data, splits, bucket_name, config)
     model = new_model(config, bucket_name)
@@ -95,6 +96,7 @@ def consolidate(
     Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket. `checkpoints`
     as in train_bucket.
     """
+    require_device(config)
     models = {name: load_model(trained / name, name, config).train() for name in BUCKETS}
     curves: dict[str, Curves] = {name: [] for name in BUCKETS}
     tasks = {name: make_task(data, splits, name, config) for name in BUCKETS}
@@ -139,13 +141,14 @@ def _teach(
     curves: Curves,
 ) -> dict[str, float]:
     """Prediction and PPO, so many updates of each, with rows added to `curves`; returns the calibration's figures."""
-    stored = _checkpoints(checkpoints, "prediction", config, task, model)
-    rows = pretrain(model, task, config.pretrain, updates[0], rng, stored)
-    _record(curves, rows, f"{label}prediction", updates[0])
-    calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
-    stored = _checkpoints(checkpoints, "ppo", config, task, model)
-    _record(curves, train_ppo(model, task, config.ppo, updates[1], rng, stored), f"{label}PPO", updates[1])
-    return calibrate(model, task)
+    with model.encoder_on(config.device):
+        stored = _checkpoints(checkpoints, "prediction", config, task, model)
+        rows = pretrain(model, task, config.pretrain, updates[0], rng, stored)
+        _record(curves, rows, f"{label}prediction", updates[0])
+        calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
+        stored = _checkpoints(checkpoints, "ppo", config, task, model)
+        _record(curves, train_ppo(model, task, config.ppo, updates[1], rng, stored), f"{label}PPO", updates[1])
+        return calibrate(model, task)
 
 
 def make_task(data: MarketData, splits: Splits, bucket_name: str, config: Config) -> Task:
@@ -224,7 +227,7 @@ def _checkpoints(folder: Path | None, phase: str, config: Config, task: Task, mo
     if folder is None:
         return None
     read = hashlib.sha256()
-    for array in (task.features, *task.bars, *model.state_dict().values()):
+    for array in (task.features, *task.bars, *(weight.cpu() for weight in model.state_dict().values())):
         read.update(np.ascontiguousarray(array).data)
     key = run_key(
         settings=config.model_dump(mode="json"),
@@ -234,6 +237,7 @@ def _checkpoints(folder: Path | None, phase: str, config: Config, task: Task, mo
         torch=torch.__version__,
         numpy=np.__version__,
         numba=numba.__version__,
+        gpu=torch.cuda.get_device_name() if config.device == "cuda" else None,
     )
     return Checkpoints(folder=folder / phase, key=key)
 

@@ -252,8 +252,8 @@ def _evaluator(model: ActorCritic, task: Task, stretches: Stretches, observation
 
     def evaluate(index: Tensor) -> Evaluation:
         part = stretches.part(index.numpy())
-        encoding = model.encode(torch.from_numpy(part.tokens), banded=True)
-        projected = model.head.market(model.latent(encoding)[:, :-1]).unsqueeze(1)
+        encoding = model.read(part.tokens, banded=True)
+        projected = model.head.market(model.latent(encoding.cpu())[:, :-1]).unsqueeze(1)
         logits, value = model.head.act(projected, observation[index])
         return Evaluation(logits=logits, value=value, auxiliary=prediction_loss(task, encoding, part))
 

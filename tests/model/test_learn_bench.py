@@ -256,7 +256,7 @@ def test_updates_fill_the_seconds_at_the_measured_pace() -> None:
     assert pace.updates(0.1, 0.0) == Updates(pretrain=0, ppo=1)
 
 
-def test_a_training_over_its_time_is_made_again_with_fewer_updates(
+def test_a_training_out_of_its_time_is_made_again_with_as_many_updates_as_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[Updates] = []
@@ -279,6 +279,6 @@ def test_a_training_over_its_time_is_made_again_with_fewer_updates(
     ours.run(job(learner=NO_PREDICTION, seed=1), market)
     OurLearner(settings(), Marking(), 1000, (1, 2), runs).run(job(learner=NO_PREDICTION, seed=2), market)
     assert [updates.ppo for updates in tried[2:]] == [97, 1, 97]  # as the seed before; in a new process caches first
-    runs.add(job(learner=NO_PREDICTION, seed=3), replace(made, seconds_used=15.0), 0.0)
+    runs.add(job(learner=NO_PREDICTION, seed=3), replace(made, ppo_updates=50), 0.0)
     ours.run(job(learner=NO_PREDICTION, seed=4), market)
-    assert tried[5].ppo == 188  # 97 * 29.1 / 15: there was time over
+    assert [updates.ppo for updates in tried[5:]] == [50, 97]  # 15 s, then 50 * 29.1 / 15: there was time over
