@@ -233,6 +233,8 @@ class PpoConfig(_Section):
     """Of every update, of the head alone, before those: on what the rollout encoded."""
     head_minibatches: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    warm_up_updates: int = Field(ge=0)
+    """Over which the learning rate rises to its full size."""
     encoder_rate_share: float = Field(ge=0, le=1)
     """Of the learning rate, for all before the head: what prediction taught is not to drown in the policy's noise."""
     weight_decay: float = Field(ge=0)

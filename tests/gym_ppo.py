@@ -32,7 +32,7 @@ from btcai.schema import BoolArray, Float32Array, FloatArray, IntArray
 PLAIN = PpoConfig(
     stretches=2048, decisions=128, agents=1,  # the market's, unread here but for the multiple of minibatches
     encoder_every=1, encoder_epochs=10, encoder_minibatches=8, head_epochs=0, head_minibatches=1,
-    learning_rate=1e-3, gae_lambda=0.95, clip=0.2,
+    learning_rate=1e-3, warm_up_updates=0, gae_lambda=0.95, clip=0.2,
     value_coef=1.0,  # ours is of half the squared error, that of stable-baselines3 (.5) of the whole
     entropy_coef=0.01, prediction_coef=0.0, target_kl=1e9, grad_clip=0.5,
     encoder_rate_share=1.0, weight_decay=0.0, entropy_frac=0.0, first_hold_logit=0.0,  # unread here, these too

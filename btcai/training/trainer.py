@@ -83,7 +83,7 @@ def train_ppo(
 
         def step(update: int, rate_share: float) -> Row:
             scale = ValueScale(**memory.facts["scale"])
-            set_rate(optimizer, rate_share * config.learning_rate * (1 - update / updates))
+            set_rate(optimizer, rate_share * rate_at(update, updates, config))
             stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
             if update == 0 and scale.std == 1.0:  # a head that has met no reward yet
                 with torch.no_grad():
@@ -175,6 +175,17 @@ def _refuse_unsound(losses: Losses, model: ActorCritic) -> None:
     named = {"policy": losses.policy, "value": losses.value, "auxiliary": losses.auxiliary, "kl": losses.kl}
     if reason := fault(named, losses.grad_norm, model):
         raise BlewUp(reason)
+
+
+def rate_at(update: int, updates: int, config: PpoConfig) -> float:
+    """The learning rate: rising over the first warm_up_updates, falling to zero over all of them.
+
+    Adam divides by a gradient's own size, so its first steps are whole ones wherever chance points. Without the rise a
+    policy could be certain after the first update (entropy below .001) of what it never tried otherwise, and one in
+    four stayed out of a market whose next return was shown, or sold at once whatever it had bought; neither a bound on
+    the KL of a minibatch nor an entropy bonus helped (LOG.md, 2026-11-28).
+    """
+    return config.learning_rate * min(1.0, (update + 1) / max(1, config.warm_up_updates)) * (1 - update / updates)
 
 
 def entropy_at(update: int, updates: int, config: PpoConfig) -> float:

@@ -1,5 +1,7 @@
 """It must learn what can be learned, and find nothing where there is nothing."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from learning_tasks import LEVEL, SMALL, settings, task_from_returns
 from btcai.agent.task import Task, clock_decisions, stretches_at
 from btcai.config import PpoConfig
 from btcai.models.actor_critic import ActorCritic
+from btcai.models.heads import ActorCriticHead
 from btcai.schema import Action, FloatArray, IntArray, Span
 from btcai.training.play import LOTS, play
 from btcai.training.trainer import pretrain, train_ppo
@@ -76,6 +79,24 @@ def test_probe_value_is_the_discounted_reward() -> None:
     rollout = play(model, task, clock_decisions(task, task.valid, 0)[:50])
     value = rollout.value[0, 0, 30:] * float(model.value_std) + float(model.value_mean)
     assert value.mean() == pytest.approx(RETURN_SCALE * 5e-4 / (1 - task.bucket.discount), rel=0.2)
+
+
+@pytest.mark.slow
+def test_no_head_is_sure_of_what_it_never_tried_where_the_next_return_is_shown() -> None:
+    # one training of four stayed out, or sold at once whatever it had bought, when the rate did not rise first
+    returns = SIGMA * np.random.default_rng(1).standard_normal(60_000)
+    task = task_from_returns(returns, {"leaked": np.r_[returns[1:], 0.0] / SIGMA}, cost_bps=5.0, valid_bars=6000)
+    torch.manual_seed(0)
+    taught = ActorCritic(settings().model, 1, task.features.shape[1], len(task.bucket.horizons_bars))
+    list(pretrain(taught, task, settings().pretrain, 120, np.random.default_rng(0)))
+    scores = []
+    for seed in range(10):
+        model = copy.deepcopy(taught)
+        torch.manual_seed(seed)
+        model.head.load_state_dict(ActorCriticHead(model.head.market.in_features, settings().model.hidden).state_dict())
+        rows = list(train_ppo(model, task, settings().ppo, 30, np.random.default_rng(seed)))
+        scores.append(rows[-1]["valid_expected_score"])
+    assert min(scores) > 0.9 * max(scores)
 
 
 @pytest.mark.slow

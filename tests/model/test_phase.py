@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learning_tasks import settings
 from torch import nn
 
 from btcai.training.health import BlewUp, TrainingError
 from btcai.training.phase import Memory, Row, is_due, survivable, updates_apart
 from btcai.training.resume import Checkpoints, Live
+from btcai.training.trainer import rate_at
 
 UPDATES = 35  # checkpoints after 10, 20, 30 and 35
 
@@ -204,3 +206,11 @@ def test_a_phase_validates_four_times_and_at_its_end(updates: int) -> None:
 
 def test_a_phase_of_fewer_updates_than_validations_validates_at_each() -> None:
     assert [is_due(update, 3) for update in range(3)] == [True] * 3
+
+
+def test_the_rate_rises_first_and_falls_to_nothing() -> None:
+    config = settings().ppo.model_copy(update={"learning_rate": 1.0, "warm_up_updates": 2})
+    # a half of 4/4, all of 3/4, then 2/4 and 1/4
+    assert [rate_at(update, 4, config) for update in range(4)] == [0.5, 0.75, 0.5, 0.25]
+    at_once = config.model_copy(update={"warm_up_updates": 0})
+    assert [rate_at(update, 2, at_once) for update in range(2)] == [1.0, 0.5]
