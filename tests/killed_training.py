@@ -9,6 +9,7 @@ while this one trains. (Of forked lives one in fifty crashed: threads of torch i
 import copy
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,7 @@ def live(name: str, result: Path) -> None:
     sys.stdout.flush()
     stored = sys.stdin.readline().strip()
     result.write_text(digest(work(Path(stored) if stored else None)), encoding="utf-8")
+    os._exit(0)  # else kills strike an interpreter that tidies up after training
 
 
 def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]:
