@@ -8,10 +8,9 @@ from btcai.features.scaling import CLIP
 SUMMARIES = 4
 """Weighted sums over a patch's bars that stand for it; a patch of fewer bars is taken as it is."""
 
-SHARPNESS = 20.0
+SHARPNESS = 30.0
 """Of the selection: how much faster relevance moves than other weights. At 1 it hardly separates features from noise
-before a short training ends, at 10 not where 28 bars make a token and the signal is weak; at 30 the first feature that
-helps crowds out what is like it."""
+before a short training ends; at 20 not always where 28 bars make a token and the signal is weak."""
 
 
 class PatchStem(nn.Module):
