@@ -13,8 +13,8 @@ from btcai.config import BucketConfig, Config
 from btcai.models.actor_critic import ActorCritic
 from btcai.training.health import behaviour
 from btcai.training.play import LOTS, play
-from btcai.training.yardstick import Budget, learn, mark, yardstick_task
-from btcai.yardstick.paths import MARKING, TRAINING, YardstickMarket, path_seed
+from btcai.training.yardstick import Budget, learn, mark, training_data, yardstick_task
+from btcai.yardstick.paths import MARKING, YardstickMarket, path_seed
 from btcai.yardstick.trading import yardstick_data, yardstick_rules
 
 logger = logging.getLogger("btcai.bench")
@@ -100,12 +100,11 @@ class OurLearner:
 
     def _timed(self, job: Job, market: YardstickMarket, updates: Updates) -> tuple[ActorCritic, float]:
         """The trained agent, and seconds without those that it takes to simulate its market."""
-        start = time.perf_counter()
-        yardstick_data(market, self._train_decisions, path_seed(job.seed, TRAINING))
-        simulated = time.perf_counter()
         budget = Budget(
             train_decisions=self._train_decisions, pretrain_updates=updates.pretrain, ppo_updates=updates.ppo
         )
+        data = training_data(market, budget, job.seed)
+        start = time.perf_counter()
         agent = learn(
             market,
             seed=job.seed,
@@ -114,8 +113,9 @@ class OurLearner:
             model=self._config.model,
             pretrain_config=self._config.pretrain,
             ppo=self._config.ppo.model_copy(update={} if job.learner == OURS else PPO_ALONE),
+            data=data,
         )
-        return agent, time.perf_counter() - simulated - (simulated - start)
+        return agent, time.perf_counter() - start
 
     def _bucket(self, market: YardstickMarket) -> BucketConfig:
         """The bucket that decides as often as the market does."""

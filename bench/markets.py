@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from btcai.data.simulator import DEFAULT_BARS, DEFAULT_SEED, FIRST_OPEN, simulate_bars
 from btcai.data.sources import read_bars
 from btcai.data.store import to_grid
 from btcai.errors import DataError
 from btcai.features.pipeline import build_market
 from btcai.schema import BAR_NS, Bars, MarketData
+from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, FIRST_OPEN, simulate_bars
 
 REAL_DATA = "BTCAI_REAL_DATA"
 """Environment variable: a folder with a parquet file of real 5-minute bars."""

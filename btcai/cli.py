@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import cli_bench, cli_decide
-from btcai.console import show
+from btcai import cli_bench, cli_decide, cli_fetch, cli_simulate
+from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
 
@@ -84,13 +84,7 @@ def _common(
     logs.setup(log_level, Path("logs") if _settings_path().is_file() else None)
 
 
-@data_app.command("simulate")
-def data_simulate() -> None:
-    """Write the simulated market (the same bits everywhere) and put it into use."""
-    from btcai import datasets
-
-    typer.echo(datasets.simulate(_project()))
-    _show_change("data.market", *datasets.use(_project(), datasets.SIMULATED))
+data_app.command("simulate")(cli_simulate.simulate)
 
 
 @data_app.command("import")
@@ -116,11 +110,14 @@ def data_import(
 
     Gaps are fine. One bad bar refuses the import and is named by file and row.
     """
-    from btcai import datasets
+    from btcai import acquisition
 
-    done = datasets.import_files(_project(), files, market, timeframe)
+    done = acquisition.import_files(_project(), files, market, timeframe)
     typer.echo(done.printed())
-    _show_change("data.market", done.old_market, done.market)
+    show_change("data.market", done.old_market, done.market)
+
+
+data_app.command("fetch")(cli_fetch.fetch)
 
 
 @data_app.command("use")
@@ -128,7 +125,7 @@ def data_use(market: Annotated[str, typer.Argument(help="A folder under data/.")
     """Put a market that is there into use."""
     from btcai import datasets
 
-    _show_change("data.market", *datasets.use(_project(), market))
+    show_change("data.market", *datasets.use(_project(), market))
 
 
 @data_app.command("status")
@@ -139,6 +136,17 @@ def data_status() -> None:
     config, root = _config(), _project()
     for line in datasets.status(root, config):
         typer.echo(line)
+
+
+@data_app.command("folds")
+def data_folds(
+    groups: Annotated[int, typer.Option(min=2, help="Parts that the bars before the sealed span are cut into.")] = 6,
+    test_groups: Annotated[int, typer.Option(min=1, help="Of them, tested at a time.")] = 2,
+) -> None:
+    """Print walk-forward and combinatorial folds of the market in use: purged, embargoed, the sealed span left out."""
+    from btcai import datasets
+
+    typer.echo(datasets.folds(_project(), _config(), groups, test_groups))
 
 
 @app.command()
@@ -181,6 +189,7 @@ def report() -> None:
 
 
 app.command()(cli_decide.decide)
+app.command()(cli_simulate.facts)
 app.command()(cli_bench.features)
 app.command()(cli_bench.bench)
 
@@ -235,12 +244,7 @@ def _set(key: str, value: str) -> None:
     from btcai.config import set_param
 
     _config()
-    _show_change(key, *set_param(_settings_path(), key, value))
-
-
-def _show_change(key: str, old: str, new: str) -> None:
-    if old != new:
-        typer.echo(f"{key}: {old} -> {new}")
+    show_change(key, *set_param(_settings_path(), key, value))
 
 
 if __name__ == "__main__":

@@ -14,3 +14,9 @@ def show(view: "RenderableType") -> None:
     if not console.is_terminal:
         console = Console(width=200)
     console.print(view)
+
+
+def show_change(key: str, old: str, new: str) -> None:
+    """Say that a setting has changed, where it has."""
+    if old != new:
+        print(f"{key}: {old} -> {new}")  # noqa: T201

@@ -1,22 +1,17 @@
 """Which market is in use: data/MARKET on disk, data.dvc that pins it, data.market in params.yaml."""
 
 import logging
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btcai import lineage, paths
-from btcai.config import Config, load_config, set_param
+from btcai.config import Config, set_param
 from btcai.environment import child_environment
 from btcai.errors import DataError
 
 if TYPE_CHECKING:
-    from btcai.data.sources import Source
     from btcai.data.store import Written
 
 logger = logging.getLogger(__name__)
@@ -32,50 +27,6 @@ def simulate(root: Path) -> str:
     return written
 
 
-@dataclass(frozen=True, kw_only=True)
-class Imported:
-    """What an import did: figures to print, remarks, and the market in use before and after it."""
-
-    figures: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    old_market: str
-    market: str
-
-    def printed(self) -> str:
-        """One line for each figure and remark."""
-        width = max(len(name) for name, _ in self.figures)
-        lines = [f"  {name:<{width}}  {figure}" for name, figure in self.figures]
-        return "\n".join([f"{self.market}:", *lines, *(f"note: {note}" for note in self.notes)])
-
-
-def import_files(root: Path, files: Sequence[Path], market: str, timeframe: str) -> Imported:
-    """Bars of all files join data/MARKET, pinned by data.dvc and in use: all of it, or nothing has changed."""
-    from btcai.data import sources, store
-
-    if market == SIMULATED:
-        raise DataError(f"{SIMULATED} is the simulated market's name; choose another: --market btcusdt")
-    config = load_config(root / paths.PARAMS)  # a broken file is found before any bar is read
-    source = sources.read_source(files, timeframe, sources.clock_ms())
-    try:
-        with (
-            _restored(root / PIN),
-            _restored(root / paths.PARAMS),
-            store.changed(root / paths.DATA, market, source.bars, source.place) as written,
-        ):
-            if written.rows_added or not is_pinned(root):
-                pin(root)
-            if config.data.market != market:
-                set_param(root / paths.PARAMS, "data.market", market)
-    except OSError as error:
-        raise DataError(f"the import failed: {error}; nothing has changed: free the disk, then try again") from error
-    return Imported(
-        figures=_figures(source, written),
-        notes=_too_few(root, load_config(root / paths.PARAMS)),
-        old_market=config.data.market,
-        market=market,
-    )
-
-
 def check_enough(root: Path, config: Config) -> None:
     """DataError where the market in use has too few bars for the splits of params.yaml."""
     from btcai.data.store import read_market
@@ -88,32 +39,28 @@ def check_enough(root: Path, config: Config) -> None:
     make_splits(n_bars, config.splits, config.purge_bars, WARMUP_BARS)
 
 
-def _too_few(root: Path, config: Config) -> tuple[str, ...]:
-    try:
-        check_enough(root, config)
-    except DataError as error:
-        return (f"imported, but nothing can be trained yet: {error}",)
-    return ()
+def folds(root: Path, config: Config, n_groups: int, n_test: int) -> str:
+    """Tables of walk-forward and combinatorial folds of the bars before the sealed span, for the market in use."""
+    from btcai.data.store import read_market, to_grid
+    from btcai.features.cross_validation import combinatorial_folds, combinatorial_paths, printed, walk_forward_folds
+    from btcai.features.splits import make_splits
+    from btcai.features.table import WARMUP_BARS
+    from btcai.schema import Span
 
-
-@contextmanager
-def _restored(file: Path) -> Iterator[None]:
-    """Where the block raises, the file is again as it was, or gone; its copy is made while the disk has room."""
-    before = file.with_name(f".{file.name}.before")
-    existed, copied = file.exists(), False
-    try:
-        if existed:
-            shutil.copy2(file, before)
-            copied = True
-        yield
-    except BaseException:
-        if copied:
-            before.replace(file)
-        elif not existed:
-            file.unlink(missing_ok=True)
-        raise
-    finally:
-        before.unlink(missing_ok=True)
+    close_ts_ns = to_grid(read_market(root / paths.DATA, config.data.market)).close_ts_ns
+    splits = make_splits(len(close_ts_ns), config.splits, config.purge_bars, WARMUP_BARS)
+    span, gap = Span(splits.train.first, splits.test.stop), (config.purge_bars, config.splits.embargo_bars)
+    walked = walk_forward_folds(span, n_groups - 1, *gap)
+    combined = combinatorial_folds(span, n_groups, n_test, *gap)
+    n_paths = len(combinatorial_paths(n_groups, n_test))
+    return "\n".join(
+        [
+            f"{len(walked)} folds walked forward",
+            printed(walked, close_ts_ns),
+            f"{len(combined)} combinatorial folds, {n_paths} paths",
+            printed(combined, close_ts_ns),
+        ]
+    )
 
 
 def use(root: Path, market: str) -> tuple[str, str]:
@@ -188,34 +135,23 @@ def is_pinned(root: Path) -> bool:
 
 
 def _write_simulated(root: Path) -> str:
-    from btcai.data.simulator import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
     from btcai.data.store import write_market
+    from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 
-    written = write_market(root / paths.DATA, SIMULATED, simulate_bars(DEFAULT_BARS, DEFAULT_SEED))
+    return line_of(write_market(root / paths.DATA, SIMULATED, simulate_bars(DEFAULT_BARS, DEFAULT_SEED)))
+
+
+def line_of(written: "Written", remark: str = "") -> str:
+    """A market that was just written, in one line; the remark stands before its gaps."""
     return (
-        f"{SIMULATED}: {written.rows_added:,} bars added, now {written.rows:,}, {written.first} to {written.last}, "
-        f"{_gaps(written)}"
+        f"{written.market}: {written.rows_added:,} bars added, now {written.rows:,}, {written.first} to "
+        f"{written.last}, {remark}{gaps_of(written.gaps, written.missing_bars)}"
     )
 
 
-def _figures(source: "Source", written: "Written") -> tuple[tuple[str, str], ...]:
-    """An import's report: name and figure of each line."""
-    return (
-        ("files", f"{len(source.files):,}"),
-        ("rows read", f"{source.rows_read:,}"),
-        ("repeated rows, dropped", f"{source.duplicates_dropped:,}"),
-        ("rows out of order, sorted", f"{source.out_of_order:,}"),
-        ("bars added", f"{written.rows_added:,}"),
-        ("bars now held", f"{written.rows:,}"),
-        ("first to last", f"{written.first} to {written.last}"),
-        ("gaps", _gaps(written)),
-        ("bars without volume", f"{written.zero_volume_bars:,}"),
-        ("version", written.content_sha256[:12]),
-    )
-
-
-def _gaps(written: "Written") -> str:
-    return f"{written.gaps:,}, {written.missing_bars:,} bars missing" if written.gaps else "no gaps"
+def gaps_of(gaps: int, missing_bars: int) -> str:
+    """How many, in words."""
+    return f"{gaps:,}, {missing_bars:,} bars missing" if gaps else "no gaps"
 
 
 def _status_line(root: Path, market: str, used: str) -> str:

@@ -14,6 +14,9 @@ BAR_NS = BAR_SECONDS * 1_000_000_000
 BARS_PER_DAY = 86_400 // BAR_SECONDS
 BARS_PER_YEAR = 365 * BARS_PER_DAY  # a market that never closes
 
+FUNDING_SECONDS = 8 * 3_600
+"""Perpetual swaps settle at 00:00, 08:00 and 16:00 UTC; some also in between, while the market is wild."""
+
 TOKENS = 144
 """Patches in every bucket's lookback: lookback_bars = TOKENS * patch_bars."""
 

@@ -65,8 +65,10 @@ def validate(config: Config, root: Path) -> None:
 
 def features(config: Config, root: Path) -> None:
     """Raw bars -> artifacts/features: the grid with its features, the spans, the scaler of the training span."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
+    from btcai.data.funding import read_funding, with_funding
+    from btcai.data.settlement import on_grid
     from btcai.data.store import content_sha256, read_market, to_grid
     from btcai.features.pipeline import build_market
     from btcai.features.scaling import fit_scaler
@@ -75,8 +77,12 @@ def features(config: Config, root: Path) -> None:
 
     frame = read_market(root / paths.DATA, config.data.market)
     data = build_market(to_grid(frame))
+    funding = read_funding(root / paths.DATA / config.data.market)
+    if funding is not None:
+        data = replace(data, funding=on_grid(data.bars.close_ts_ns, *funding))
     splits = make_splits(len(data), config.splits, config.purge_bars, data.warmup_bars)
-    meta = {"market": config.data.market, "data_version": content_sha256(frame), "splits": asdict(splits)}
+    version = with_funding(content_sha256(frame), funding)
+    meta = {"market": config.data.market, "data_version": version, "splits": asdict(splits)}
     with whole(root / paths.FEATURES) as out:
         save_market(data, out, meta)
         (out / "scaler.json").write_text(fit_scaler(data.features, splits.train).to_json(), encoding="utf-8")

@@ -15,7 +15,6 @@ from learning_tasks import SMALL, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from btcai.config import Config
-from btcai.data.simulator import simulate_bars
 from btcai.data.store import to_grid
 from btcai.features.pipeline import build_market
 from btcai.features.scaling import Scaler, fit_scaler
@@ -25,6 +24,7 @@ from btcai.inference import GRAPHS, MANIFEST, file_sha256, tokens_of
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Bars, MarketData, Span
+from btcai.simulator.bars import simulate_bars
 from btcai.training.checkpoint import new_model, save_model
 from btcai.training.export import export_bundle
 from btcai.training.progressive import set_scaler

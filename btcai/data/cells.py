@@ -68,7 +68,7 @@ def open_ms(name: str, title: str, column: pa.ChunkedArray) -> IntArray:
     check(times.isna(), f"{title} must be ISO text or epoch numbers")
     if is_epoch:
         check((times.abs() >= 2**62) | (times != np.rint(times)), f"{title} must be a whole number")
-        found, whole = _epoch_ms(np.asarray(times, dtype=np.int64))
+        found, whole = epoch_ms(np.asarray(times, dtype=np.int64))
     else:
         exact = times.dt.tz_localize(None).to_numpy()
         found, whole = exact.astype("datetime64[ms]").astype(np.int64), exact == exact.astype("datetime64[ms]")
@@ -88,7 +88,7 @@ def _times(cells: "pd.Series[Any]") -> "tuple[pd.Series[Any], bool]":
     return pd.to_datetime(cells.astype(str), utc=True, format="ISO8601", errors="coerce"), False
 
 
-def _epoch_ms(epoch: IntArray) -> tuple[IntArray, BoolArray]:
+def epoch_ms(epoch: IntArray) -> tuple[IntArray, BoolArray]:
     """Epoch numbers -> ms (T,) and which are whole ms, each by its size: Binance's archive went to us on 2025-01-01."""
     unit = np.digitize(np.abs(epoch), (10**11, 10**14, 10**17))  # s, ms, us, ns
     per_ms = np.array([1, 1, 1000, 1_000_000])[unit]

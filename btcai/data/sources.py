@@ -61,7 +61,7 @@ def read_source(paths: Sequence[Path], timeframe: str, now_ms: int) -> Source:
             f"timeframe must be one of {', '.join(TIMEFRAMES)} (others are not supported yet), was {timeframe}; "
             "give 5m bars"
         )
-    found = [_judged(table, now_ms) for path in paths for table in read_tables(path)]
+    found = [judged(table, now_ms) for path in paths for table in read_tables(path)]
     source = found[0] if len(found) == 1 else _merged(found)
     logger.info(
         "%d file(s): %d rows, %d repeated bars dropped", len(found), source.rows_read, source.duplicates_dropped
@@ -69,8 +69,8 @@ def read_source(paths: Sequence[Path], timeframe: str, now_ms: int) -> Source:
     return source
 
 
-def _judged(table: Table, now_ms: int) -> Source:
-    """One table's bars."""
+def judged(table: Table, now_ms: int) -> Source:
+    """One table's bars; DataError as read_source."""
     if not table.columns.num_rows:
         raise DataError(f"{table.name} holds no bars; give a file with at least one")
     titles = [" ".join(title.split()) for title in table.columns.column_names]  # a line end would break a message

@@ -1,8 +1,12 @@
-"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only. A market changes as a whole or not at all."""
+"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only, and beside them the funding rates that funding.py keeps.
+
+A market changes as a whole or not at all.
+"""
 
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ import pyarrow.parquet as pq
 
 from btcai.data.checks import check_spacing
 from btcai.data.frame import BAR_MS, content_sha256, find_gaps, iso, make_frame, parts, sort_unique
+from btcai.data.funding import FILE as FUNDING
 from btcai.errors import DataError
 from btcai.files import backup_of, replaced, settle
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars, FloatArray, IntArray
@@ -23,10 +28,12 @@ from btcai.schema import BAR_NS, RAW_COLUMNS, Bars, FloatArray, IntArray
 __all__ = [
     "Written",
     "changed",
+    "check_name",
     "content_sha256",
     "list_markets",
     "market_status",
     "read_market",
+    "replace_market",
     "to_grid",
     "write_market",
 ]
@@ -60,6 +67,14 @@ def write_market(data_root: Path, market: str, frame: pd.DataFrame) -> Written:
         return written
 
 
+def replace_market(data_root: Path, market: str, frame: pd.DataFrame) -> Written:
+    """Raw bars in place of a market's, funding rates and all; for markets that can be made again."""
+    folder = _folder(data_root, market)
+    settle(folder)
+    with replaced(folder, lambda draft: _write_months(draft, frame)):
+        return Written(rows_added=len(frame), **_describe(market, frame))
+
+
 @contextmanager
 def changed(
     data_root: Path, market: str, frame: pd.DataFrame, place: Callable[[int], str] | None = None
@@ -90,7 +105,7 @@ def changed(
         yield written
         return
     check_spacing(parts(merged)[0], lambda bar: f"the market {market} with these bars, {where(int(rows[bar]))}")
-    with replaced(folder, lambda draft: _write_months(draft, merged)):
+    with replaced(folder, lambda draft: _write(draft, merged, folder)):
         logger.info("%s: %d bars added, %d in all", folder, written.rows_added, written.rows)
         yield written
 
@@ -167,9 +182,14 @@ def _describe(market: str, frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _folder(data_root: Path, market: str) -> Path:
+def check_name(market: str) -> None:
+    """DataError where no market can be called that."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", market):
         raise DataError(f"a market's name must be lower-case letters, digits, - and _, was {market!r}; choose another")
+
+
+def _folder(data_root: Path, market: str) -> Path:
+    check_name(market)
     return data_root / market
 
 
@@ -190,6 +210,13 @@ def _read_months(folder: Path) -> pd.DataFrame:
     table = pa.concat_tables(tables)
     open_ms = table[RAW_COLUMNS[0]].cast(pa.int64()).to_numpy()
     return make_frame(open_ms, np.column_stack([table[name].to_numpy() for name in RAW_COLUMNS[1:]]))
+
+
+def _write(draft: Path, frame: pd.DataFrame, old: Path) -> None:
+    """The whole of a market: its bars, and funding rates as the old folder holds them."""
+    _write_months(draft, frame)
+    if (old / FUNDING).is_file():
+        shutil.copy2(old / FUNDING, draft / FUNDING)
 
 
 def _write_months(folder: Path, frame: pd.DataFrame) -> None:

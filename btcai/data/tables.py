@@ -58,12 +58,17 @@ def read_tables(path: Path) -> list[Table]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; mend that, or give a copy of it") from error
+    return tables_in(str(path), data)
+
+
+def tables_in(name: str, data: bytes) -> list[Table]:
+    """The tables in a file's bytes, as read_tables."""
     try:
-        return list(_tables(str(path), data))
+        return list(_tables(name, data))
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"{path} cannot be read: {reason}; if it was cut off, download it again; files of bars are {SHAPES}"
+            f"{name} cannot be read: {reason}; if it was cut off, download it again; files of bars are {SHAPES}"
         ) from error
 
 

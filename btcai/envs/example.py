@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from btcai.data.simulator import simulate_bars
 from btcai.data.store import to_grid
 from btcai.envs.picture import account_figure, png_bytes
 from btcai.envs.recording import Walk, record_walk
@@ -14,6 +13,7 @@ from btcai.features.pipeline import build_market
 from btcai.features.scaling import fit_scaler
 from btcai.market.rules import FREE_RULES
 from btcai.schema import BARS_PER_DAY, TOKENS, Action, FloatArray, IntArray, Span
+from btcai.simulator.bars import simulate_bars
 
 DAYS = 21
 SEED = 7

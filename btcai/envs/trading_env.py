@@ -25,7 +25,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
     ## Example
     >>> from pathlib import Path
     >>> from btcai.config import load_config
-    >>> from btcai.data.simulator import simulate_bars
+    >>> from btcai.simulator.bars import simulate_bars
     >>> from btcai.data.store import to_grid
     >>> from btcai.features.pipeline import build_market
     >>> from btcai.envs.trading_env import TradingEnv

@@ -6,12 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btcai.compiled import LINE, cache_lines
-from btcai.schema import BAR_NS, BARS_PER_DAY, BoolArray, FloatArray, IntArray, MarketData
+from btcai.data.settlement import due
+from btcai.schema import BAR_NS, BARS_PER_DAY, BoolArray, FloatArray, MarketData
 
-FUNDING_HOURS = 8
-"""Perpetual swaps settle at 00:00, 08:00 and 16:00 UTC."""
-
-_FUNDING_NS = FUNDING_HOURS * 3_600 * 1_000_000_000
 _COLUMNS = ("open", "high", "low", "volume", "mark", "sigma", "sigma_before")
 
 
@@ -47,10 +44,5 @@ def bar_arrays(data: MarketData) -> BarArrays:
     day, present = packed.view(np.int32)[:, 2 * LINE - 2], packed.view(np.bool_)[:, 8 * LINE - 4]
     day[:] = (np.asarray(bars.close_ts_ns) - BAR_NS) // (BAR_NS * BARS_PER_DAY)
     present[:] = bars.present
-    funding = _due(bars.close_ts_ns) if data.funding is None else np.array(data.funding, dtype=np.float64)
+    funding = due(bars.close_ts_ns) if data.funding is None else np.array(data.funding, dtype=np.float64)
     return BarArrays(**column, day=day, present=present, funding=funding)
-
-
-def _due(close_ts_ns: IntArray) -> FloatArray:
-    """Funding of a market whose rates nobody recorded: due at every settlement and unknown, for missing is not zero."""
-    return np.where(np.asarray(close_ts_ns) % _FUNDING_NS == 0, np.nan, 0.0)

@@ -53,9 +53,14 @@ def learn(
     model: ModelConfig,
     pretrain_config: PretrainConfig,
     ppo: PpoConfig,
+    data: MarketData | None = None,
 ) -> ActorCritic:
-    """Train the full network on one path of the market: prediction first, then PPO."""
-    data, _ = yardstick_data(market, budget.train_decisions, path_seed(seed, TRAINING))
+    """Train the full network on one path of the market: prediction first, then PPO.
+
+    data: what training_data gives, where it is at hand.
+    """
+    if data is None:
+        data = training_data(market, budget, seed)
     task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data) // 10)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -65,6 +70,11 @@ def learn(
     for _ in train_ppo(agent, task, ppo, budget.ppo_updates, rng):
         pass
     return agent
+
+
+def training_data(market: YardstickMarket, budget: Budget, seed: int) -> MarketData:
+    """The path that a seed learns on."""
+    return yardstick_data(market, budget.train_decisions, path_seed(seed, TRAINING))[0]
 
 
 def mark(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import cli, cli_decide, console, datasets, paths, summary, usage
+from btcai import acquisition, cli, cli_decide, console, datasets, paths, summary, usage
 from btcai.champions import Standing
 from btcai.config import load_config, set_param
 from btcai.data.sources import read_bars
@@ -232,7 +232,7 @@ def test_pinning_with_dvc_itself(project: Path) -> None:
         subprocess.run(command, cwd=project, check=True, capture_output=True)
     write_bars(project / "bars.csv")
     assert not datasets.is_pinned(project)
-    datasets.import_files(project, [project / "bars.csv"], "btcusdt", "5m")
+    acquisition.import_files(project, [project / "bars.csv"], "btcusdt", "5m")
     assert datasets.is_pinned(project)
     pinned = yaml.safe_load((project / "data.dvc").read_text(encoding="utf-8"))
     assert pinned["outs"][0]["path"] == "data"
@@ -290,7 +290,7 @@ def test_bars_that_nothing_has_on_record_are_pointed_out_before_a_run(
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=project, check=True, capture_output=True)
     write_bars(project / "bars.csv")
-    datasets.import_files(project, [project / "bars.csv"], "btcusdt", "5m")
+    acquisition.import_files(project, [project / "bars.csv"], "btcusdt", "5m")
     config = load_config(project / paths.PARAMS)
     assert datasets.ready(project, config) == [
         "data.dvc has changed since the last commit. Keep it with: git commit data.dvc params.yaml"

@@ -232,7 +232,7 @@ def test_deciding_imports_no_torch_mlflow_or_prefect(buying: Path, tmp_path: Pat
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from btcai.data.simulator import simulate_bars\n"
+        "from btcai.simulator.bars import simulate_bars\n"
         "from btcai.data.store import to_grid\n"
         "from btcai.inference import decide, load_bundle\n"
         f"decision = decide(load_bundle(Path({str(buying)!r})), to_grid(simulate_bars(2500, 1)))\n"

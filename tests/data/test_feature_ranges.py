@@ -10,11 +10,11 @@ from feature_bars import PRICES, column, real_bars, walk, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btcai.data.simulator import simulate_bars
 from btcai.data.store import to_grid
 from btcai.features.pipeline import build_market
 from btcai.features.table import FEATURE_NAMES, FEATURES, WARMUP_BARS
 from btcai.schema import BARS_PER_YEAR, MarketData
+from btcai.simulator.bars import simulate_bars
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import datasets, paths
+from btcai import acquisition, datasets, paths
 from btcai.config import load_config, set_param
 from btcai.data.frame import BAR_MS, make_frame
 from btcai.data.store import market_status, read_market, write_market
@@ -58,8 +58,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def run_import(project: Path, *files: Path, market: str = "btcusdt") -> datasets.Imported:
-    return datasets.import_files(project, files, market, "5m")
+def run_import(project: Path, *files: Path, market: str = "btcusdt") -> acquisition.Imported:
+    return acquisition.import_files(project, files, market, "5m")
 
 
 def test_the_report_counts_what_was_read_dropped_sorted_and_added(project: Path, tmp_path: Path) -> None:
@@ -127,13 +127,14 @@ def test_a_failure_after_the_bars_are_written_takes_everything_back(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, market: str, error: BaseException, step: str
 ) -> None:
     before = contents(project)
-    through: Callable[..., object] = getattr(datasets, step)
+    module = datasets if step == "pin" else acquisition
+    through: Callable[..., object] = getattr(module, step)
 
     def failing(*arguments: object) -> None:
         through(*arguments)  # it has done its work when it fails
         raise error
 
-    monkeypatch.setattr(datasets, step, failing)
+    monkeypatch.setattr(module, step, failing)
     with pytest.raises(DataError if isinstance(error, OSError) else type(error)):
         run_import(project, write_csv(tmp_path / "more.csv", bars(10, 5)), market=market)
     assert contents(project) == before
@@ -166,12 +167,12 @@ def test_broken_settings_are_found_before_a_bar_is_read(project: Path, tmp_path:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from btcai import datasets, errors
+from btcai import acquisition, datasets, errors
 from btcai.errors import BtcaiError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 datasets._dvc = lambda root, *arguments, allowed=(0,): (root / "data.dvc").write_text("x" * 100) and 0
 try:
-    datasets.import_files(Path.cwd(), [Path(sys.argv[1])], "btcusdt", "5m")
+    acquisition.import_files(Path.cwd(), [Path(sys.argv[1])], "btcusdt", "5m")
 except BtcaiError as error:
     sys.exit(str(error))
 """

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btcai.data.frame import make_frame
-from btcai.data.simulator import simulate_bars
 from btcai.data.sources import read_bars
 from btcai.data.store import (
     changed,
@@ -24,6 +23,7 @@ from btcai.data.store import (
 )
 from btcai.errors import DataError, DiskError
 from btcai.schema import BAR_NS, FloatArray
+from btcai.simulator.bars import simulate_bars
 
 BAR_MS = 300_000
 FIRST_MS = 1_640_995_200_000  # 2022-01-01T00:00:00Z

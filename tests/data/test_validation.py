@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from btcai.data.page import render_html
-from btcai.data.simulator import simulate_bars
 from btcai.data.sources import read_bars
 from btcai.data.validation import RuleResult, ValidationReport, failure_message, validate
+from btcai.simulator.bars import simulate_bars
 
 GRID = "open_time is on the 5-minute grid"
 ORDER = "open_time is unique and strictly increasing"

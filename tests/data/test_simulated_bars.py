@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btcai.data.simulator import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 from btcai.data.store import content_sha256
 from btcai.schema import BARS_PER_YEAR, RAW_COLUMNS, FloatArray
+from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 
 DEFAULT_SHA256 = "f7418a6d335014d7b3692d886668366357a1f8e43950cb3acfe1b7333cfc6780"
 
@@ -104,9 +104,8 @@ def test_no_bars_is_refused() -> None:
 @pytest.mark.slow
 def test_hash_is_the_same_without_vector_units_in_numpy_and_in_compiled_loops(tmp_path: Path) -> None:
     script = (
-        "from btcai.data import simulator, store;"
-        "import sys; sys.stdout.write(store.content_sha256("
-        "simulator.simulate_bars(simulator.DEFAULT_BARS, simulator.DEFAULT_SEED)))"
+        "from btcai.data import store; from btcai.simulator import bars;"
+        "import sys; sys.stdout.write(store.content_sha256(bars.simulate_bars(bars.DEFAULT_BARS, bars.DEFAULT_SEED)))"
     )
     # numpy warns about features that the processor lacks or that it does not dispatch on: name only those in use
     cpu = importlib.import_module("numpy._core._multiarray_umath")

@@ -1,0 +1,98 @@
+"""`btcai data fetch`: an exchange's history into a market."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from btcai.console import show_change
+from btcai.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def fetch(
+    exchange: Annotated[
+        str, typer.Option(help="As ccxt names it: binance, bybit, okx, kraken, coinbase, ...")
+    ] = "binance",
+    symbol: Annotated[str, typer.Option(help="BTC/USDT, or BTC/USDT:USDT for the perpetual swap.")] = "BTC/USDT",
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="First day, UTC; without one, the first that the market holds."),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day not to fetch, UTC; without one, now.")
+    ] = None,
+    timeframe: Annotated[str, typer.Option(help="Of the bars.")] = "5m",
+    market: Annotated[str | None, typer.Option(help="Its folder under data/; without one, as binance_btcusdt.")] = None,
+    archive: Annotated[
+        bool, typer.Option(help="Take whole months and days from Binance's public archive first.")
+    ] = True,
+    url: Annotated[
+        str | None, typer.Option(help="Another address of the exchange's API and archive: a proxy or a mirror.")
+    ] = None,
+) -> None:
+    """Fetch 5-minute bars from an exchange and put them into use.
+
+    Only what the market does not hold is asked for: the same command goes on
+    after an interruption, brings what is new, and asks for gaps again.
+
+    A perpetual swap's funding rates are fetched too. No account is needed.
+    """
+    from datetime import UTC
+
+    from btcai import acquisition
+    from btcai.data.sources import TIMEFRAMES, clock_ms
+    from btcai.fetch.exchange import SETTLED_MS
+    from btcai.fetch.fetching import Order
+    from btcai.fetch.patience import Patience
+
+    root = Path.cwd()
+    if timeframe not in TIMEFRAMES:
+        raise DataError(f"timeframe must be one of {', '.join(TIMEFRAMES)}, was {timeframe}; give 5m")
+    name = market or acquisition.market_name(exchange, symbol)
+    first = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
+    now_ms = clock_ms() - SETTLED_MS  # bars younger than that may still change
+    order = Order(
+        exchange=exchange,
+        symbol=symbol,
+        timeframe=timeframe,
+        market=name,
+        since_ms=acquisition.first_ms(root, name) if first is None else first,
+        until_ms=min(now_ms, int(until.replace(tzinfo=UTC).timestamp() * 1000)) if until else now_ms,
+        archive=archive,
+        url=url,
+    )
+    if order.since_ms >= order.until_ms:
+        raise DataError("the first day must lie before the last and in the past; mend --since or --until")
+    with _progress(name) as advance:
+        done, stopped = acquisition.fetch(root, order, Patience(), advance)
+    typer.echo(done.printed())
+    show_change("data.market", done.old_market, done.market)
+    if stopped:
+        raise DataError(f"{stopped}; what had come is kept: run the same command again, it goes on from there")
+
+
+@contextmanager
+def _progress(market: str) -> Iterator[Callable[[int, int], None]]:
+    """A live bar in a terminal; elsewhere a line of the log for every tenth of the bars."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console, said = Console(stderr=True), 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        shown = progress.add_task(f"bars of {market}", total=None)
+
+        def advance(done: int, wanted: int) -> None:
+            nonlocal said
+            progress.update(shown, completed=done, total=wanted)
+            if not console.is_terminal and 10 * done // wanted > said:
+                said = 10 * done // wanted
+                logger.info("%s: %d of %d bars", market, done, wanted)
+
+        yield advance

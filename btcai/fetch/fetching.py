@@ -1,0 +1,253 @@
+"""A fetch: bars that a market lacks, from Binance's archive and an exchange's API, into the market on disk.
+
+What has come is written every FLUSH_BARS and at the end, whatever ends it. So a fetch that was stopped goes on where it
+was, one that is repeated brings what is new, and one over a market with holes asks for them again: all three are the
+same, since only bars that are not on disk are asked for.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from btcai.data import store
+from btcai.data.cells import EARLIEST_MS
+from btcai.data.frame import BAR_MS, describe_bar, iso, make_frame, parts
+from btcai.data.funding import read_funding, write_funding
+from btcai.errors import DataError
+from btcai.fetch.archive import URL as ARCHIVE_URL
+from btcai.fetch.archive import Archive, is_archived
+from btcai.fetch.exchange import Exchange, Refused
+from btcai.fetch.gathering import Page, gather, wanted_bars
+from btcai.fetch.patience import Circuit, Down, Patience
+from btcai.files import settle
+from btcai.schema import FUNDING_SECONDS, IntArray
+
+logger = logging.getLogger(__name__)
+
+ARCHIVED = "binance"
+"""The exchange whose archive archive.py reads."""
+
+FLUSH_BARS = 50_000
+"""Bars in memory at most, and lost by a kill: half a year."""
+
+
+UNSETTLED_MS = 30 * 86_400_000
+"""How far to look on where an exchange has no funding rates: before a market opened, or before what it keeps."""
+
+
+CHECKED = slice(-12, -9)
+"""Of the bars that a market holds: the exchange has to send them too before others of its join them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to fetch: bars that open from since_ms on and have closed before until_ms, UTC ms."""
+
+    exchange: str
+    symbol: str
+    timeframe: str
+    market: str
+    since_ms: int
+    until_ms: int
+    archive: bool = True
+    url: str | None = None  # of the exchange's API and the archive, where they are not at their usual places
+    request_ms: float | None = None  # between requests to the API; None: as ccxt knows the exchange to allow
+
+
+@dataclass(kw_only=True)
+class Fetched:
+    """What a fetch did, so far."""
+
+    wanted: int
+    from_archive: int = 0
+    from_api: int = 0
+    funding_added: int = 0
+    repeated: int = 0
+    unfinished: int = 0
+    untrue: int = 0
+    asked: int = 0  # pages, files and lists, tries included
+    failures: Counter[str] = field(default_factory=Counter)
+    files_refused: tuple[str, ...] = ()
+    stopped: str = ""  # why it ended before it was done
+
+    @property
+    def added(self) -> int:
+        return self.from_archive + self.from_api
+
+
+def fetch(
+    data_root: Path, order: Order, patience: Patience, advance: Callable[[int, int], None] = lambda done, wanted: None
+) -> Fetched:
+    """Bring a market up to the order; advance(bars so far, bars wanted) is told after each page.
+
+    A source that fails for good ends it with Fetched.stopped; what had come by then is on disk. DataError where the
+    order asks for what does not exist, and nothing has come.
+    """
+    held = _held(data_root, order.market)
+    wanted_ms = wanted_bars(max(order.since_ms, EARLIEST_MS), _last_open(order.until_ms), held.open_ms)
+    with _kept(data_root, order.market) as (keep, flush):
+        run = _Run(order=order, patience=patience, held=held, keep=keep, advance=advance, wanted=len(wanted_ms))
+        try:
+            if order.archive and order.exchange == ARCHIVED and is_archived(order.symbol) and len(wanted_ms):
+                wanted_ms = run.ask_archive(wanted_ms)
+            if len(wanted_ms) or _is_swap(order.symbol):
+                exchange = run.ask_exchange(wanted_ms)
+                flush()  # rates are kept beside bars
+                if exchange.has_funding and order.market in store.list_markets(data_root):
+                    run.done.funding_added = _funding(
+                        exchange, data_root / order.market, order.since_ms, order.until_ms
+                    )
+        except Down as down:
+            run.done.stopped = str(down)
+        except Refused as refused:
+            if not run.done.added:
+                raise
+            run.done.stopped = str(refused)
+    return run.counted()
+
+
+class _Run:
+    """One fetch: asks a source, takes what is new, counts."""
+
+    def __init__(
+        self,
+        *,
+        order: Order,
+        patience: Patience,
+        held: Page,
+        keep: Callable[[Page], None],
+        advance: Callable[[int, int], None],
+        wanted: int,
+    ) -> None:
+        self.done = Fetched(wanted=wanted)
+        self._order, self._held, self._keep, self._advance = order, held, keep, advance
+        self._archive_circuit = Circuit(f"{ARCHIVED}'s archive", patience)
+        self._api_circuit = Circuit(order.exchange, patience)
+
+    def ask_archive(self, wanted_ms: IntArray) -> IntArray:
+        """Take what it has; returns what is still wanted, all of it from where on it failed for good."""
+        order, found = self._order, [np.empty(0, np.int64)]
+        url = order.url or ARCHIVE_URL
+        with closing(Archive(order.symbol, order.timeframe, self._archive_circuit, url)) as archive:
+            try:
+                for page in archive.pages(wanted_ms, order.until_ms):
+                    _check_same(page, self._held, "the archive", order.market)
+                    new = page.of(np.isin(page.open_ms, wanted_ms))
+                    self.done.from_archive += self._take(new)
+                    found.append(new.open_ms)
+            except Down as down:
+                logger.warning("%s; the rest comes from the exchange itself", down)
+            self.done.files_refused = tuple(archive.refused)
+        return np.setdiff1d(wanted_ms, np.concatenate(found), assume_unique=True)
+
+    def ask_exchange(self, wanted_ms: IntArray) -> Exchange:
+        """Take what it has, and return the exchange."""
+        order = self._order
+        exchange = Exchange(
+            order.exchange, order.symbol, order.timeframe, self._api_circuit, order.url, order.request_ms
+        )
+        if len(wanted_ms) and len(known_ms := self._held.open_ms[CHECKED]):
+            page = exchange.bars(int(known_ms[0]), len(known_ms))
+            _check_same(page, self._held, order.exchange, order.market)
+        for page in gather(exchange.bars, wanted_ms[wanted_ms >= exchange.first_ms], exchange.page_bars):
+            self.done.from_api += self._take(page)
+        return exchange
+
+    def counted(self) -> Fetched:
+        """The whole report."""
+        for circuit in (self._archive_circuit, self._api_circuit):
+            self.done.asked += circuit.asked
+            self.done.failures += circuit.failures
+        return self.done
+
+    def _take(self, page: Page) -> int:
+        self._keep(page)
+        self.done.repeated += page.repeated
+        self.done.unfinished += page.unfinished
+        self.done.untrue += page.untrue
+        self._advance(self.done.added + len(page.open_ms), self.done.wanted)
+        return len(page.open_ms)
+
+
+def _funding(exchange: Exchange, folder: Path, since_ms: int, until_ms: int) -> int:
+    """Rates from the last one on record before each that is missing; returns how many are new.
+
+    Missing is a regular settlement (FUNDING_SECONDS) without a rate; those in between come with its page.
+    """
+    period, added = FUNDING_SECONDS * 1000, 0
+    first_ms = -(-max(since_ms, exchange.first_ms, EARLIEST_MS) // period) * period
+    missing = np.arange(first_ms, until_ms, period)
+    while True:
+        on_record = read_funding(folder)
+        known = on_record[0] if on_record else np.empty(0, np.int64)
+        missing = missing[~np.isin(missing, np.rint(known / BAR_MS).astype(np.int64) * BAR_MS)]
+        if not len(missing):
+            return added
+        before = known[known < missing[0] - BAR_MS]
+        time_ms, rates = exchange.funding(int(before[-1]) + 1 if len(before) else int(missing[0]) - BAR_MS)
+        inside = time_ms <= until_ms
+        added += write_funding(folder, time_ms[inside], rates[inside])
+        reached = int(time_ms[-1]) if len(time_ms) else 0
+        missing = missing[missing > max(reached, int(missing[0]) + (0 if len(time_ms) else UNSETTLED_MS))]
+
+
+def _check_same(page: Page, held: Page, source: str, market: str) -> None:
+    """DataError where a source sends other bars than the market holds: another symbol's, or another exchange's.
+
+    That is where most of those that both have differ; of fewer it is told, and what is held stays.
+    """
+    _, of_page, of_held = np.intersect1d(page.open_ms, held.open_ms, assume_unique=True, return_indices=True)
+    differs = (page.values[of_page] != held.values[of_held]).any(axis=1)
+    if not differs.any():
+        return
+    row = int(differs.argmax())
+    stamp, sent, kept = iso(int(page.open_ms[of_page[row]])), page.values[of_page[row]], held.values[of_held[row]]
+    said = f"at {stamp} {source} sends {describe_bar(sent)} and {market} holds {describe_bar(kept)}"
+    if differs.mean() > 0.5:
+        raise DataError(f"bars of two sources must not mix: {said}; give the new ones a market of their own: --market")
+    logger.warning("%s; so do %d of %d bars that both have: those on disk stay", said, differs.sum(), len(differs))
+
+
+@contextmanager
+def _kept(data_root: Path, market: str) -> Iterator[tuple[Callable[[Page], None], Callable[[], None]]]:
+    """keep(page), which writes to the market every FLUSH_BARS, and flush(), which writes the rest now; so does the end
+    of the block, however it ends."""
+    pages: list[Page] = []
+
+    def flush() -> None:
+        if pages:
+            stamps, values = np.concatenate([p.open_ms for p in pages]), np.concatenate([p.values for p in pages])
+            store.write_market(data_root, market, make_frame(stamps, values))
+            pages.clear()
+
+    def keep(page: Page) -> None:
+        pages.append(page)
+        if sum(len(page.open_ms) for page in pages) >= FLUSH_BARS:
+            flush()
+
+    try:
+        yield keep, flush
+    finally:
+        flush()
+
+
+def _is_swap(symbol: str) -> bool:
+    return ":" in symbol
+
+
+def _last_open(until_ms: int) -> int:
+    """Bars that open before this have closed at until_ms."""
+    return until_ms - BAR_MS + 1
+
+
+def _held(data_root: Path, market: str) -> Page:
+    settle(data_root / market)  # a change that was killed
+    if market not in store.list_markets(data_root):
+        return Page(open_ms=np.empty(0, np.int64), values=np.empty((0, 5)))
+    open_ms, values = parts(store.read_market(data_root, market))
+    return Page(open_ms=open_ms, values=values)

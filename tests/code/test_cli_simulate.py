@@ -1,0 +1,113 @@
+"""`btcai data simulate` and `btcai facts`: markets that things happen to, made again under the same name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from btcai import cli, datasets, paths
+from btcai.config import load_config
+from btcai.data.funding import read_funding
+from btcai.data.store import content_sha256, read_market, write_market
+from btcai.errors import DataError
+from btcai.simulator.bars import simulate_bars
+from btcai.simulator.parameters import MarketParameters
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """DVC does nothing here."""
+    shutil.copy(ROOT / paths.PARAMS, tmp_path)
+    monkeypatch.setattr(datasets, "_dvc", lambda *arguments, **options: 0)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, list(arguments))
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_scenario_makes_a_market_of_its_own_in_use_and_the_next_replaces_it(project: Path) -> None:
+    said = call("data", "simulate", "--scenario", "flash_crash", "--scenario", "outages", "--days", "90")
+    market = "simulated_flash_crash_outages"
+    assert f"{market}: " in said
+    assert " events, " in said
+    assert load_config(project / paths.PARAMS).data.market == market
+    first = content_sha256(read_market(project / paths.DATA, market))
+    call("data", "simulate", "--scenario", "flash_crash", "--scenario", "outages", "--days", "90", "--seed", "8")
+    assert content_sha256(read_market(project / paths.DATA, market)) != first
+    call("data", "simulate", "--scenario", "flash_crash", "--scenario", "outages", "--days", "90")
+    assert content_sha256(read_market(project / paths.DATA, market)) == first
+
+
+def test_a_swap_has_funding_rates_and_parameters_of_a_file_are_used(project: Path) -> None:
+    Path("mine.json").write_text(json.dumps({"first_price_usdt": 100.0}))
+    call("data", "simulate", "--parameters", "mine.json", "--days", "3", "--swap")
+    bars = read_market(project / paths.DATA, "simulated_own_swap")
+    assert abs(bars["open"].iloc[0] - 100.0) < 0.02
+    funding = read_funding(project / paths.DATA / "simulated_own_swap")
+    assert funding is not None
+    assert len(funding[0]) == 9
+
+
+def test_bars_that_cannot_be_made_again_are_not_replaced(project: Path) -> None:
+    write_market(project / paths.DATA, "btcusdt", simulate_bars(10, 1))
+    with pytest.raises(DataError, match="a simulated market's name must begin with simulated_, was btcusdt"):
+        call("data", "simulate", "--days", "3", "--market", "btcusdt")
+    assert len(read_market(project / paths.DATA, "btcusdt")) == 10
+
+
+def test_facts_of_two_markets_stand_side_by_side(project: Path) -> None:
+    write_market(project / paths.DATA, "one", simulate_bars(21_000, 1))
+    write_market(project / paths.DATA, "two", simulate_bars(21_000, 2))
+    lines = call("facts", "one", "two").splitlines()
+    head = next(line for line in lines if "band" in line)
+    assert head.index("one") < head.index("two") < head.index("band")
+    row = next(line for line in lines if "variance ratio 288" in line)
+    assert len([cell for cell in row.split() if cell.replace(".", "").isdigit()]) >= 4
+
+
+def test_parameters_survive_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "market.json"
+    mine = MarketParameters(annual_volatility=0.7, regime_days=(1.0, 2.0, 3.0))
+    path.write_text(mine.to_json())
+    assert MarketParameters.from_file(path) == mine
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON of a market's parameters"),
+        ("[1]", "parameters of a simulated market alone, was list"),
+        ('{"volatility": 1}', "parameters of a simulated market alone, was volatility"),
+        ('{"annual_volatility": "high"}', "must hold numbers"),
+        ('{"annual_volatility": -1}', r"annual_volatility of a simulated market must be above 0, was -1"),
+        (
+            '{"slow_weight": 0.5}',
+            "slow_weight of a simulated market must be at least 0, both weights at most 1, was 0.5",
+        ),
+        ('{"hour_scale": [1]}', r"hour_scale of a simulated market must be 24 numbers above 0, was \(1,\)"),
+    ],
+)
+def test_broken_parameters_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "market.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        MarketParameters.from_file(path)
+
+
+def test_volatility_is_what_the_parameters_say() -> None:
+    """Twice the volatility, twice the moves: to first order, as jumps and shocks scale with it."""
+    one = simulate_bars(5000, 3)
+    two = simulate_bars(5000, 3, MarketParameters(annual_volatility=0.70))
+    ratio = np.diff(np.log(two["close"])).std() / np.diff(np.log(one["close"])).std()
+    assert ratio == pytest.approx(2.0, rel=0.02)
