@@ -159,6 +159,27 @@ def first_ms(root: Path, market: str) -> int:
     return int(frame.parts(store.read_market(root / paths.DATA, market))[0][0])
 
 
+def update(root: Path, patience: "Patience", advance: Callable[[int, int], None]) -> tuple[Imported, str] | None:
+    """The market in use brought up to now, from where it was fetched; None where it was not fetched."""
+    from btcai.data.sources import clock_ms
+    from btcai.fetch.exchange import SETTLED_MS
+    from btcai.fetch.fetching import Order
+    from btcai.fetch.origin import read_origin
+
+    market = load_config(root / paths.PARAMS).data.market
+    if (origin := read_origin(root / paths.DATA / market)) is None:
+        return None
+    order = Order(
+        exchange=origin.exchange,
+        symbol=origin.symbol,
+        timeframe=origin.timeframe,
+        market=market,
+        since_ms=first_ms(root, market),
+        until_ms=clock_ms() - SETTLED_MS,
+    )
+    return fetch(root, order, patience, advance)
+
+
 def fetch(
     root: Path, order: "Order", patience: "Patience", advance: Callable[[int, int], None]
 ) -> tuple[Imported, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import cli_bench, cli_decide, cli_fetch, cli_simulate
+from btcai import cli_bench, cli_decide, cli_fetch, cli_simulate, cli_watch
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
@@ -118,6 +118,7 @@ def data_import(
 
 
 data_app.command("fetch")(cli_fetch.fetch)
+data_app.command("update")(cli_fetch.update)
 
 
 @data_app.command("use")
@@ -190,6 +191,7 @@ def report() -> None:
 
 app.command()(cli_decide.decide)
 app.command()(cli_simulate.facts)
+app.command()(cli_watch.drift)
 app.command()(cli_bench.features)
 app.command()(cli_bench.bench)
 

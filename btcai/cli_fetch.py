@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from btcai.console import show_change
 from btcai.errors import DataError
+
+if TYPE_CHECKING:
+    from btcai.acquisition import Imported
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,23 @@ def fetch(
     if order.since_ms >= order.until_ms:
         raise DataError("the first day must lie before the last and in the past; mend --since or --until")
     with _progress(name) as advance:
-        done, stopped = acquisition.fetch(root, order, Patience(), advance)
+        _tell(*acquisition.fetch(root, order, Patience(), advance))
+
+
+def update() -> None:
+    """Bring the market in use up to now, from where it was fetched; one that was not fetched stays as it is."""
+    from btcai import acquisition
+    from btcai.fetch.patience import Patience
+
+    with _progress("the market in use") as advance:
+        found = acquisition.update(Path.cwd(), Patience(), advance)
+    if found is None:
+        typer.echo("the market in use was not fetched: nothing to bring; fetch one with: btcai data fetch")
+    else:
+        _tell(*found)
+
+
+def _tell(done: "Imported", stopped: str) -> None:
     typer.echo(done.printed())
     show_change("data.market", done.old_market, done.market)
     if stopped:

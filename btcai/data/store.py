@@ -1,6 +1,6 @@
-"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only, and beside them the funding rates that funding.py keeps.
+"""Markets on disk: data/MARKET/YYYY-MM.parquet, raw bars only. A market changes as a whole or not at all.
 
-A market changes as a whole or not at all.
+Other files in its folder stay there: funding rates, and where it was fetched from.
 """
 
 import logging
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from btcai.data.checks import check_spacing
 from btcai.data.frame import BAR_MS, content_sha256, find_gaps, iso, make_frame, parts, sort_unique
-from btcai.data.funding import FILE as FUNDING
 from btcai.errors import DataError
 from btcai.files import backup_of, replaced, settle
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars, FloatArray, IntArray
@@ -213,10 +212,12 @@ def _read_months(folder: Path) -> pd.DataFrame:
 
 
 def _write(draft: Path, frame: pd.DataFrame, old: Path) -> None:
-    """The whole of a market: its bars, and funding rates as the old folder holds them."""
+    """The whole of a market: its bars, and what else the old folder holds, as it is."""
     _write_months(draft, frame)
-    if (old / FUNDING).is_file():
-        shutil.copy2(old / FUNDING, draft / FUNDING)
+    months = set(_months(old))
+    for other in old.iterdir() if old.is_dir() else ():
+        if other.is_file() and other not in months:
+            shutil.copy2(other, draft)
 
 
 def _write_months(folder: Path, frame: pd.DataFrame) -> None:

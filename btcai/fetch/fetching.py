@@ -23,6 +23,7 @@ from btcai.fetch.archive import URL as ARCHIVE_URL
 from btcai.fetch.archive import Archive, is_archived
 from btcai.fetch.exchange import Exchange, Refused
 from btcai.fetch.gathering import Page, gather, wanted_bars
+from btcai.fetch.origin import Origin, check_origin, write_origin
 from btcai.fetch.patience import Circuit, Down, Patience
 from btcai.files import settle
 from btcai.schema import FUNDING_SECONDS, IntArray
@@ -88,6 +89,8 @@ def fetch(
     A source that fails for good ends it with Fetched.stopped; what had come by then is on disk. DataError where the
     order asks for what does not exist, and nothing has come.
     """
+    origin = Origin(exchange=order.exchange, symbol=order.symbol, timeframe=order.timeframe)
+    check_origin(data_root / order.market, origin)
     held = _held(data_root, order.market)
     wanted_ms = wanted_bars(max(order.since_ms, EARLIEST_MS), _last_open(order.until_ms), held.open_ms)
     with _kept(data_root, order.market) as (keep, flush):
@@ -108,6 +111,8 @@ def fetch(
             if not run.done.added:
                 raise
             run.done.stopped = str(refused)
+    if order.market in store.list_markets(data_root):
+        write_origin(data_root / order.market, origin)
     return run.counted()
 
 

@@ -1,5 +1,6 @@
 """Orchestration: the flow runs dvc.yaml's stages in order, and nothing that it starts outlives it."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -210,10 +211,63 @@ class TestUnderDvc:
         from prefect.flows import load_flow_from_entrypoint
 
         (found,) = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-        assert load_flow_from_entrypoint(str(ROOT / found["entrypoint"])).name == "btcai"
-        assert set(found["parameters"]) <= {"root", "force"}
+        assert load_flow_from_entrypoint(str(ROOT / found["entrypoint"])).name == "btcai-refresh"
+        assert set(found["parameters"]) <= {"root", "force", "only_if_drifted"}
         for schedule in found["schedules"]:
             CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+
+    @pytest.mark.parametrize(
+        ("force", "only_if_drifted", "missing", "drifted", "trains"),
+        [
+            (False, False, False, False, True),
+            (False, True, False, False, False),
+            (False, True, False, True, True),
+            (False, True, True, False, True),
+            (True, True, False, False, True),
+        ],
+    )
+    def test_new_bars_come_first_and_on_request_train_only_what_has_drifted(
+        self,
+        pipeline: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        force: bool,
+        only_if_drifted: bool,
+        missing: bool,
+        drifted: bool,
+        trains: bool,
+    ) -> None:
+        from flows import refresh
+
+        done: list[str] = []
+        monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
+        monkeypatch.setattr(refresh, "drifted", lambda root: drifted)
+        monkeypatch.setattr(refresh, "champions_missing", lambda root: missing)
+        monkeypatch.setattr(refresh, "run_stage", lambda name, root: done.append(name))
+        monkeypatch.setattr(refresh, "pipeline", lambda root, force: done.append("pipeline"))
+        refresh.refresh.fn(".", force, only_if_drifted)
+        assert done[0] == "update"
+        assert ("pipeline" in done) == trains
+        assert trains or done == ["update", "validate", "features"]
+
+    @pytest.mark.parametrize(("code", "found"), [(0, False), (3, True)])
+    def test_drift_is_told_by_an_exit_code(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, code: int, found: bool
+    ) -> None:
+        from flows import refresh
+
+        monkeypatch.setattr(refresh, "get_run_logger", lambda: logging.getLogger("flows"))
+        monkeypatch.setattr(refresh, "_btcai", lambda root, *arguments, show: code)
+        assert refresh.drifted.fn(".") is found
+
+    def test_a_command_that_fails_fails_its_task(self, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        from flows import refresh
+
+        monkeypatch.setattr(refresh, "get_run_logger", lambda: logging.getLogger("flows"))
+        monkeypatch.setattr(refresh, "_btcai", lambda root, *arguments, show: 1)
+        with pytest.raises(pipeline.StageFailed, match="try again with: btcai data update"):
+            refresh.update.fn(".")
+        with pytest.raises(pipeline.StageFailed, match="see: btcai drift"):
+            refresh.drifted.fn(".")
 
     def test_reason_falls_back_to_dvcs_line_then_to_the_code(self, pipeline: Any) -> None:
         assert pipeline.reason(deque(["x", "ERROR: no such stage"]), 255) == "no such stage"

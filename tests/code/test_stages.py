@@ -109,7 +109,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
 
 def test_the_import_closure_is_found() -> None:
     found = closure(imported_by_stage("validate"), EXEMPT)
-    data = {f"data.{name}" for name in ("cells", "checks", "frame", "funding", "page", "store", "validation")}
+    data = {f"data.{name}" for name in ("cells", "checks", "frame", "page", "store", "validation")}
     assert found == {"schema"} | data
 
 

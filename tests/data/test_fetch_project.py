@@ -1,7 +1,8 @@
 """`btcai data fetch` in a project: the market, data.dvc and params.yaml afterwards, and what the user is told."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from typer.testing import CliRunner
 from bench.loopback_exchange import LoopbackExchange, serving
 from btcai import acquisition, cli, datasets, paths
 from btcai.config import load_config, set_param
-from btcai.data.frame import BAR_MS
-from btcai.data.store import market_status
+from btcai.data.frame import BAR_MS, make_frame, parts
+from btcai.data.store import market_status, write_market
 from btcai.errors import DataError
 from btcai.fetch.fetching import Order
 from btcai.fetch.patience import Patience
@@ -169,3 +170,53 @@ def test_a_name_that_no_market_can_have_is_refused_before_anything_is_asked(
 def test_a_span_that_ends_before_it_begins_is_named(project: Path) -> None:
     done = CliRunner().invoke(cli.app, ["data", "fetch", "--since", "2022-01-02", "--until", "2022-01-01"])
     assert "the first day must lie before the last and in the past" in str(done.exception)
+
+
+def test_the_market_in_use_is_brought_up_to_date_from_where_it_was_fetched(
+    project: Path, exchange: LoopbackExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(project, exchange)
+    exchange.now_ms += 20 * BAR_MS
+    asked: list[Order] = []
+    fetched = acquisition.fetch
+
+    def at_loopback(
+        root: Path, order: Order, patience: Patience, advance: Callable[[int, int], None]
+    ) -> tuple[acquisition.Imported, str]:
+        asked.append(order)
+        here = replace(order, url=exchange.url, until_ms=exchange.now_ms, archive=False, request_ms=0.0)
+        return fetched(root, here, patience, advance)
+
+    monkeypatch.setattr(acquisition, "fetch", at_loopback)
+    done = CliRunner().invoke(cli.app, ["data", "update"])
+    assert done.exit_code == 0, done.output
+    assert (asked[0].exchange, asked[0].symbol, asked[0].since_ms) == ("binance", "BTC/USDT", FIRST_MS)
+    assert market_status(project / paths.DATA, "binance_btcusdt")["rows"] == N_BARS + 20
+
+
+def test_a_market_that_was_not_fetched_stays_as_it_is(project: Path) -> None:
+    done = CliRunner().invoke(cli.app, ["data", "update"])
+    assert done.exit_code == 0
+    assert "the market in use was not fetched" in done.output
+
+
+def test_another_symbol_does_not_join_a_fetched_market(project: Path, exchange: LoopbackExchange) -> None:
+    run(project, exchange)
+    asked = ["data", "fetch", "--symbol", "BTC/USDC", "--since", "2022-01-01", "--market", "binance_btcusdt"]
+    done = CliRunner().invoke(cli.app, [*asked, "--url", exchange.url])
+    assert "binance_btcusdt holds bars of binance BTC/USDT 5m, was asked for binance BTC/USDC 5m" in str(done.exception)
+
+
+def test_a_damaged_origin_is_named(project: Path, exchange: LoopbackExchange) -> None:
+    run(project, exchange)
+    (project / paths.DATA / "binance_btcusdt" / "origin.json").write_text("{}")
+    done = CliRunner().invoke(cli.app, ["data", "update"])
+    assert "must say exchange, symbol and timeframe" in str(done.exception)
+
+
+def test_an_import_into_a_fetched_market_keeps_its_origin(project: Path, exchange: LoopbackExchange) -> None:
+    run(project, exchange)
+    origin = (project / paths.DATA / "binance_btcusdt" / "origin.json").read_bytes()
+    stamps, values = parts(exchange.bars)
+    write_market(project / paths.DATA, "binance_btcusdt", make_frame(stamps[N_BARS:], values[N_BARS:]))
+    assert (project / paths.DATA / "binance_btcusdt" / "origin.json").read_bytes() == origin
