@@ -77,6 +77,7 @@ class LoopbackExchange:
     page_bars: int = 1000  # more are not sent, whatever is asked for
     archived_to_ms: int = 0  # files of the archive end before
     funding: list[tuple[int, float]] = field(default_factory=list)
+    newest_rates: int = 0  # so many rates at most are sent, the newest of the span; 0: the 100 oldest
     faults: list[str] = field(default_factory=list)  # one for each request for bars, in turn; "" is none
     asked: list[str] = field(default_factory=list)  # paths of requests for bars, files and funding
     url: str = ""
@@ -213,7 +214,9 @@ def _binance(served: LoopbackExchange, path: str, query: dict[str, str]) -> Any:
         return answer
     if path == "/fapi/v1/fundingRate":
         first = int(query["startTime"])
-        rates = [rate for rate in served.funding if rate[0] >= first][:100]
+        last = int(query.get("endTime", served.now_ms))
+        rates = [rate for rate in served.funding if first <= rate[0] <= last]
+        rates = rates[-served.newest_rates :] if served.newest_rates else rates[:100]
         return lambda fault: [{"symbol": "BTCUSDT", "fundingTime": ms, "fundingRate": repr(rate)} for ms, rate in rates]
     return None
 

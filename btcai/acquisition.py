@@ -12,14 +12,13 @@ from btcai import datasets, paths
 from btcai.config import Config, load_config, set_param
 from btcai.datasets import PIN, SIMULATED, gaps_of, line_of
 from btcai.errors import DataError
+from btcai.files import settle
 
 if TYPE_CHECKING:
     from btcai.data.sources import Source
     from btcai.data.store import Written
     from btcai.fetch.fetching import Fetched, Order
     from btcai.fetch.patience import Patience
-
-LOCK = Path(".dvc/tmp/btcai.lock")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class Simulation:
     seed: int | None = None
     parameters: Path | None = None
     swap: bool = False
-    """With funding rates, as a perpetual swap has them."""
+    """With funding rates, as a perpetual swap has them; so is a market where events act on them."""
 
     @property
     def market(self) -> str:
@@ -48,7 +47,7 @@ def simulate_other(root: Path, what: Simulation, market: str) -> str:
     from btcai.data.store import replace_market
     from btcai.schema import BARS_PER_DAY
     from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
-    from btcai.simulator.events import forces_of
+    from btcai.simulator.events import FundingSpike, forces_of
     from btcai.simulator.funding import simulate_funding
     from btcai.simulator.parameters import MarketParameters
     from btcai.simulator.scenarios import scenario
@@ -60,11 +59,15 @@ def simulate_other(root: Path, what: Simulation, market: str) -> str:
     parameters = MarketParameters.from_file(what.parameters) if what.parameters else MarketParameters()
     events = [event for number, name in enumerate(what.scenarios) for event in scenario(name, n_bars, seed + number)]
     bars = simulate_bars(n_bars, seed, parameters, events)
-    with _alone(root):
-        written = replace_market(root / paths.DATA, market, bars)
-        if what.swap:
-            rates = simulate_funding(bars, seed, forces_of(events, n_bars).funding_frac)
-            write_funding(root / paths.DATA / market, *rates)
+    has_rates = what.swap or any(isinstance(event, FundingSpike) for event in events)
+    rates = simulate_funding(bars, seed, forces_of(events, n_bars).funding_frac)
+
+    def add_rates(folder: Path) -> None:
+        if has_rates:
+            write_funding(folder, *rates)
+
+    with datasets.alone(root):
+        written = replace_market(root / paths.DATA, market, bars, add_rates)
         datasets.pin(root)
     return line_of(written, f"{len(events):,} events, ")
 
@@ -94,7 +97,7 @@ def import_files(root: Path, files: Sequence[Path], market: str, timeframe: str)
     source = sources.read_source(files, timeframe, sources.clock_ms())
     try:
         with (
-            _alone(root),
+            datasets.alone(root),
             _restored(root / PIN),
             _restored(root / paths.PARAMS),
             store.changed(root / paths.DATA, market, source.bars, source.place) as written,
@@ -111,19 +114,6 @@ def import_files(root: Path, files: Sequence[Path], market: str, timeframe: str)
         old_market=config.data.market,
         market=market,
     )
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """DataError where another process changes markets too: each would take the other's half for its own."""
-    from filelock import FileLock, Timeout
-
-    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise DataError(f"another btcai is changing {paths.DATA}/; wait for it, then run this again") from error
 
 
 def _check_name(market: str) -> None:
@@ -167,6 +157,7 @@ def update(root: Path, patience: "Patience", advance: Callable[[int, int], None]
     from btcai.fetch.origin import read_origin
 
     market = load_config(root / paths.PARAMS).data.market
+    settle(root / paths.DATA / market)  # a change that was killed
     if (origin := read_origin(root / paths.DATA / market)) is None:
         return None
     order = Order(
@@ -176,6 +167,8 @@ def update(root: Path, patience: "Patience", advance: Callable[[int, int], None]
         market=market,
         since_ms=first_ms(root, market),
         until_ms=clock_ms() - SETTLED_MS,
+        url=origin.url,
+        archive=origin.archive,
     )
     return fetch(root, order, patience, advance)
 
@@ -192,7 +185,7 @@ def fetch(
 
     _check_name(order.market)
     config = load_config(root / paths.PARAMS)
-    with _alone(root):
+    with datasets.alone(root):
         done = fetching.fetch(root / paths.DATA, order, patience, advance)
         if order.market not in datasets.markets(root):
             raise DataError(done.stopped or f"{order.exchange} sent no bars of {order.symbol}; choose another --since")

@@ -3,6 +3,8 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +20,27 @@ logger = logging.getLogger(__name__)
 
 SIMULATED = "simulated"
 PIN = Path("data.dvc")
+LOCK = Path(".dvc/tmp/btcai.lock")
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """DataError where another process changes markets too: each would take the other's half for its own."""
+    from filelock import FileLock, Timeout
+
+    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise DataError(f"another btcai is changing {paths.DATA}/; wait for it, then run this again") from error
 
 
 def simulate(root: Path) -> str:
     """Write the default simulated market, the same bits on every machine, and pin it; returns what was written."""
-    written = _write_simulated(root)
-    pin(root)
+    with alone(root):
+        written = _write_simulated(root)
+        pin(root)
     return written
 
 
@@ -41,8 +58,8 @@ def check_enough(root: Path, config: Config) -> None:
 
 def folds(root: Path, config: Config, n_groups: int, n_test: int) -> str:
     """Tables of walk-forward and combinatorial folds of the bars before the sealed span, for the market in use."""
+    from btcai.cross_validation import combinatorial_folds, combinatorial_paths, printed, walk_forward_folds
     from btcai.data.store import read_market, to_grid
-    from btcai.features.cross_validation import combinatorial_folds, combinatorial_paths, printed, walk_forward_folds
     from btcai.features.splits import make_splits
     from btcai.features.table import WARMUP_BARS
     from btcai.schema import Span
@@ -93,11 +110,12 @@ def ensure(root: Path, config: Config) -> str | None:
             f"no bars in {paths.DATA / market}; get them with: dvc pull, or btcai data import PATH --market {market}, "
             "or go back to the simulated market with: btcai data simulate"
         )
-    written = _write_simulated(root)
-    held = (root / PIN).read_bytes() if (root / PIN).is_file() else None
-    pin(root)  # into DVC's cache too, without which it knows no bars
-    if held is not None and (root / PIN).read_bytes() != held:
-        (root / PIN).write_bytes(held)  # other bars are on record: that is the user's to change
+    with alone(root):
+        written = _write_simulated(root)
+        held = (root / PIN).read_bytes() if (root / PIN).is_file() else None
+        pin(root)  # into DVC's cache too, without which it knows no bars
+        if held is not None and (root / PIN).read_bytes() != held:
+            (root / PIN).write_bytes(held)  # other bars are on record: that is the user's to change
     return written
 
 

@@ -6,6 +6,7 @@ renames the old one is under .NAME.old, where the next change finds it. DVC must
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,19 @@ def replaced(folder: Path, write: Callable[[Path], None]) -> Iterator[None]:
         settle(folder)
         if parent_is_new and folder.parent.is_dir() and not any(folder.parent.iterdir()):
             folder.parent.rmdir()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """A file as a whole or not at all, and on the disk before this returns: a power cut could leave it empty.
+
+    Its draft lies beside the folder, where neither DVC nor the next run takes it for one of the folder's.
+    """
+    draft = path.parent.with_name(f".{path.parent.name}.{path.name}")
+    with draft.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
 
 
 def backup_of(folder: Path) -> Path:

@@ -71,12 +71,17 @@ def pipeline(root: str = ".", force: bool = False) -> dict[str, State]:
     for place, name in enumerate(order):
         progress.step(place / len(order), name)
         again = force or (name == "register" and champions_missing(project))
-        limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
-        stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
-        states[name] = stage(name, str(project), again)
+        states[name] = run_limited(name, project, again)
     progress.step(1.0, "every stage is up to date")
     publish(project, states)
     return states
+
+
+def run_limited(name: str, root: Path, force: bool = False) -> State:
+    """run_stage within its time limit, and again where a stage may fail by chance."""
+    limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
+    stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
+    return stage(name, str(root), force)
 
 
 def prepare(root: Path) -> None:

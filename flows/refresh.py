@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from btcai.environment import child_environment
 from btcai.watch.drift import DRIFTED
-from flows.pipeline import Show, StageFailed, State, champions_missing, pipeline, run_stage
+from flows.pipeline import HOUR_S, Show, StageFailed, State, champions_missing, pipeline, run_limited
 from flows.process import stream
 
 UPDATE_LIMIT_S = 6 * 3600.0
@@ -19,13 +19,14 @@ UPDATE_LIMIT_S = 6 * 3600.0
 def refresh(root: str = ".", force: bool = False, only_if_drifted: bool = False) -> dict[str, State]:
     """Fetch what is new of the market in use, then run the pipeline.
 
-    only_if_drifted: validate the bars and build features, and train only where `btcai drift` says that they are no
-    longer like those trained on, or a champion is missing.
+    only_if_drifted: validate the bars and build features, and run the rest only where a champion is missing or `btcai
+    drift` says that the newest bars are unlike the training span, whatever else has changed. The span is that of
+    today's bars, the first part of the history: a drift that lasts is seen every day until the span holds it.
     """
     project = Path(root).resolve()
     update(str(project))
     if only_if_drifted and not force and not champions_missing(project):
-        states = {name: run_stage(name, str(project)) for name in ("validate", "features")}
+        states = {name: run_limited(name, project) for name in ("validate", "features")}
         if not drifted(str(project)):
             return states
     return pipeline(str(project), force)
@@ -40,7 +41,7 @@ def update(root: str) -> None:
         raise StageFailed(f"no new bars, exit code {code}; the log says why; try again with: btcai data update")
 
 
-@task(task_run_name="drift", cache_policy=NO_CACHE)
+@task(task_run_name="drift", cache_policy=NO_CACHE, timeout_seconds=HOUR_S)
 def drifted(root: str) -> bool:
     """`btcai drift --check`."""
     code = _btcai(Path(root), "drift", "--check", show=get_run_logger().info)

@@ -1,7 +1,6 @@
 """Funding rates of a perpetual swap on disk, beside its bars."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btcai.errors import DataError
+from btcai.files import write_bytes
 from btcai.schema import FloatArray, IntArray
 
 FILE = "funding.parquet"
@@ -42,11 +42,9 @@ def write_funding(folder: Path, time_ms: IntArray, rates: FloatArray) -> int:
     values = np.r_[held[1] if held else np.empty(0), rates[new]]
     order = np.argsort(times)
     table = pa.table([pa.array(times[order]).cast(SCHEMA.field(0).type), pa.array(values[order])], schema=SCHEMA)
-    draft = folder.with_name(f".{folder.name}.{FILE}")  # where neither DVC nor the next run takes it for data
-    pq.write_table(table, draft, compression="zstd", version="2.6", use_dictionary=False)
-    with draft.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    draft.replace(folder / FILE)
+    target = pa.BufferOutputStream()
+    pq.write_table(table, target, compression="zstd", version="2.6", use_dictionary=False)
+    write_bytes(folder / FILE, target.getvalue().to_pybytes())
     return int(new.sum())
 
 

@@ -6,7 +6,6 @@ Other files in its folder stay there: funding rates, and where it was fetched fr
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from btcai.data.checks import check_spacing
 from btcai.data.frame import BAR_MS, content_sha256, find_gaps, iso, make_frame, parts, sort_unique
 from btcai.errors import DataError
-from btcai.files import backup_of, replaced, settle
+from btcai.files import backup_of, replaced, settle, write_bytes
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars, FloatArray, IntArray
 
 __all__ = [
@@ -66,11 +65,16 @@ def write_market(data_root: Path, market: str, frame: pd.DataFrame) -> Written:
         return written
 
 
-def replace_market(data_root: Path, market: str, frame: pd.DataFrame) -> Written:
-    """Raw bars in place of a market's, funding rates and all; for markets that can be made again."""
+def replace_market(data_root: Path, market: str, frame: pd.DataFrame, add: Callable[[Path], None]) -> Written:
+    """Raw bars, and what `add` puts beside them, in place of all that a market holds; only if it can be made again."""
     folder = _folder(data_root, market)
     settle(folder)
-    with replaced(folder, lambda draft: _write_months(draft, frame)):
+
+    def write(draft: Path) -> None:
+        _write_months(draft, frame)
+        add(draft)
+
+    with replaced(folder, write):
         return Written(rows_added=len(frame), **_describe(market, frame))
 
 
@@ -217,7 +221,7 @@ def _write(draft: Path, frame: pd.DataFrame, old: Path) -> None:
     months = set(_months(old))
     for other in old.iterdir() if old.is_dir() else ():
         if other.is_file() and other not in months:
-            shutil.copy2(other, draft)
+            write_bytes(draft / other.name, other.read_bytes())
 
 
 def _write_months(folder: Path, frame: pd.DataFrame) -> None:

@@ -108,11 +108,12 @@ class Exchange:
 
         return self._circuit.ask(request)
 
-    def funding(self, first_ms: int) -> tuple[IntArray, FloatArray]:
-        """A page of settlements from first_ms on: times (N,) UTC ms and rates (N,), oldest first."""
+    def funding(self, first_ms: int, last_ms: int | None = None) -> tuple[IntArray, FloatArray]:
+        """A page of settlements from first_ms on, or between both: times (N,) UTC ms and rates (N,), oldest first."""
+        more = {} if last_ms is None else {"until": last_ms}
 
         def request() -> tuple[IntArray, FloatArray]:
-            rows = self._once(lambda: self._api.fetch_funding_rate_history(self.symbol, since=first_ms))
+            rows = self._once(lambda: self._api.fetch_funding_rate_history(self.symbol, since=first_ms, params=more))
             return _rates(self.name, rows)
 
         return self._circuit.ask(request)
@@ -123,7 +124,7 @@ class Exchange:
             return dict(markets[symbol])
         near = difflib.get_close_matches(symbol, markets, n=5, cutoff=0.5)
         said = f"like it: {', '.join(near)}" if near else "none is like it"
-        raise DataError(f"{self.name} has no {symbol} among its {len(markets):,} symbols, {said}; give one: --symbol")
+        raise Refused(f"{self.name} has no {symbol} among its {len(markets):,} symbols, {said}; give one: --symbol")
 
     def _ask(self, call: Callable[[], T]) -> T:
         return self._circuit.ask(lambda: self._once(call))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from btcai.fetch.archive import URL as ARCHIVE_URL
 from btcai.fetch.archive import Archive, is_archived
 from btcai.fetch.exchange import Exchange, Refused
 from btcai.fetch.gathering import Page, gather, wanted_bars
-from btcai.fetch.origin import Origin, check_origin, write_origin
+from btcai.fetch.origin import Origin, check_origin, read_origin, write_origin
 from btcai.fetch.patience import Circuit, Down, Patience
 from btcai.files import settle
 from btcai.schema import FUNDING_SECONDS, IntArray
@@ -41,8 +42,8 @@ UNSETTLED_MS = 30 * 86_400_000
 """How far to look on where an exchange has no funding rates: before a market opened, or before what it keeps."""
 
 
-CHECKED = slice(-12, -9)
-"""Of the bars that a market holds: the exchange has to send them too before others of its join them."""
+CHECKED_BARS = 4
+"""That a market holds and the exchange has to send too, at each of three places, before others of its join them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,30 +90,31 @@ def fetch(
     A source that fails for good ends it with Fetched.stopped; what had come by then is on disk. DataError where the
     order asks for what does not exist, and nothing has come.
     """
-    origin = Origin(exchange=order.exchange, symbol=order.symbol, timeframe=order.timeframe)
-    check_origin(data_root / order.market, origin)
+    folder, origin = data_root / order.market, _origin(order)
+    settle(folder)  # a change that was killed
+    check_origin(folder, origin)
     held = _held(data_root, order.market)
     wanted_ms = wanted_bars(max(order.since_ms, EARLIEST_MS), _last_open(order.until_ms), held.open_ms)
     with _kept(data_root, order.market) as (keep, flush):
         run = _Run(order=order, patience=patience, held=held, keep=keep, advance=advance, wanted=len(wanted_ms))
         try:
+            if len(held.open_ms) and len(wanted_ms):
+                run.check_held(read_origin(folder) is not None)
             if order.archive and order.exchange == ARCHIVED and is_archived(order.symbol) and len(wanted_ms):
                 wanted_ms = run.ask_archive(wanted_ms)
-            if len(wanted_ms) or _is_swap(order.symbol):
-                exchange = run.ask_exchange(wanted_ms)
-                flush()  # rates are kept beside bars
-                if exchange.has_funding and order.market in store.list_markets(data_root):
-                    run.done.funding_added = _funding(
-                        exchange, data_root / order.market, order.since_ms, order.until_ms
-                    )
+            if len(wanted_ms):
+                run.ask_exchange(wanted_ms)
+            flush()  # rates are kept beside bars
+            if _is_swap(order.symbol) and run.exchange.has_funding and order.market in store.list_markets(data_root):
+                run.ask_funding(folder)
         except Down as down:
             run.done.stopped = str(down)
         except Refused as refused:
             if not run.done.added:
                 raise
             run.done.stopped = str(refused)
-    if order.market in store.list_markets(data_root):
-        write_origin(data_root / order.market, origin)
+    if run.done.added:
+        write_origin(folder, origin)
     return run.counted()
 
 
@@ -134,6 +136,38 @@ class _Run:
         self._archive_circuit = Circuit(f"{ARCHIVED}'s archive", patience)
         self._api_circuit = Circuit(order.exchange, patience)
 
+    @cached_property
+    def exchange(self) -> Exchange:
+        """Connected when it is asked for first."""
+        order = self._order
+        return Exchange(order.exchange, order.symbol, order.timeframe, self._api_circuit, order.url, order.request_ms)
+
+    def check_held(self, is_known: bool) -> None:
+        """DataError where the exchange sends other bars than are held, or none of them to tell by.
+
+        is_known: the bars on disk were fetched from there. Then an exchange that does not answer is no reason not to
+        ask its archive.
+        """
+        held_ms, source = self._held.open_ms, f"{self._order.exchange} {self._order.symbol}"
+        try:
+            pages = [self.exchange.bars(int(held_ms[place]), CHECKED_BARS) for place in _probes(len(held_ms))]
+        except (Down, Refused):
+            if is_known:
+                return
+            raise
+        seen = sum(int(np.isin(page.open_ms, held_ms).sum()) for page in pages)
+        if not seen and not is_known:
+            raise DataError(
+                f"{source} sends none of the bars that {self._order.market} holds, so that nobody can tell whether "
+                "they are of one market; give the new ones a market of their own: --market"
+            )
+        for page in pages:
+            if others := _others(page, self._held):
+                raise DataError(
+                    f"bars of two sources must not mix: {source} {others} in {self._order.market}; give the new ones a "
+                    "market of their own: --market"
+                )
+
     def ask_archive(self, wanted_ms: IntArray) -> IntArray:
         """Take what it has; returns what is still wanted, all of it from where on it failed for good."""
         order, found = self._order, [np.empty(0, np.int64)]
@@ -141,7 +175,9 @@ class _Run:
         with closing(Archive(order.symbol, order.timeframe, self._archive_circuit, url)) as archive:
             try:
                 for page in archive.pages(wanted_ms, order.until_ms):
-                    _check_same(page, self._held, "the archive", order.market)
+                    if others := _others(page, self._held):
+                        logger.warning("a file of the archive is left alone: it %s in %s", others, order.market)
+                        continue
                     new = page.of(np.isin(page.open_ms, wanted_ms))
                     self.done.from_archive += self._take(new)
                     found.append(new.open_ms)
@@ -150,18 +186,37 @@ class _Run:
             self.done.files_refused = tuple(archive.refused)
         return np.setdiff1d(wanted_ms, np.concatenate(found), assume_unique=True)
 
-    def ask_exchange(self, wanted_ms: IntArray) -> Exchange:
-        """Take what it has, and return the exchange."""
-        order = self._order
-        exchange = Exchange(
-            order.exchange, order.symbol, order.timeframe, self._api_circuit, order.url, order.request_ms
-        )
-        if len(wanted_ms) and len(known_ms := self._held.open_ms[CHECKED]):
-            page = exchange.bars(int(known_ms[0]), len(known_ms))
-            _check_same(page, self._held, order.exchange, order.market)
-        for page in gather(exchange.bars, wanted_ms[wanted_ms >= exchange.first_ms], exchange.page_bars):
+    def ask_exchange(self, wanted_ms: IntArray) -> None:
+        """Take what it has."""
+        wanted_ms = wanted_ms[wanted_ms >= self.exchange.first_ms]
+        for page in gather(self.exchange.bars, wanted_ms, self.exchange.page_bars):
             self.done.from_api += self._take(page)
-        return exchange
+
+    def ask_funding(self, folder: Path) -> None:
+        """Rates from the last one on record before each that is missing.
+
+        Missing is a regular settlement (FUNDING_SECONDS) without a rate; those in between come with its page.
+        """
+        order, period = self._order, FUNDING_SECONDS * 1000
+        first_ms = -(-max(order.since_ms, self.exchange.first_ms, EARLIEST_MS) // period) * period
+        missing, before_ms = np.arange(first_ms, order.until_ms, period), None
+        while True:
+            on_record = read_funding(folder)
+            known = on_record[0] if on_record else np.empty(0, np.int64)
+            missing = missing[~np.isin(missing, np.rint(known / BAR_MS).astype(np.int64) * BAR_MS)]
+            if not len(missing):
+                return
+            earlier = known[known < missing[0] - BAR_MS]
+            start_ms = int(earlier[-1]) + 1 if len(earlier) else int(missing[0]) - BAR_MS
+            time_ms, rates = self.exchange.funding(start_ms, before_ms)
+            inside = time_ms <= order.until_ms
+            added = write_funding(folder, time_ms[inside], rates[inside])
+            self.done.funding_added += added
+            if len(time_ms) and added and time_ms[0] > missing[0] + BAR_MS:
+                before_ms = int(time_ms[0]) - 1  # the newest of the span came: what is between is asked for next
+                continue
+            reached = int(time_ms[-1]) if len(time_ms) else int(missing[0]) + UNSETTLED_MS
+            missing, before_ms = missing[missing > max(reached, int(missing[0]))], None
 
     def counted(self) -> Fetched:
         """The whole report."""
@@ -179,43 +234,33 @@ class _Run:
         return len(page.open_ms)
 
 
-def _funding(exchange: Exchange, folder: Path, since_ms: int, until_ms: int) -> int:
-    """Rates from the last one on record before each that is missing; returns how many are new.
-
-    Missing is a regular settlement (FUNDING_SECONDS) without a rate; those in between come with its page.
-    """
-    period, added = FUNDING_SECONDS * 1000, 0
-    first_ms = -(-max(since_ms, exchange.first_ms, EARLIEST_MS) // period) * period
-    missing = np.arange(first_ms, until_ms, period)
-    while True:
-        on_record = read_funding(folder)
-        known = on_record[0] if on_record else np.empty(0, np.int64)
-        missing = missing[~np.isin(missing, np.rint(known / BAR_MS).astype(np.int64) * BAR_MS)]
-        if not len(missing):
-            return added
-        before = known[known < missing[0] - BAR_MS]
-        time_ms, rates = exchange.funding(int(before[-1]) + 1 if len(before) else int(missing[0]) - BAR_MS)
-        inside = time_ms <= until_ms
-        added += write_funding(folder, time_ms[inside], rates[inside])
-        reached = int(time_ms[-1]) if len(time_ms) else 0
-        missing = missing[missing > max(reached, int(missing[0]) + (0 if len(time_ms) else UNSETTLED_MS))]
+def _probes(n_held: int) -> tuple[int, ...]:
+    """Where to look at bars that are held: the first, the middle, and shortly before the end."""
+    return tuple(sorted({0, n_held // 2, max(0, n_held - 3 * CHECKED_BARS)}))
 
 
-def _check_same(page: Page, held: Page, source: str, market: str) -> None:
-    """DataError where a source sends other bars than the market holds: another symbol's, or another exchange's.
+def _others(page: Page, held: Page) -> str:
+    """What tells a page's bars from those that are held, where most that both have differ; "" where they agree.
 
-    That is where most of those that both have differ; of fewer it is told, and what is held stays.
+    Where fewer differ it is told, and what is held stays.
     """
     _, of_page, of_held = np.intersect1d(page.open_ms, held.open_ms, assume_unique=True, return_indices=True)
     differs = (page.values[of_page] != held.values[of_held]).any(axis=1)
     if not differs.any():
-        return
+        return ""
     row = int(differs.argmax())
     stamp, sent, kept = iso(int(page.open_ms[of_page[row]])), page.values[of_page[row]], held.values[of_held[row]]
-    said = f"at {stamp} {source} sends {describe_bar(sent)} and {market} holds {describe_bar(kept)}"
+    said = f"sends {describe_bar(sent)} at {stamp}, on disk is {describe_bar(kept)}"
     if differs.mean() > 0.5:
-        raise DataError(f"bars of two sources must not mix: {said}; give the new ones a market of their own: --market")
-    logger.warning("%s; so do %d of %d bars that both have: those on disk stay", said, differs.sum(), len(differs))
+        return said
+    logger.warning("a source %s; %d of %d bars differ, those on disk stay", said, differs.sum(), len(differs))
+    return ""
+
+
+def _origin(order: Order) -> Origin:
+    return Origin(
+        exchange=order.exchange, symbol=order.symbol, timeframe=order.timeframe, url=order.url, archive=order.archive
+    )
 
 
 @contextmanager
@@ -251,7 +296,6 @@ def _last_open(until_ms: int) -> int:
 
 
 def _held(data_root: Path, market: str) -> Page:
-    settle(data_root / market)  # a change that was killed
     if market not in store.list_markets(data_root):
         return Page(open_ms=np.empty(0, np.int64), values=np.empty((0, 5)))
     open_ms, values = parts(store.read_market(data_root, market))

@@ -1,22 +1,25 @@
 """Where a market's bars were fetched from: kept beside them, so that no other source's join them."""
 
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from btcai.errors import DataError
+from btcai.files import write_bytes
 
 FILE = "origin.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """As ccxt names them."""
+    """Exchange, symbol and timeframe as ccxt names them; through which address, and with the archive or without, is no
+    part of what it is."""
 
     exchange: str
     symbol: str
     timeframe: str
+    url: str | None = field(default=None, compare=False)
+    archive: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
         return f"{self.exchange} {self.symbol} {self.timeframe}"
@@ -46,10 +49,6 @@ def check_origin(folder: Path, wanted: Origin) -> None:
 
 def write_origin(folder: Path, origin: Origin) -> None:
     """In one step; a market that says so already is left alone."""
-    if read_origin(folder) == origin:
-        return
-    draft = folder.with_name(f".{folder.name}.{FILE}")
-    draft.write_text(json.dumps(asdict(origin), indent=2) + "\n", encoding="utf-8")
-    with draft.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    draft.replace(folder / FILE)
+    text = json.dumps(asdict(origin), indent=2) + "\n"
+    if not (folder / FILE).is_file() or (folder / FILE).read_text(encoding="utf-8") != text:
+        write_bytes(folder / FILE, text.encode())

@@ -162,6 +162,7 @@ def _walk(
             jump = sigma[t] * scale * (given.jump_mean_sigmas + given.jump_sigmas * noise[t, STUDENT_DF])
         before = price
         price *= 1.0 + push[t]
+        pushed = price  # what an event does is not what trading did: neither volatility nor the reversal follow it
         high, low = max(before, price), min(before, price)
         # given back, so that jumps move no mean
         jump_drift = given.jumps_per_bar * given.jump_mean_sigmas * sigma[t] * scale
@@ -175,7 +176,7 @@ def _walk(
                 move += jump
             price *= 1.0 + min(max(move, -STEP_CAP), STEP_CAP)
             high, low = max(high, price), min(low, price)
-        last_return = price / before - 1.0
+        last_return = price / pushed - 1.0
         shock = last_return / sigma[t]
         shock = min(shock * shock, given.shock_cap)
         fast += (1.0 - given.fast_decay) * (shock - fast)

@@ -1,7 +1,8 @@
 """What can happen to a market, bar by bar: events that add up, and the forces on each bar that they make.
 
 An event is a value; forces are arrays; neither knows the generator. Events compose in any order: scales multiply,
-pushes add. Prices move on while bars are missing or halted: what trading would have done, the reopening shows.
+pushes add; of ranges that touch, the first one's beginning counts for all. Prices move on while bars are missing or
+halted: what trading would have done, the reopening shows.
 """
 
 from collections.abc import Iterable

@@ -26,7 +26,7 @@ def simulate_funding(bars: pd.DataFrame, seed: int, added_frac: FloatArray) -> t
     """
     open_ms, values = parts(bars)
     close_ms = open_ms + BAR_MS
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, 1))  # not the noise that scenarios draw from
     noise = NOISE_FRAC * rng.standard_normal(len(open_ms))
     before = np.maximum(np.arange(len(open_ms)) - MEMORY_BARS, 0)
     moved = values[:, 3] / values[before, 3] - 1.0

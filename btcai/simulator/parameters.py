@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from btcai.errors import DataError
 
 
@@ -47,7 +49,12 @@ class MarketParameters:
 
     def __post_init__(self) -> None:
         """DataError where a number makes no market."""
+        numbers = {field.name: np.atleast_1d(getattr(self, field.name)) for field in fields(self)}
+        three = ("regime_scale", "regime_days", "drift_per_year", "drift_days")
         for name, holds, rule in (
+            *((name, bool(np.isfinite(found).all()), "finite") for name, found in numbers.items()),
+            *((name, len(numbers[name]) == 3, "3 numbers") for name in three),
+            ("shock_cap", self.shock_cap >= 0, "at least 0"),
             ("first_price_usdt", self.first_price_usdt > 0, "above 0"),
             ("annual_volatility", self.annual_volatility > 0, "above 0"),
             ("regime_scale", min(self.regime_scale) > 0, "above 0"),

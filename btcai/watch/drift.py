@@ -1,4 +1,4 @@
-"""Are the newest bars like those that were trained on? Each feature's distribution, and how volatile the market is.
+"""Are the newest bars like those of the training span? Each feature's distribution, and how volatile the market is.
 
 Neighbouring bars are alike, so that any month differs from three years by more than tables of significance allow for.
 What is usual is therefore measured: every window of the training span, as long as the newest one, is held against the
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from btcai.errors import DataError
+from btcai.features.table import FEATURES
 from btcai.schema import BARS_PER_YEAR, BoolArray, Float32Array, FloatArray, Span
 
 BINS = 10
@@ -23,6 +24,9 @@ REFERENCE_ROWS = 10_000
 """Spread evenly over the reference: more change no figure that is shown."""
 
 LEAST_WINDOWS = 4
+
+CLOCK = frozenset(feature.name for feature in FEATURES if feature.family == "calendar")
+"""Features that are the time of day or week: they move with the calendar and not with the market."""
 
 DRIFTED = 3
 """Exit code of the command, for schedulers: neither success nor an error."""
@@ -81,8 +85,8 @@ class Drift:
 def measure_drift(features: Float32Array, names: tuple[str, ...], mark: FloatArray, train: Span, n_bars: int) -> Drift:
     """The last n_bars rows of features (T, F), mask last, and mark (T,) against the rows of `train`.
 
-    Rows of missing bars count nowhere. DataError where the training span holds fewer than LEAST_WINDOWS windows, or the
-    newest window no bar.
+    Features of the clock are left out, and rows of missing bars. DataError where the training span holds fewer than
+    LEAST_WINDOWS windows with bars, or the newest window no two in a row.
     """
     window = Span(len(features) - n_bars, len(features))
     n_windows = len(train) // n_bars if n_bars else 0
@@ -93,8 +97,14 @@ def measure_drift(features: Float32Array, names: tuple[str, ...], mark: FloatArr
         )
     windows = [Span(train.first + k * n_bars, train.first + (k + 1) * n_bars) for k in range(n_windows)]
     present = features[:, -1] > 0.5
-    if not present[window.first : window.stop].any():
-        raise DataError("the newest window holds no bar that is there; take more days: --days")
+    windows = [part for part in windows if np.isfinite(_volatility(mark, present, part))]
+    if len(windows) < LEAST_WINDOWS or not np.isfinite(_volatility(mark, present, window)):
+        raise DataError(
+            f"the newest window and {LEAST_WINDOWS} of the training span must hold bars, {len(windows)} of the span "
+            "do; take more days: --days"
+        )
+    columns = [column for column, name in enumerate(names[:-1]) if name not in CLOCK]
+    features, names = features[:, columns], tuple(names[column] for column in columns)
     whole = _sample(features, present, [train])
     newest = _sample(features, present, [window])
     of_windows = np.array(
@@ -115,7 +125,7 @@ def measure_drift(features: Float32Array, names: tuple[str, ...], mark: FloatArr
             usual_ks=float(np.median(of_windows[:, column])),
             largest_ks=float(of_windows[:, column].max()),
         )
-        for column, name in enumerate(names[:-1])
+        for column, name in enumerate(names)
     )
     return Drift(
         window=window,
@@ -154,12 +164,12 @@ def _distances(reference: FloatArray, newest: FloatArray) -> FloatArray:
 
 
 def _sample(features: Float32Array, present: BoolArray, spans: list[Span]) -> FloatArray:
-    """Rows of the bars that are there, REFERENCE_ROWS of them at most, without the mask."""
+    """Rows of the bars that are there, REFERENCE_ROWS of them at most."""
     rows = np.concatenate([np.arange(span.first, span.stop) for span in spans])
     rows = rows[present[rows]]
     if len(rows) > REFERENCE_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, REFERENCE_ROWS).astype(np.int64)]
-    return np.asarray(features[rows][:, :-1], dtype=np.float64)
+    return np.asarray(features[rows], dtype=np.float64)
 
 
 def _volatility(mark: FloatArray, present: BoolArray, span: Span) -> float:

@@ -20,7 +20,8 @@ SHOWN = 12
 
 def write_drift(folder: Path, drift: Drift, close_ts_ns: IntArray) -> None:
     """Three files; the same drift gives the same bytes."""
-    (folder / "metrics.json").write_text(json.dumps(_record(drift, close_ts_ns), indent=2) + "\n", encoding="utf-8")
+    record = json.dumps(_record(drift, close_ts_ns), indent=2, allow_nan=False)
+    (folder / "metrics.json").write_text(f"{record}\n", encoding="utf-8")
     table = io.StringIO()
     writer = csv.DictWriter(table, [*asdict(drift.features[0]), "is_unusual"], lineterminator="\n")
     writer.writeheader()

@@ -95,6 +95,10 @@ def test_parameters_survive_their_file(tmp_path: Path) -> None:
             '{"slow_weight": 0.5}',
             "slow_weight of a simulated market must be at least 0, both weights at most 1, was 0.5",
         ),
+        ('{"regime_scale": [0.5, 1.0]}', r"regime_scale of a simulated market must be 3 numbers, was \(0.5, 1.0\)"),
+        ('{"drift_per_year": [0, NaN, 0]}', "drift_per_year of a simulated market must be finite"),
+        ('{"mean_volume_btc": Infinity}', "mean_volume_btc of a simulated market must be finite"),
+        ('{"shock_cap": -1}', "shock_cap of a simulated market must be at least 0"),
         ('{"hour_scale": [1]}', r"hour_scale of a simulated market must be 24 numbers above 0, was \(1,\)"),
     ],
 )

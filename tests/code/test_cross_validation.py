@@ -7,14 +7,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from btcai.errors import DataError
-from btcai.features.cross_validation import (
+from btcai.cross_validation import (
     Fold,
     combinatorial_folds,
     combinatorial_paths,
     printed,
     walk_forward_folds,
 )
+from btcai.errors import DataError
 from btcai.schema import BAR_NS, Span
 
 

@@ -104,6 +104,12 @@ def test_bars_between_the_training_span_and_the_newest_window_count_nowhere() ->
     assert measured(features, mark) == before
 
 
+def test_the_time_of_day_does_not_drift() -> None:
+    features, mark = market(9)
+    drift = measure_drift(features, ("a", "hour_sin", "mask"), mark, TRAIN, WINDOW)
+    assert [found.name for found in drift.features] == ["a"]
+
+
 @pytest.mark.parametrize("n_bars", [0, 600, 2100])
 def test_too_few_windows_are_named(n_bars: int) -> None:
     features, mark = market(5)
@@ -113,10 +119,18 @@ def test_too_few_windows_are_named(n_bars: int) -> None:
         measure_drift(features, NAMES, mark, TRAIN, n_bars)
 
 
+def test_windows_inside_a_gap_are_left_out() -> None:
+    features, mark = market(6)
+    features[TRAIN.first + 200 : TRAIN.first + 600] = 0.0
+    drift = measured(features, mark)
+    assert len(drift.window_scores) == 8
+    assert np.isfinite([*drift.window_scores, *drift.window_volatilities]).all()
+
+
 def test_a_window_without_bars_is_named() -> None:
     features, mark = market(6)
     features[-WINDOW:] = 0.0
-    with pytest.raises(DataError, match="the newest window holds no bar that is there; take more days"):
+    with pytest.raises(DataError, match="4 of the training span must hold bars, 10 of the span do"):
         measured(features, mark)
 
 

@@ -242,7 +242,7 @@ class TestUnderDvc:
         monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
         monkeypatch.setattr(refresh, "drifted", lambda root: drifted)
         monkeypatch.setattr(refresh, "champions_missing", lambda root: missing)
-        monkeypatch.setattr(refresh, "run_stage", lambda name, root: done.append(name))
+        monkeypatch.setattr(refresh, "run_limited", lambda name, root: done.append(name))
         monkeypatch.setattr(refresh, "pipeline", lambda root, force: done.append("pipeline"))
         refresh.refresh.fn(".", force, only_if_drifted)
         assert done[0] == "update"

@@ -82,6 +82,14 @@ def test_a_flash_crash_falls_by_its_depth_and_wins_its_share_back() -> None:
     assert price[-1] == price[36]
 
 
+def test_what_an_event_does_to_the_price_raises_no_volatility_of_its_own(calm: pd.DataFrame) -> None:
+    """Ten pushes of 3 % without excitement: every bar moves by as much as without them, and by 3 % more."""
+    pushes = [NewsJump(start_bar=start, move_frac=0.03, excitement=1.0) for start in range(500, 600, 10)]
+    ratio = close(with_events(*pushes)) / close(calm)
+    np.testing.assert_allclose(ratio[500:600:10], 1.03 ** np.arange(1, 11), rtol=1e-5)
+    np.testing.assert_allclose(ratio[600:], 1.03**10, rtol=1e-5)
+
+
 def test_a_trend_goes_as_far_as_it_says() -> None:
     price = np.cumprod(1.0 + forces_of([Trend(start_bar=5, n_bars=100, total_frac=-0.4)], 200).push_frac)
     assert (price[4], price[-1]) == (1.0, pytest.approx(0.6, abs=1e-9))

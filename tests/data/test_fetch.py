@@ -138,8 +138,8 @@ def test_a_second_fetch_asks_only_for_what_is_new(
     exchange.now_ms += 10 * BAR_MS
     done = fetch(tmp_path, order(exchange), waits)
     assert (done.wanted, done.added) == (10, 10)
-    assert len(exchange.asked) == 2  # the first is of bars that are held: is it still the same market?
-    assert f"startTime={FIRST_MS + N_BARS * BAR_MS}&" in exchange.asked[1] + "&"
+    assert len(exchange.asked) == 4  # three of bars that are held: is it still the same market?
+    assert f"startTime={FIRST_MS + N_BARS * BAR_MS}&" in exchange.asked[3] + "&"
     assert_held(tmp_path, history, range(N_BARS + 10))
 
 
@@ -391,7 +391,7 @@ def test_bars_of_another_exchange_do_not_join_a_market(
 ) -> None:
     stamps, values = parts(simulate_bars(500, seed=4))
     write_market(tmp_path, "btc", make_frame(stamps, values))
-    with pytest.raises(DataError, match="bars of two sources must not mix: at 2022-01-02T16:40:00Z binance sends"):
+    with pytest.raises(DataError, match="bars of two sources must not mix: binance BTC/USDT sends"):
         fetch(tmp_path, order(exchange), waits)
     pd.testing.assert_frame_equal(read_market(tmp_path, "btc"), make_frame(stamps, values))
 
@@ -401,9 +401,52 @@ def test_files_of_another_exchange_do_not_join_a_market(
 ) -> None:
     stamps, values = parts(simulate_bars(500, seed=4))
     write_market(tmp_path, "btc", make_frame(stamps, values))
-    with pytest.raises(DataError, match="bars of two sources must not mix: at 2022-01-01T00:00:00Z the archive sends"):
+    with pytest.raises(DataError, match="bars of two sources must not mix: binance BTC/USDT sends"):
         fetch(tmp_path, order(archived, archive=True), waits)
     pd.testing.assert_frame_equal(read_market(tmp_path, "btc"), make_frame(stamps, values))
+
+
+def test_a_conflict_in_a_later_month_adds_nothing_of_an_earlier_one(
+    tmp_path: Path, archived: LoopbackExchange, waits: list[float]
+) -> None:
+    """Held: another market's bars of February. Wanted: January too."""
+    stamps, values = parts(simulate_bars(MONTH_BARS + 800, seed=4))
+    write_market(tmp_path, "btc", make_frame(stamps[MONTH_BARS:], values[MONTH_BARS:]))
+    with pytest.raises(DataError, match="bars of two sources must not mix"):
+        fetch(tmp_path, order(archived, archive=True), waits)
+    assert len(read_market(tmp_path, "btc")) == 800
+    assert not any(path.startswith("/data/") for path in archived.asked)
+
+
+def test_bars_that_nobody_can_compare_do_not_join_a_market(
+    tmp_path: Path, exchange: LoopbackExchange, waits: list[float]
+) -> None:
+    """Kraken keeps its last 720 bars alone: of a market that ends before them it sends none."""
+    stamps, values = parts(simulate_bars(100, seed=4))
+    write_market(tmp_path, "btc", make_frame(stamps, values))
+    with pytest.raises(DataError, match="kraken BTC/USD sends none of the bars that btc holds"):
+        fetch(tmp_path, order(exchange, "kraken"), waits)
+    assert len(read_market(tmp_path, "btc")) == 100
+    assert not (tmp_path / "btc" / "origin.json").exists()
+
+
+def test_a_fetch_that_brings_nothing_says_nothing_of_where_bars_are_from(
+    tmp_path: Path, history: pd.DataFrame, exchange: LoopbackExchange, waits: list[float]
+) -> None:
+    stamps, values = parts(history)
+    write_market(tmp_path, "btc", make_frame(stamps[:500], values[:500]))
+    exchange.faults = ["503"] * 4
+    assert "failed 4 times in a row" in fetch(tmp_path, order(exchange), waits).stopped
+    assert not (tmp_path / "btc" / "origin.json").exists()
+
+
+def test_rates_that_come_newest_first_arrive_all(
+    tmp_path: Path, exchange: LoopbackExchange, waits: list[float]
+) -> None:
+    exchange.funding = [(FIRST_MS + number * SETTLES_MS, 1e-4) for number in range(10)]
+    exchange.newest_rates = 3
+    done = fetch(tmp_path, replace(order(exchange), symbol="BTC/USDT:USDT"), waits)
+    assert done.funding_added == 10
 
 
 def test_one_bar_that_the_exchange_has_changed_since_stays_as_it_is_held(
@@ -411,11 +454,11 @@ def test_one_bar_that_the_exchange_has_changed_since_stays_as_it_is_held(
 ) -> None:
     stamps, values = parts(history)
     values = values[:500].copy()
-    values[489, 4] += 1.0
+    values[252, 4] += 1.0
     write_market(tmp_path, "btc", make_frame(stamps[:500], values))
     done = fetch(tmp_path, order(exchange), waits)
     assert (done.added, done.stopped) == (N_BARS - 500, "")
-    assert parts(read_market(tmp_path, "btc"))[1][489, 4] == values[489, 4]
+    assert parts(read_market(tmp_path, "btc"))[1][252, 4] == values[252, 4]
 
 
 def test_settlements_in_between_come_with_the_next_regular_one(

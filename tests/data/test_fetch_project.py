@@ -151,7 +151,7 @@ def test_progress_is_told_to_the_end(project: Path, exchange: LoopbackExchange) 
 
 
 def test_two_fetches_at_once_do_not_touch_each_other(project: Path, exchange: LoopbackExchange) -> None:
-    lock = FileLock(project / acquisition.LOCK)
+    lock = FileLock(project / datasets.LOCK)
     Path(lock.lock_file).parent.mkdir(parents=True)
     with lock, pytest.raises(DataError, match="another btcai is changing data/; wait for it"):
         run(project, exchange)

@@ -81,10 +81,10 @@ def _free(span: Span, test: Sequence[Span], purge_bars: int, embargo_bars: int) 
     """What is left of a span to train on."""
     free, first = [], span.first
     for part in test:
-        free.append(Span(first, min(part.first - purge_bars, span.stop)))
+        free.append(Span(first, part.first - purge_bars))
         first = part.stop + purge_bars + embargo_bars
     free.append(Span(first, span.stop))
-    return tuple(Span(piece.first, piece.stop) for piece in free if piece.first < piece.stop)
+    return tuple(piece for piece in free if piece.first < piece.stop)
 
 
 def _checked(folds: tuple[Fold, ...], span: Span, purge_bars: int, embargo_bars: int) -> tuple[Fold, ...]:
