@@ -215,6 +215,8 @@ class ModelConfig(_Section):
 class PretrainConfig(_Section):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
+    decay_rise_frac: float = Field(ge=0, le=1)
+    """Share of the updates over which the decay rises to its full size."""
     stretches: int = Field(ge=2, multiple_of=2)
     decisions: int = Field(ge=128, multiple_of=128)
     """Per stretch; in blocks of 128 decision times."""

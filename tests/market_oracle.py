@@ -226,7 +226,7 @@ class Oracle(Book):
         most = room / (reference + rules.max_exposure_frac * lost)
         if side > 0:
             most = min(most, self.cash / (reference + lost))
-        btc = to_step(rules, min(btc, max(0.0, most * (1 - 1e-12))))
+        btc = to_step(rules, min(btc, max(0.0, most * (1 - 1e-11))))
         if btc * reference < self.least:
             return
         price = self.order_price(side, btc, limit)
@@ -252,7 +252,7 @@ class Oracle(Book):
         left = wanted if whole else to_step(self.rules, most)
         price, fee = self.order_price(-self.side, left, limit), self.fee(maker=limit is not None)
         for lot in lots:
-            btc = abs(lot.btc) if whole or left >= abs(lot.btc) * (1 - 1e-12) else left
+            btc = abs(lot.btc) if whole or left >= abs(lot.btc) * (1 - 1e-11) else left
             left = max(0.0, left - btc)
             self.take(lot, btc, price, self.bar.open, fee)
 

@@ -15,7 +15,7 @@ from btcai.market.rules import Rules, Tiers
 from btcai.schema import FEE_TIERS, FloatArray
 
 _NEARLY = 1e-12  # relative: a quantity or price that is a multiple but for its rounding is one
-NOT_QUITE = 1.0 - 1e-12  # rounding must not take cash below zero
+NOT_QUITE = 1.0 - 1e-11  # rounding must not take cash below zero; beyond _NEARLY, or chance decides on cash's last step
 
 
 @inlined

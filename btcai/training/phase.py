@@ -78,10 +78,10 @@ def updates_apart(updates: int) -> int:
     return max(LEAST_APART, -(-updates // MOST))
 
 
-def make_optimizer(model: ActorCritic, decay: float, encoder_share: float = 1.0) -> torch.optim.Optimizer:
+def make_optimizer(model: ActorCritic, encoder_share: float = 1.0) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101) of what multiplies inputs in linear maps.
 
-    Rates are set at every update, by `set_rate`; `encoder_share` is that of everything before the head.
+    Rate and decay are set at every update, by `set_rates`; `encoder_share` of the rate is for everything before the head.
     """
     linear = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
     head = {id(parameter) for parameter in model.head.parameters()}
@@ -89,16 +89,16 @@ def make_optimizer(model: ActorCritic, decay: float, encoder_share: float = 1.0)
     for parameter in model.parameters():
         groups.setdefault((id(parameter) in linear, id(parameter) in head), []).append(parameter)
     settings = [
-        {"params": found, "weight_decay": decay * is_linear, "share": 1.0 if in_head else encoder_share}
+        {"params": found, "weight_decay": 0.0, "decays": is_linear, "share": 1.0 if in_head else encoder_share}
         for (is_linear, in_head), found in groups.items()
     ]
     return torch.optim.AdamW(settings, eps=1e-5, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The learning rate of an update, for each group its share of it."""
+def set_rates(optimizer: torch.optim.Optimizer, rate: float, decay: float) -> None:
+    """The learning rate of an update, for each group its share of it, and the decay of linear maps."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["share"]
+        group["lr"], group["weight_decay"] = rate * group["share"], decay * group["decays"]
 
 
 def is_due(update: int, updates: int) -> bool:

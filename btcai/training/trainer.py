@@ -29,7 +29,7 @@ from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
 from btcai.training.health import BlewUp, fault
-from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rate, survivable
+from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
 from btcai.training.play import (
     Played,
     choose_hold_bias,
@@ -61,7 +61,7 @@ def train_ppo(
     Yields one row per update: losses, mean reward and its named terms, and valid_* where they were measured. Kills and
     explosions are survived as phase.survivable says.
     """
-    optimizer = make_optimizer(model, config.weight_decay, config.encoder_rate_share)
+    optimizer = make_optimizer(model, config.encoder_rate_share)
     encoder_learns = config.encoder_every > 0
     average = copy.deepcopy(model)
     unit = float(model.value_std)
@@ -83,7 +83,7 @@ def train_ppo(
 
         def step(update: int, rate_share: float) -> Row:
             scale = ValueScale(**memory.facts["scale"])
-            set_rate(optimizer, rate_share * rate_at(update, updates, config))
+            set_rates(optimizer, rate_share * rate_at(update, updates, config), config.weight_decay)
             stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
             if update == 0 and scale.std == 1.0:  # a head that has met no reward yet
                 with torch.no_grad():

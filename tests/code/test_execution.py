@@ -1,6 +1,8 @@
 """Fill prices, quantities and the tiers of fees, as pure functions."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from market_world import FREE, make_market
 
 from btcai.market.account import TRADED_BEFORE, TRADED_USDT, new_accounts
@@ -93,6 +95,14 @@ def test_purchase_is_cut_to_what_cash_pays_with_its_costs() -> None:
 def test_purchase_is_cut_to_the_exposure_left_after_its_own_costs() -> None:
     # cap 50 % of 10,000: x BTC at 100 worth 100 x <= 0.5 * (10,000 - 2 x) at 2 USDT cost each: x = 5000 / 101
     assert affordable_btc(90.0, 1e9, 5000.0, 0.5, 100.0, 2.0) == pytest.approx(5000.0 / 101.0)
+
+
+@given(steps=st.integers(2, 10**7), price=st.integers(1, 10**7), ulps=st.integers(-8, 8))
+def test_cash_of_a_whole_number_of_steps_buys_one_less_however_it_was_rounded(steps: int, price: int, ulps: int) -> None:
+    # not the same number or one less by chance; all of it could take the account below zero
+    cash = steps * 1e-5 * price * (1 + ulps * 2.0**-52)
+    bought = whole_steps(affordable_btc(1e9, cash, 1e18, 1.0, float(price), 0.0), 1e-5)
+    assert bought == pytest.approx((steps - 1) * 1e-5, rel=1e-12)
 
 
 def test_no_exposure_left_buys_nothing() -> None:

@@ -9,6 +9,7 @@ from learning_tasks import fresh_model, settings, small_task, task_from_returns
 
 from btcai.agent.shards import shards
 from btcai.agent.task import Task, spread_bars, stretches_at
+from btcai.config import PretrainConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.heads import TARGET_CLIP
 from btcai.schema import TOKENS
@@ -18,10 +19,10 @@ from btcai.training.pretraining import forecast_error, prediction_loss, pretrain
 PREDICTION = settings().pretrain.model_copy(update={"stretches": 2, "decisions": 128})
 
 
-def taught(task: Task, updates: int = 2) -> ActorCritic:
+def taught(task: Task, updates: int = 2, config: PretrainConfig = PREDICTION) -> ActorCritic:
     torch.manual_seed(1)
     model = fresh_model(task)
-    list(pretrain(model, task, PREDICTION, updates, np.random.default_rng(2)))
+    list(pretrain(model, task, config, updates, np.random.default_rng(2)))
     return model
 
 
@@ -69,12 +70,21 @@ def test_what_happens_after_the_training_span_moves_no_forecast(monkeypatch: pyt
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-def test_the_rate_falls_as_the_square_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    # four updates: (4/4)^2, (3/4)^2, (2/4)^2, (1/4)^2
+def test_the_rate_falls_as_the_square_of_what_is_left_and_the_decay_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    # four updates: (4/4)^2, (3/4)^2, (2/4)^2, (1/4)^2; the decay over the first half of them
     rates: list[float] = []
-    monkeypatch.setattr(pretraining, "set_rate", lambda _, rate: rates.append(rate / PREDICTION.learning_rate))
-    taught(small_task(3000), updates=4)
+    decays: list[float] = []
+
+    def note(_: object, rate: float, decay: float) -> None:
+        rates.append(rate / PREDICTION.learning_rate)
+        decays.append(decay)
+
+    monkeypatch.setattr(pretraining, "set_rates", note)
+    config = PREDICTION.model_copy(update={"weight_decay": 3.0, "decay_rise_frac": 0.5})
+    taught(small_task(3000), updates=4, config=config)
     assert rates == pytest.approx([1.0, 0.5625, 0.25, 0.0625])
+    assert decays == pytest.approx([1.5, 3.0, 3.0, 3.0])
+    assert pretraining.decay_at(0, 4, config.model_copy(update={"decay_rise_frac": 0.0})) == 3.0
 
 
 def test_forecasts_are_judged_on_every_decision_of_a_short_validation_span_and_by_its_loss() -> None:
