@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Get bars, choose the market in use.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(cli_simulate.app, name="simulate")
 registry_app = typer.Typer(help="What is registered, and what each champion was made from.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 
@@ -82,9 +83,6 @@ def _common(
     if log_level:
         os.environ[logs.LEVEL_VARIABLE] = log_level  # the stages' processes follow
     logs.setup(log_level, Path("logs") if _settings_path().is_file() else None)
-
-
-data_app.command("simulate")(cli_simulate.simulate)
 
 
 @data_app.command("import")
@@ -190,7 +188,6 @@ def report() -> None:
 
 
 app.command()(cli_decide.decide)
-app.command()(cli_simulate.facts)
 app.command()(cli_watch.drift)
 app.command()(cli_bench.features)
 app.command()(cli_bench.bench)

@@ -1,21 +1,16 @@
 """`btcai data fetch`: an exchange's history into a market."""
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btcai.console import show_change
+from btcai.console import progress, show_change
 from btcai.errors import DataError
 
 if TYPE_CHECKING:
     from btcai.acquisition import Imported
-
-logger = logging.getLogger(__name__)
 
 
 def fetch(
@@ -72,7 +67,7 @@ def fetch(
     )
     if order.since_ms >= order.until_ms:
         raise DataError("the first day must lie before the last and in the past; mend --since or --until")
-    with _progress(name) as advance:
+    with progress(f"bars of {name}") as advance:
         _tell(*acquisition.fetch(root, order, Patience(), advance))
 
 
@@ -81,7 +76,7 @@ def update() -> None:
     from btcai import acquisition
     from btcai.fetch.patience import Patience
 
-    with _progress("the market in use") as advance:
+    with progress("bars of the market in use") as advance:
         found = acquisition.update(Path.cwd(), Patience(), advance)
     if found is None:
         typer.echo("the market in use was not fetched: nothing to bring; fetch one with: btcai data fetch")
@@ -94,24 +89,3 @@ def _tell(done: "Imported", stopped: str) -> None:
     show_change("data.market", done.old_market, done.market)
     if stopped:
         raise DataError(f"{stopped}; what had come is kept: run the same command again, it goes on from there")
-
-
-@contextmanager
-def _progress(market: str) -> Iterator[Callable[[int, int], None]]:
-    """A live bar in a terminal; elsewhere a line of the log for every tenth of the bars."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console, said = Console(stderr=True), 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        shown = progress.add_task(f"bars of {market}", total=None)
-
-        def advance(done: int, wanted: int) -> None:
-            nonlocal said
-            progress.update(shown, completed=done, total=wanted)
-            if not console.is_terminal and 10 * done // wanted > said:
-                said = 10 * done // wanted
-                logger.info("%s: %d of %d bars", market, done, wanted)
-
-        yield advance

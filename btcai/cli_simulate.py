@@ -1,14 +1,17 @@
-"""Simulated markets: the default one, and markets that things happen to; what they are like beside another."""
+"""`btcai simulate`: the default market, markets that things happen to, and how like a history a market is."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from btcai.console import show, show_change
+from btcai.console import progress, show, show_change
+
+app = typer.Typer(help="Make markets, fit them to a history, hold them beside it.", no_args_is_help=True)
 
 
-def simulate(
+@app.command()
+def market(
     scenario: Annotated[
         list[str] | None,
         typer.Option(
@@ -24,8 +27,9 @@ def simulate(
         Path | None, typer.Option(help="JSON: what the market is like, where not as the default.", readable=False)
     ] = None,
     swap: Annotated[bool, typer.Option("--swap", help="With funding rates, as a perpetual swap has them.")] = False,
-    market: Annotated[
-        str | None, typer.Option(help="Its folder under data/, simulated_...; without one, named by the scenarios.")
+    name: Annotated[
+        str | None,
+        typer.Option("--market", help="Its folder under data/, simulated_...; without one, named by the scenarios."),
     ] = None,
 ) -> None:
     """Write a simulated market and put it into use: without options the default one, the same bits everywhere.
@@ -38,15 +42,48 @@ def simulate(
     what = acquisition.Simulation(
         scenarios=tuple(scenario or ()), days=days, seed=seed, parameters=parameters, swap=swap
     )
-    if what == acquisition.Simulation() and market is None:
-        name, written = datasets.SIMULATED, datasets.simulate(root)
+    if what == acquisition.Simulation() and name is None:
+        made, written = datasets.SIMULATED, datasets.simulate(root)
     else:
-        name = market or what.market
-        written = acquisition.simulate_other(root, what, name)
+        made = name or what.market
+        written = acquisition.simulate_other(root, what, made)
     typer.echo(written)
-    show_change("data.market", *datasets.use(root, name))
+    show_change("data.market", *datasets.use(root, made))
 
 
+@app.command()
+def fit(
+    history: Annotated[str, typer.Argument(metavar="MARKET", help="A folder under data/: what to be like.")],
+    out: Annotated[Path, typer.Option(help="JSON for: btcai simulate market --parameters")] = Path("market.json"),
+    parameters: Annotated[
+        Path | None, typer.Option(help="JSON to begin with; without it, the default market's.", readable=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Markets simulated at a time: more, less chance.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="At most; each simulates some 25 times as many markets.")] = 8,
+) -> None:
+    """Calibrate a simulated market to a history: its seasons, volatility, jumps, memory, ranges and volume.
+
+    Drift is left as it was: years of bars do not tell it from nothing.
+    """
+    from btcai import paths, summary
+    from btcai.data.store import read_market
+    from btcai.simulator.fitting import fit, trials
+    from btcai.simulator.parameters import MarketParameters
+
+    bars = read_market(paths.DATA, history)
+    start = MarketParameters.from_file(parameters) if parameters else MarketParameters()
+    with progress(f"markets like {history}") as advance:
+        found = fit(bars, start, tuple(range(seeds)), rounds, lambda done: advance(done, trials(rounds)))
+    out.write_text(found.parameters.to_json(), encoding="utf-8")
+    show(summary.facts_view({history: found.history, "simulated": found.simulated}))
+    typer.echo(
+        f"distance {found.distance_before:.2f} -> {found.distance:.2f} half widths of a band; wrote {out}\n"
+        f"try it: btcai simulate market --parameters {out} --market simulated_fitted, "
+        f"then btcai simulate compare {history} simulated_fitted"
+    )
+
+
+@app.command()
 def facts(
     markets: Annotated[list[str], typer.Argument(metavar="MARKET...", help="Folders under data/.")],
 ) -> None:
@@ -56,3 +93,36 @@ def facts(
     from btcai.simulator.facts import stylised_facts
 
     show(summary.facts_view({market: stylised_facts(read_market(paths.DATA, market)) for market in markets}))
+
+
+@app.command()
+def compare(
+    history: Annotated[str, typer.Argument(metavar="MARKET", help="A folder under data/.")],
+    simulated: Annotated[str, typer.Argument(metavar="SIMULATED", help="Another, to be told from it.")],
+    window_days: Annotated[int, typer.Option(min=1, help="Of the windows that are told apart.")] = 1,
+    giveaways: Annotated[int, typer.Option(min=0, help="How many features to name.")] = 8,
+) -> None:
+    """Facts of two markets side by side, and how well a classifier tells them apart: AUC, and by which features.
+
+    Report: reports/simulation.
+    """
+    from btcai import paths
+    from btcai.data.store import read_market, to_grid
+    from btcai.features.pipeline import build_market
+    from btcai.files import whole
+    from btcai.schema import BARS_PER_DAY
+    from btcai.simulator.facts import stylised_facts
+    from btcai.watch.comparison import Comparison, comparison_view, write_comparison
+    from btcai.watch.discriminator import discriminate
+
+    one, other = (read_market(paths.DATA, name) for name in (history, simulated))
+    first, second = (build_market(to_grid(bars)).features for bars in (one, other))
+    with progress("rounds of telling apart") as advance:
+        told = discriminate(
+            first, second, window_days * BARS_PER_DAY, giveaways, 0, lambda done: advance(done, giveaways + 1)
+        )
+    facts_of_both = stylised_facts(one), stylised_facts(other)
+    found = Comparison(names=(history, simulated), facts=facts_of_both, discrimination=told)
+    with whole(Path.cwd() / paths.SIMULATION) as out:
+        write_comparison(out, found)
+    show(comparison_view(found))

@@ -222,6 +222,21 @@ class PretrainConfig(_Section):
     """Per stretch; in blocks of 128 decision times."""
 
 
+class AugmentConfig(_Section):
+    """Markets made of the training span and trained on beside it."""
+
+    copies: int = Field(ge=0, le=8)
+    """Each as long as the span; 0: none."""
+    block_days: float = Field(ge=0)
+    """Mean length of the blocks that are shown in another order; 0: the order stays."""
+    balance_regimes: bool
+    """Blocks begin as often in calm weeks as in stormy ones."""
+    scale_sigma: float = Field(ge=0, le=1)
+    """Of the logarithm of each block's own scale of moves."""
+    jitter_sigmas: float = Field(ge=0, le=1)
+    """Noise on every close, in standard deviations of a bar's return."""
+
+
 class PpoConfig(_Section):
     stretches: int = Field(ge=1)
     decisions: int = Field(ge=128, multiple_of=128)
@@ -280,6 +295,21 @@ class ConsolidateConfig(_Section):
     alpha: float = Field(ge=0, le=1)
 
 
+class DriftConfig(_Section):
+    """When the newest bars are too unlike those that were trained on."""
+
+    window_days: int = Field(ge=1)
+    """The newest, held against windows as long."""
+    usual_quantile: float = Field(gt=0.5, le=1)
+    """Of what windows of the training span (of forecasts: the validation span) show: beyond it, train again."""
+    stop_ks: float = Field(gt=0, le=1)
+    """Mean Kolmogorov-Smirnov distance over features above which a person looks before anything is trained."""
+    stop_psi: float = Field(gt=0)
+    """The same of the mean population stability index."""
+    stop_volatility: float = Field(ge=1)
+    """The same of volatility: times above the highest of the span's windows, or below the lowest."""
+
+
 class ProfileConfig(_Section):
     """How much each bucket trains."""
 
@@ -308,9 +338,11 @@ class Config(_Section):
     buckets: dict[str, BucketConfig]
     model: ModelConfig
     pretrain: PretrainConfig
+    augment: AugmentConfig
     ppo: PpoConfig
     transfer: TransferConfig
     consolidate: ConsolidateConfig
+    drift: DriftConfig
     profiles: dict[ProfileName, ProfileConfig]
 
     @model_validator(mode="after")

@@ -84,8 +84,8 @@ def use(root: Path, market: str) -> tuple[str, str]:
     """Put a market that is there into use; returns the old and the new one."""
     if market not in markets(root):
         there = ", ".join(markets(root)) or "none"
-        command = "simulate" if market == SIMULATED else f"import PATH --market {market}"
-        raise DataError(f"no bars in {paths.DATA / market}, markets here: {there}; get them with: btcai data {command}")
+        command = "simulate market" if market == SIMULATED else f"data import PATH --market {market}"
+        raise DataError(f"no bars in {paths.DATA / market}, markets here: {there}; get them with: btcai {command}")
     return set_param(root / paths.PARAMS, "data.market", market)
 
 
@@ -108,7 +108,7 @@ def ensure(root: Path, config: Config) -> str | None:
     if market != SIMULATED:
         raise DataError(
             f"no bars in {paths.DATA / market}; get them with: dvc pull, or btcai data import PATH --market {market}, "
-            "or go back to the simulated market with: btcai data simulate"
+            "or go back to the simulated market with: btcai simulate market"
         )
     with alone(root):
         written = _write_simulated(root)
@@ -153,10 +153,12 @@ def is_pinned(root: Path) -> bool:
 
 
 def _write_simulated(root: Path) -> str:
-    from btcai.data.store import write_market
+    """In place of another default's bars, which an older version made."""
+    from btcai.data.store import replace_market
     from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 
-    return line_of(write_market(root / paths.DATA, SIMULATED, simulate_bars(DEFAULT_BARS, DEFAULT_SEED)))
+    bars = simulate_bars(DEFAULT_BARS, DEFAULT_SEED)
+    return line_of(replace_market(root / paths.DATA, SIMULATED, bars, lambda folder: None))
 
 
 def line_of(written: "Written", remark: str = "") -> str:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")  # DATA / MARKET / YYYY-MM.parquet
-VALIDATION = Path("reports/validation")  # report.json, metrics.json, index.html
-DRIFT = Path("reports/drift")  # metrics.json, table.csv, drift.png; of btcai drift, no stage's output
+VALIDATION = Path("reports/validation")  # report.json, metrics.json, index.html, data_docs/
+DRIFT = Path("reports/drift")  # metrics.json, table.csv, forecasts.csv, drift.png
+SIMULATION = Path("reports/simulation")  # metrics.json, facts.csv, giveaways.csv, comparison.png; no stage's output
 REJECTED = Path("reports/rejected")  # the same, of bars that broke a rule
 FEATURES = Path("artifacts/features")  # features.npy, bars.npy, close_ts_ns.npy, scaler.json, meta.json
 TRAIN = Path("artifacts/train")  # TRAIN / BUCKET / model.safetensors, metrics.json, curves, importance, system.csv

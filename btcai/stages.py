@@ -16,12 +16,13 @@ from btcai import paths, versions
 from btcai.config import Config, CostConfig
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.files import whole
-from btcai.schema import BUCKETS, MarketData, Span
+from btcai.schema import BARS_PER_DAY, BUCKETS, MarketData, Span
 
 if TYPE_CHECKING:
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
     from btcai.submission import History
+    from btcai.watch.verdict import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +46,18 @@ MODEL_CODE = (
 def validate(config: Config, root: Path) -> None:
     """Bars of the market in use -> reports/validation; DataError after writing the report when a rule is broken."""
     from btcai.data import validation
+    from btcai.data.data_docs import write_data_docs
     from btcai.data.page import render_html
     from btcai.data.store import read_market
 
     market = config.data.market
-    report = validation.validate(read_market(root / paths.DATA, market))
+    report, context = validation.examine(read_market(root / paths.DATA, market))
     folder = paths.VALIDATION if report.success else paths.REJECTED
     with whole(root / folder) as out:
         (out / "report.json").write_text(report.to_json(), encoding="utf-8")
         (out / "metrics.json").write_text(report.counts_json(), encoding="utf-8")
         (out / "index.html").write_text(render_html(report), encoding="utf-8")
+        write_data_docs(context, out / "data_docs")
     if not report.success:
         raise DataError(f"{market}: {validation.failure_message(report)}; see {folder}/index.html")
     shutil.rmtree(root / paths.REJECTED, ignore_errors=True)  # what it told of is mended
@@ -223,6 +226,34 @@ def _history(root: Path) -> "History":
     )
 
 
+def drift(config: Config, root: Path) -> None:
+    """artifacts/features and models/candidate -> reports/drift: are the newest bars like those trained on?"""
+    from btcai.watch.report import text
+
+    finding = newest_bars(config, root)
+    logger.log(logging.INFO if finding.verdict == "steady" else logging.WARNING, "%s", text(finding))
+
+
+def newest_bars(config: Config, root: Path) -> "Finding":
+    """What reports/drift, written here, tells. Without models/candidate only the bars themselves are judged."""
+    from btcai.inference import load_bundle
+    from btcai.watch.drift import measure_drift
+    from btcai.watch.fit import measure_fit
+    from btcai.watch.report import write_finding
+    from btcai.watch.verdict import judge
+
+    data, splits, _ = load_features(root)
+    n_bars = config.drift.window_days * BARS_PER_DAY
+    measured = measure_drift(data.features, data.feature_names, data.mark, splits.train, n_bars)
+    candidate = root / paths.CANDIDATE
+    policies = [load_bundle(candidate / bucket) for bucket in BUCKETS] if candidate.is_dir() else []
+    fit = measure_fit(policies, data, splits.train, splits.valid, n_bars)
+    finding = judge(measured, fit, config.drift, _days(measured.window, data))
+    with whole(root / paths.DRIFT) as out:
+        write_finding(out, finding)
+    return finding
+
+
 def load_features(root: Path) -> "tuple[MarketData, Splits, Scaler]":
     """What the features stage wrote, memory-mapped."""
     from btcai.features.scaling import Scaler
@@ -291,5 +322,6 @@ STAGES: dict[str, Stage] = {
     "evaluate": evaluate,
     "export": export,
     "register": register,
+    "drift": drift,
 }
 """By their names in dvc.yaml, in its order."""

@@ -1,4 +1,4 @@
-"""What is due every day: new bars, then the pipeline; on request only where the bars have drifted."""
+"""What is due every day: new bars, then the pipeline, unless the stage `drift` says that it is not due or unsafe."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from btcai import paths
 from btcai.environment import child_environment
-from btcai.watch.drift import DRIFTED
-from flows.pipeline import HOUR_S, Show, StageFailed, State, champions_missing, pipeline, run_limited
+from btcai.watch.report import read_verdict
+from flows.pipeline import Show, StageFailed, State, champions_missing, pipeline, run_limited
 from flows.process import stream
 
 UPDATE_LIMIT_S = 6 * 3600.0
@@ -17,19 +18,25 @@ UPDATE_LIMIT_S = 6 * 3600.0
 
 @flow(name="btcai-refresh", validate_parameters=False)
 def refresh(root: str = ".", force: bool = False, only_if_drifted: bool = False) -> dict[str, State]:
-    """Fetch what is new of the market in use, then run the pipeline.
+    """Fetch what is new of the market in use, ask the stage `drift` of it, then run the pipeline.
 
-    only_if_drifted: validate the bars and build features, and run the rest only where a champion is missing or `btcai
-    drift` says that the newest bars are unlike the training span, whatever else has changed. The span is that of
-    today's bars, the first part of the history: a drift that lasts is seen every day until the span holds it.
+    Where the newest bars are beyond a hard limit (drift.stop_* in params.yaml) nothing is trained: the run fails, for a
+    person to look. only_if_drifted: train only where `drift` says that it is due, whatever else has changed. It holds
+    them against the training span of today's bars, the first part of the history: a drift that lasts is seen every day
+    until the span holds it. force, and a champion or candidate that is missing, run the pipeline unasked.
     """
     project = Path(root).resolve()
     update(str(project))
-    if only_if_drifted and not force and not champions_missing(project):
-        states = {name: run_limited(name, project) for name in ("validate", "features")}
-        if not drifted(str(project)):
-            return states
-    return pipeline(str(project), force)
+    if force or champions_missing(project) or not (project / paths.CANDIDATE).is_dir():
+        return pipeline(str(project), force)
+    states = {name: run_limited(name, project) for name in ("validate", "features", "drift")}
+    verdict, reasons = read_verdict(project / paths.DRIFT)
+    if verdict == "look_first":
+        raise StageFailed(
+            f"the newest bars are very unlike the training span, so nothing was trained: {reasons}; see {paths.DRIFT}, "
+            "then mend the bars, raise the limit in params.yaml, or train on them once with: btcai run"
+        )
+    return states if only_if_drifted and verdict == "steady" else pipeline(str(project), force)
 
 
 @task(
@@ -39,15 +46,6 @@ def update(root: str) -> None:
     """`btcai data update`; what had come before a failure is kept, so that another try goes on from there."""
     if code := _btcai(Path(root), "data", "update", show=get_run_logger().info):
         raise StageFailed(f"no new bars, exit code {code}; the log says why; try again with: btcai data update")
-
-
-@task(task_run_name="drift", cache_policy=NO_CACHE, timeout_seconds=HOUR_S)
-def drifted(root: str) -> bool:
-    """`btcai drift --check`."""
-    code = _btcai(Path(root), "drift", "--check", show=get_run_logger().info)
-    if code not in (0, DRIFTED):
-        raise StageFailed(f"drift could not be measured, exit code {code}; the log says why; see: btcai drift")
-    return code == DRIFTED
 
 
 def _btcai(root: Path, *arguments: str, show: Show) -> int:

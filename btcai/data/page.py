@@ -38,6 +38,7 @@ def render_html(report: ValidationReport) -> str:
     parts += [f'<p class="warn">Warning: {escape(warning)}</p>' for warning in report.warnings]
     parts += [
         "<h2>Rules</h2>",
+        '<p>The same, as Great Expectations renders it: <a href="data_docs/index.html">Data Docs</a>.</p>',
         _table(("Rule", "Column", "Verdict", "#Rows", "First rows that break it"), _rules(report)),
     ]
     parts += _gaps(report)

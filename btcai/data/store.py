@@ -120,7 +120,7 @@ def read_market(data_root: Path, market: str) -> pd.DataFrame:
         if _months(place):
             return _read_months(place)
     raise DataError(
-        f"{folder} holds no bars; make a market with: btcai data simulate, or import your own: btcai data import PATH"
+        f"{folder} holds no bars; make a market with: btcai simulate market, or import your own: btcai data import PATH"
     )
 
 
@@ -140,7 +140,7 @@ def to_grid(frame: pd.DataFrame) -> Bars:
     """Raw bars -> every 5-minute bar from the first to the last; a missing one has present False and nan prices."""
     open_ms, values = parts(frame)
     if not len(open_ms):
-        raise DataError("a grid needs at least one bar, was empty; make a market with: btcai data simulate")
+        raise DataError("a grid needs at least one bar, was empty; make a market with: btcai simulate market")
     ordered = np.r_[True, np.diff(open_ms) > 0]
     for wrong, rule in (
         (open_ms % BAR_MS != 0, "stamps must lie on the 5-minute grid"),

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,14 +94,24 @@ class _Rule:
 
 def validate(frame: pd.DataFrame) -> ValidationReport:
     """Judge a raw frame (T rows); where columns or types are wrong only that is reported, since the rest needs them."""
+    return examine(frame)[0]
+
+
+def examine(frame: pd.DataFrame) -> tuple[ValidationReport, Any]:
+    """The verdict, and Great Expectations' context with all that it found, for data_docs.write_data_docs."""
+    context = _new_context()
+    return _judge(context, frame), context
+
+
+def _judge(context: Any, frame: pd.DataFrame) -> ValidationReport:
     gxe = _load_expectations()
-    shape = _evaluate(frame, list(_shape_rules(gxe)))
+    shape = _evaluate(context, "shape", frame, list(_shape_rules(gxe)))
     if not all(result.success for result in shape):
         return ValidationReport(
             success=False, rows=len(frame), first=None, last=None, content_sha256=None, expectations=tuple(shape)
         )
     open_ms = _stamps(frame)
-    results = (*shape, *_evaluate(_with_derived(frame, open_ms), list(_value_rules(gxe))))
+    results = (*shape, *_evaluate(context, "values", _with_derived(frame, open_ms), list(_value_rules(gxe))))
     stamps = open_ms[frame[RAW_COLUMNS[0]].notna().to_numpy()]
     gaps = find_gaps(stamps)
     quiet = np.flatnonzero(frame["volume"].to_numpy() == 0)
@@ -231,23 +242,34 @@ def _with_derived(frame: pd.DataFrame, open_ms: IntArray) -> pd.DataFrame:
     )
 
 
-def _evaluate(table: pd.DataFrame, rules: list[_Rule]) -> list[RuleResult]:
-    """Run the rules over a table (T rows) in an ephemeral context that leaves no file and sends nothing."""
+def _new_context() -> Any:
+    """An ephemeral context that leaves no file and sends nothing."""
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    table = table.reset_index(drop=True)
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(enable=False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    asset = context.data_sources.add_pandas("bars").add_dataframe_asset("raw")
+    context.data_sources.add_pandas("bars")
+    return context
+
+
+def _evaluate(context: Any, name: str, table: pd.DataFrame, rules: list[_Rule]) -> list[RuleResult]:
+    """Run the rules over a table (T rows) as a suite of the context's."""
+    import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    table = table.reset_index(drop=True)
+    asset = context.data_sources.get("bars").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all")
     for number, rule in enumerate(rules):
         rule.expectation.meta = {"rule": number}  # results come back in an order of their own
-    suite = context.suites.add(gx.ExpectationSuite(name="bars", expectations=[rule.expectation for rule in rules]))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name="bars", data=batch, suite=suite))
-    checkpoint = gx.Checkpoint(name="bars", validation_definitions=[definition], result_format="SUMMARY")
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table})
+        rule.expectation.description = rule.name
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=[rule.expectation for rule in rules]))
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=suite))
+    checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], result_format="SUMMARY")
+    run_id = RunIdentifier(run_name=name, run_time=datetime.fromtimestamp(0, UTC))  # the same bars, the same pages
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table}, run_id=run_id)
     (run,) = outcome.run_results.values()
     configs = [(result.expectation_config, result) for result in run.results]
     results = {config.meta["rule"]: result for config, result in configs if config is not None and config.meta}

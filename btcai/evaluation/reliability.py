@@ -213,8 +213,13 @@ def _pinball_ratio(outcome: FloatArray, quantiles: FloatArray, past: FloatArray)
 
 def pinball(outcome: FloatArray, quantiles: FloatArray) -> float:
     """Mean pinball loss of quantiles (n, Q) or (Q,) at QUANTILE_LEVELS for outcomes (n,)."""
-    error, level = outcome[:, None] - quantiles, np.asarray(QUANTILE_LEVELS)
-    return float(np.maximum(level * error, (level - 1.0) * error).mean())
+    return float(pinball_losses(outcome, quantiles).mean())
+
+
+def pinball_losses(outcome: FloatArray, quantiles: FloatArray) -> FloatArray:
+    """Mean over QUANTILE_LEVELS of the pinball loss of quantiles (..., Q) for each of outcomes (...)."""
+    error, level = outcome[..., None] - quantiles, np.asarray(QUANTILE_LEVELS)
+    return np.asarray(np.maximum(level * error, (level - 1.0) * error).mean(axis=-1))
 
 
 def _correlation(forecast: FloatArray, outcome: FloatArray) -> float:

@@ -26,6 +26,20 @@ class Splits:
     folds: tuple[Span, ...]
     sealed: Span
 
+    def after(self, n_bars: int, warmup_bars: int) -> "Splits":
+        """The same spans of a market with n_bars more to train on before its first bar: train begins there."""
+
+        def later(span: Span) -> Span:
+            return Span(span.first + n_bars, span.stop + n_bars)
+
+        return Splits(
+            train=Span(warmup_bars, self.train.stop + n_bars),
+            valid=later(self.valid),
+            test=later(self.test),
+            folds=tuple(map(later, self.folds)),
+            sealed=later(self.sealed),
+        )
+
     def printed(self, close_ts_ns: IntArray) -> str:
         """A table of the spans: first row, bars, and the UTC close of the first and the last bar. close_ts_ns (T,)."""
         named = [("train", self.train), ("valid", self.valid), ("test", self.test)]

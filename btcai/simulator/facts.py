@@ -1,4 +1,4 @@
-"""Stylised facts of 5-minute returns: what a market that passes for Bitcoin's has to show."""
+"""Stylised facts of 5-minute bars: what a market that passes for Bitcoin's has to show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from btcai.schema import BARS_PER_YEAR, FloatArray
 
 MEMORY_LAGS = (1, 12, 288, 2016)
 """Bars: 5 minutes, an hour, a day, a week."""
+
+VOLUME_LAGS = (1, 12, 288)
 
 RATIO_BARS = (3, 12, 48, 144, 288)
 """15 minutes, 1, 4, 12 hours, a day."""
@@ -32,9 +34,15 @@ BANDS: Mapping[str, tuple[float, float]] = MappingProxyType(
         "variance_ratio_48": (0.86, 0.98),
         "variance_ratio_144": (0.85, 0.99),
         "variance_ratio_288": (0.85, 1.01),
+        "range_ratio": (0.94, 1.03),
+        "volume_spread": (0.85, 1.35),
+        "volume_size_correlation": (0.25, 0.60),
+        "volume_autocorrelation_1": (0.77, 0.92),
+        "volume_autocorrelation_12": (0.56, 0.83),
+        "volume_autocorrelation_288": (0.30, 0.72),
     }
 )
-"""Around what Binance's BTC/USDT shows from 2022 to 2025: volatility is the range of its years."""
+"""Around what Binance's BTC/USDT shows from 2022 to 2025: volatility, ranges and volume within those of its years."""
 
 LEAST_BARS = 10 * max(MEMORY_LAGS)
 
@@ -57,7 +65,9 @@ def stylised_facts(bars: pd.DataFrame) -> tuple[Fact, ...]:
     """Of a raw frame, in the order of BANDS; DataError where there are fewer than LEAST_BARS bars.
 
     Log returns of closes; none spans a gap. volatility: per year; size_autocorrelation: of absolute returns;
-    variance_ratio_K: variance of K bars' returns over K times that of one (Lo & MacKinlay 1988, overlapping).
+    variance_ratio_K: variance of K bars' returns over K times that of one (Lo & MacKinlay 1988, overlapping);
+    range_ratio: volatility by high and low (Parkinson 1980) over that by closes. Of log volume, where there is any:
+    volume_spread, its standard deviation; volume_size_correlation, with the absolute return. nan where nothing trades.
     """
     open_ms, values = parts(bars)
     if len(open_ms) < LEAST_BARS:
@@ -70,15 +80,34 @@ def stylised_facts(bars: pd.DataFrame) -> tuple[Fact, ...]:
     if not known.any():
         raise DataError("facts of a market need a price that moves, it never does; take another span")
     scaled = (known - known.mean()) / known.std()
+    size, log_volume = np.abs(returns), np.full(len(log_close), np.nan)
+    log_volume[slot] = np.log(np.where(values[:, 4] > 0, values[:, 4], np.nan))
+    ranges = np.log(values[:, 1] / values[:, 2])
     found = {
         "volatility": float(known.std() * np.sqrt(BARS_PER_YEAR)),
         "excess_kurtosis": float((scaled**4).mean() - 3.0),
         "skew": float((scaled**3).mean()),
         "autocorrelation_1": _autocorrelation(returns, 1),
-        **{f"size_autocorrelation_{lag}": _autocorrelation(np.abs(returns), lag) for lag in MEMORY_LAGS},
+        **{f"size_autocorrelation_{lag}": _autocorrelation(size, lag) for lag in MEMORY_LAGS},
         **{f"variance_ratio_{bars}": _variance_ratio(log_close, bars) for bars in RATIO_BARS},
+        "range_ratio": float(np.sqrt((ranges**2).mean() / (4 * np.log(2)) / (known**2).mean())),
+        **_volume_facts(log_volume, size),
     }
     return tuple(Fact(name=name, value=found[name], least=least, most=most) for name, (least, most) in BANDS.items())
+
+
+def _volume_facts(log_volume: FloatArray, size: FloatArray) -> dict[str, float]:
+    """Of (T,), nan where there is none, and absolute returns (T - 1,)."""
+    lags = {f"volume_autocorrelation_{lag}": lag for lag in VOLUME_LAGS}
+    traded = log_volume[np.isfinite(log_volume)]
+    if not len(traded) or traded.min() == traded.max():
+        return dict.fromkeys(["volume_spread", "volume_size_correlation", *lags], float("nan"))
+    both = np.isfinite(log_volume[1:]) & np.isfinite(size)
+    return {
+        "volume_spread": float(traded.std()),
+        "volume_size_correlation": float(np.corrcoef(log_volume[1:][both], size[both])[0, 1]),
+        **{name: _autocorrelation(log_volume, lag) for name, lag in lags.items()},
+    }
 
 
 def _autocorrelation(series: FloatArray, lag: int) -> float:

@@ -81,7 +81,7 @@ def updates_apart(updates: int) -> int:
 def make_optimizer(model: ActorCritic, encoder_share: float = 1.0) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101) of what multiplies inputs in linear maps.
 
-    Rate and decay are set at every update, by `set_rates`; `encoder_share` of the rate is for everything before the head.
+    Rate and decay are set at every update, by `set_rates`; everything before the head has `encoder_share` of the rate.
     """
     linear = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)}
     head = {id(parameter) for parameter in model.head.parameters()}

@@ -27,6 +27,7 @@ from btcai.market.rules import make_rules
 from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
+from btcai.training.augmentation import augmented
 from btcai.training.checkpoint import load_model, new_model, require_device, save_model, set_up_torch
 from btcai.training.health import collapse
 from btcai.training.play import Validation, forecasts, validate
@@ -56,6 +57,7 @@ def train_bucket(
     `checkpoints`, a folder that whoever moves `out` to its place removes afterwards.
     """
     require_device(config)
+    data, splits = augmented(data, splits, config.augment, config.seed)
     rng = _start(config, "train", bucket_name)
     task = make_task(data, splits, bucket_name, config)
     model = new_model(config, bucket_name)
@@ -97,6 +99,7 @@ def consolidate(
     as in train_bucket.
     """
     require_device(config)
+    data, splits = augmented(data, splits, config.augment, config.seed)
     models = {name: load_model(trained / name, name, config).train() for name in BUCKETS}
     curves: dict[str, Curves] = {name: [] for name in BUCKETS}
     tasks = {name: make_task(data, splits, name, config) for name in BUCKETS}

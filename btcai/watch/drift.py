@@ -28,9 +28,6 @@ LEAST_WINDOWS = 4
 CLOCK = frozenset(feature.name for feature in FEATURES if feature.family == "calendar")
 """Features that are the time of day or week: they move with the calendar and not with the market."""
 
-DRIFTED = 3
-"""Exit code of the command, for schedulers: neither success nor an error."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureDrift:
@@ -69,17 +66,9 @@ class Drift:
         return (1 + larger) / (1 + len(self.window_scores))
 
     @property
-    def is_outside(self) -> bool:
-        """More or less volatile than every window of the training span."""
-        return not min(self.window_volatilities) <= self.volatility <= max(self.window_volatilities)
-
-    @property
-    def has_drifted(self) -> bool:
-        """The score is larger than every window's, or the volatility outside of theirs.
-
-        With K windows a steady market is called drifted up to 3 times in K + 1.
-        """
-        return self.score > max(self.window_scores) or self.is_outside
+    def psi(self) -> float:
+        """Mean population stability index over features."""
+        return float(np.mean([found.psi for found in self.features]))
 
 
 def measure_drift(features: Float32Array, names: tuple[str, ...], mark: FloatArray, train: Span, n_bars: int) -> Drift:
@@ -93,7 +82,7 @@ def measure_drift(features: Float32Array, names: tuple[str, ...], mark: FloatArr
     if n_windows < LEAST_WINDOWS or window.first < train.stop:
         raise DataError(
             f"drift needs {LEAST_WINDOWS} windows of {n_bars:,} bars in the training span and one after it, was "
-            f"{len(train):,} of {len(features):,} bars; take fewer days: --days"
+            f"{len(train):,} of {len(features):,} bars; lower drift.window_days in params.yaml"
         )
     windows = [Span(train.first + k * n_bars, train.first + (k + 1) * n_bars) for k in range(n_windows)]
     present = features[:, -1] > 0.5
@@ -101,7 +90,7 @@ def measure_drift(features: Float32Array, names: tuple[str, ...], mark: FloatArr
     if len(windows) < LEAST_WINDOWS or not np.isfinite(_volatility(mark, present, window)):
         raise DataError(
             f"the newest window and {LEAST_WINDOWS} of the training span must hold bars, {len(windows)} of the span "
-            "do; take more days: --days"
+            "do; raise drift.window_days in params.yaml"
         )
     columns = [column for column, name in enumerate(names[:-1]) if name not in CLOCK]
     features, names = features[:, columns], tuple(names[column] for column in columns)

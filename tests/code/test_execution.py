@@ -98,7 +98,9 @@ def test_purchase_is_cut_to_the_exposure_left_after_its_own_costs() -> None:
 
 
 @given(steps=st.integers(2, 10**7), price=st.integers(1, 10**7), ulps=st.integers(-8, 8))
-def test_cash_of_a_whole_number_of_steps_buys_one_less_however_it_was_rounded(steps: int, price: int, ulps: int) -> None:
+def test_cash_of_a_whole_number_of_steps_buys_one_less_however_it_was_rounded(
+    steps: int, price: int, ulps: int
+) -> None:
     # not the same number or one less by chance; all of it could take the account below zero
     cash = steps * 1e-5 * price * (1 + ulps * 2.0**-52)
     bought = whole_steps(affordable_btc(1e9, cash, 1e18, 1.0, float(price), 0.0), 1e-5)

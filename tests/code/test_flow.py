@@ -1,5 +1,6 @@
 """Orchestration: the flow runs dvc.yaml's stages in order, and nothing that it starts outlives it."""
 
+import json
 import logging
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from btcai import paths
 from btcai.environment import bin_first
 from btcai.stages import STAGES
 from flows import process, settings
@@ -217,47 +219,54 @@ class TestUnderDvc:
             CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
 
     @pytest.mark.parametrize(
-        ("force", "only_if_drifted", "missing", "drifted", "trains"),
+        ("force", "only_if_drifted", "missing", "verdict", "trains"),
         [
-            (False, False, False, False, True),
-            (False, True, False, False, False),
-            (False, True, False, True, True),
-            (False, True, True, False, True),
-            (True, True, False, False, True),
+            (False, False, "", "steady", True),
+            (False, True, "", "steady", False),
+            (False, True, "", "retrain", True),
+            (False, True, "champion", "steady", True),
+            (False, True, "candidate", "steady", True),
+            (True, True, "", "look_first", True),
+            (False, False, "", "look_first", False),
+            (False, True, "", "look_first", False),
         ],
     )
-    def test_new_bars_come_first_and_on_request_train_only_what_has_drifted(
+    def test_new_bars_come_first_and_what_they_are_like_starts_or_stops_the_training(
         self,
         pipeline: Any,
         monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
         force: bool,
         only_if_drifted: bool,
-        missing: bool,
-        drifted: bool,
+        missing: str,
+        verdict: str,
         trains: bool,
     ) -> None:
         from flows import refresh
 
         done: list[str] = []
+
+        def run_limited(name: str, root: Path) -> str:
+            done.append(name)
+            if name == "drift":
+                (root / paths.DRIFT).mkdir(parents=True)
+                found = json.dumps({"verdict": verdict, "reasons": "mean distance .4 is above drift.stop_ks .3"})
+                (root / paths.DRIFT / "metrics.json").write_text(found, encoding="utf-8")
+            return "ran"
+
+        if missing != "candidate":
+            (tmp_path / paths.CANDIDATE).mkdir(parents=True)
         monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
-        monkeypatch.setattr(refresh, "drifted", lambda root: drifted)
-        monkeypatch.setattr(refresh, "champions_missing", lambda root: missing)
-        monkeypatch.setattr(refresh, "run_limited", lambda name, root: done.append(name))
+        monkeypatch.setattr(refresh, "champions_missing", lambda root: missing == "champion")
+        monkeypatch.setattr(refresh, "run_limited", run_limited)
         monkeypatch.setattr(refresh, "pipeline", lambda root, force: done.append("pipeline"))
-        refresh.refresh.fn(".", force, only_if_drifted)
-        assert done[0] == "update"
-        assert ("pipeline" in done) == trains
-        assert trains or done == ["update", "validate", "features"]
-
-    @pytest.mark.parametrize(("code", "found"), [(0, False), (3, True)])
-    def test_drift_is_told_by_an_exit_code(
-        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, code: int, found: bool
-    ) -> None:
-        from flows import refresh
-
-        monkeypatch.setattr(refresh, "get_run_logger", lambda: logging.getLogger("flows"))
-        monkeypatch.setattr(refresh, "_btcai", lambda root, *arguments, show: code)
-        assert refresh.drifted.fn(".") is found
+        if verdict == "look_first" and not force:
+            with pytest.raises(pipeline.StageFailed, match=r"nothing was trained: mean distance .4 .* btcai run"):
+                refresh.refresh.fn(str(tmp_path), force, only_if_drifted)
+        else:
+            refresh.refresh.fn(str(tmp_path), force, only_if_drifted)
+        asked = [] if force or missing else ["validate", "features", "drift"]
+        assert done == ["update", *asked, *(["pipeline"] if trains else [])]
 
     def test_a_command_that_fails_fails_its_task(self, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from flows import refresh
@@ -266,8 +275,6 @@ class TestUnderDvc:
         monkeypatch.setattr(refresh, "_btcai", lambda root, *arguments, show: 1)
         with pytest.raises(pipeline.StageFailed, match="try again with: btcai data update"):
             refresh.update.fn(".")
-        with pytest.raises(pipeline.StageFailed, match="see: btcai drift"):
-            refresh.drifted.fn(".")
 
     def test_reason_falls_back_to_dvcs_line_then_to_the_code(self, pipeline: Any) -> None:
         assert pipeline.reason(deque(["x", "ERROR: no such stage"]), 255) == "no such stage"

@@ -207,8 +207,8 @@ def gapped() -> pd.DataFrame:
 
 def strict(rules: Rules) -> Rules:
     """Rules whose every limit is met within three hundred decisions."""
-    limits = {"daily_loss_halt_frac": 0.0015, "drawdown_halt_frac": 0.002, "cool_down_bars": 7}
-    return rules._replace(**limits, max_volume_share=0.0005, stop_loss_frac=0.004)
+    limits = {"daily_loss_halt_frac": 0.0015, "drawdown_halt_frac": 0.0025, "cool_down_bars": 7}
+    return rules._replace(**limits, max_volume_share=0.0002, stop_loss_frac=0.004)
 
 
 def described(row: FloatArray, lots: FloatArray, rules: Rules) -> dict[str, Any]:

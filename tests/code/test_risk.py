@@ -130,7 +130,7 @@ def test_drawdown_halt_sells_again_until_nothing_is_left() -> None:
     for left in (70.0, 40.0, 0.0):
         trader.decide(Action.HOLD)
         held = exposure_frac(trader.account) * trader[EQUITY] / 80
-        assert held == pytest.approx(left, abs=1e-9)
+        assert held == pytest.approx(left, rel=1e-10, abs=1e-9)
 
 
 def test_halt_drops_an_entry_that_still_waits() -> None:

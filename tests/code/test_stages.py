@@ -95,7 +95,9 @@ def imported_by_stage(function: str) -> set[str]:
     return set(imported([*head, *(functions[name] for name in called)]))
 
 
-@pytest.mark.parametrize("name", ["validate", "features", "train", "consolidate", "evaluate", "export", "register"])
+@pytest.mark.parametrize(
+    "name", ["validate", "features", "train", "consolidate", "evaluate", "export", "register", "drift"]
+)
 def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
     exempt = (EXEMPT - ({"versions"} if name == "register" else set())) | EXEMPT_IN.get(name, set())
     listed = code_of(graph()[name])
@@ -109,7 +111,7 @@ def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
 
 def test_the_import_closure_is_found() -> None:
     found = closure(imported_by_stage("validate"), EXEMPT)
-    data = {f"data.{name}" for name in ("cells", "checks", "frame", "page", "store", "validation")}
+    data = {f"data.{name}" for name in ("cells", "checks", "data_docs", "frame", "page", "store", "validation")}
     assert found == {"schema"} | data
 
 
@@ -259,6 +261,20 @@ def test_undefined_figures_come_back_as_nan(tmp_path: Path) -> None:
     assert judged.metrics["sharpe"] != judged.metrics["sharpe"]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_stage_trains_again_for_what_is_watched() -> None:
+    reads = [
+        str(name)
+        for stage, body in graph().items()
+        if stage not in ("drift", "validate")  # which looks at every setting
+        for name in [*body["deps"], *body.get("params", [])]  # type: ignore[misc]
+    ]
+    assert not [name for name in reads if "drift" in name or "watch" in name or "data_docs" in name]
+
+
 @pytest.mark.slow
 class TestOnASimulatedMarket:
     def test_bars_become_features_and_come_back_mapped(self, tmp_path: Path) -> None:
@@ -296,11 +312,12 @@ class TestOnASimulatedMarket:
         stages.run_stage("validate", sound, tmp_path)
         counts = json.loads((tmp_path / paths.VALIDATION / "metrics.json").read_text(encoding="utf-8"))
         assert (counts["bars"], counts["rules_broken"]) == (600, 0)
-        before = {path.name: path.read_bytes() for path in (tmp_path / paths.VALIDATION).iterdir()}
+        before = contents(tmp_path / paths.VALIDATION)
         frame.loc[100, "high"] = frame.loc[100, "low"] / 2
         write_market(tmp_path / paths.DATA, "simulated", frame)
         with pytest.raises(DataError, match=r"high.*see reports/rejected/index\.html"):
             stages.run_stage("validate", config, tmp_path)
         assert (tmp_path / paths.REJECTED / "index.html").is_file()
+        assert "failed" in (tmp_path / paths.REJECTED / "data_docs" / "index.html").read_text(encoding="utf-8")
         assert not json.loads((tmp_path / paths.REJECTED / "report.json").read_text(encoding="utf-8"))["success"]
-        assert {path.name: path.read_bytes() for path in (tmp_path / paths.VALIDATION).iterdir()} == before
+        assert contents(tmp_path / paths.VALIDATION) == before

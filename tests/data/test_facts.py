@@ -63,6 +63,32 @@ def test_figures_agree_with_arch_and_statsmodels() -> None:
         assert found[f"variance_ratio_{bars}"] == pytest.approx(oracle, rel=0.02)
 
 
+def test_ranges_and_volume_by_hand() -> None:
+    """Highs 2 % above lows; volume 1, e, 1, e: a spread of half, against itself one bar on; sizes 1, 1, 2, 2."""
+    bars = market(np.resize(SAWTOOTH, N))
+    bars["high"] = bars["low"] * np.exp(0.02)
+    bars["volume"] = np.resize([1.0, np.e, 1.0, np.e], N)
+    found = figures(bars)
+    assert found["range_ratio"] == pytest.approx(0.02 / np.sqrt(4 * np.log(2)) / (0.01 * np.sqrt(2.5)), rel=1e-3)
+    assert found["volume_spread"] == pytest.approx(0.5, abs=1e-3)
+    assert found["volume_autocorrelation_1"] == pytest.approx(-1.0, abs=1e-3)
+    assert found["volume_autocorrelation_12"] == pytest.approx(1.0, abs=1e-3)
+    assert found["volume_size_correlation"] == pytest.approx(0.0, abs=1e-3)
+    bars["volume"] = np.resize([1.0, 1.0, np.e, np.e], N)  # the bar after which size doubles is the first with more
+    assert figures(bars)["volume_size_correlation"] == pytest.approx(0.0, abs=1e-3)
+    bars["volume"] = np.resize([np.e, 1.0, 1.0, np.e], N)  # that of bar t beside the move into it: 2, 1, 1, 2
+    assert figures(bars)["volume_size_correlation"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_volume_that_never_changes_and_bars_without_any_have_no_figures() -> None:
+    silent = market(np.resize(SAWTOOTH, N))
+    silent["volume"] = 0.0
+    for bars in (silent, market(np.resize(SAWTOOTH, N))):
+        found = figures(bars)
+        assert np.isnan([value for name, value in found.items() if name.startswith("volume_")]).all()
+        assert np.isfinite([value for name, value in found.items() if not name.startswith("volume")]).sum() == 14
+
+
 def test_no_return_spans_a_gap() -> None:
     log_close = np.resize(SAWTOOTH, N + 100)
     keep = np.ones(N + 100, dtype=bool)

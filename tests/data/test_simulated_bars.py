@@ -14,7 +14,7 @@ from btcai.data.store import content_sha256
 from btcai.schema import BARS_PER_YEAR, RAW_COLUMNS, FloatArray
 from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 
-DEFAULT_SHA256 = "f7418a6d335014d7b3692d886668366357a1f8e43950cb3acfe1b7333cfc6780"
+DEFAULT_SHA256 = "16f214af628ed5b99d8b63fdb19df8b7a4cdd330c106151f6376acbc10d9b2c4"
 
 
 @pytest.fixture(scope="module")

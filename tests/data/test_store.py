@@ -237,7 +237,7 @@ def test_broken_month_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_market_names_the_commands_that_make_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"btcai data simulate.*btcai data import PATH"):
+    with pytest.raises(DataError, match=r"btcai simulate market.*btcai data import PATH"):
         read_market(tmp_path, "none")
 
 

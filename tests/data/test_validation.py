@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from btcai.data.data_docs import write_data_docs
 from btcai.data.page import render_html
 from btcai.data.sources import read_bars
-from btcai.data.validation import RuleResult, ValidationReport, failure_message, validate
+from btcai.data.validation import RuleResult, ValidationReport, examine, failure_message, validate
+from btcai.errors import DataError
 from btcai.simulator.bars import simulate_bars
 
 GRID = "open_time is on the 5-minute grid"
@@ -163,6 +166,64 @@ def test_page_tells_the_verdict_first_and_loads_nothing(bars: pd.DataFrame) -> N
 def test_page_escapes_what_a_file_brought(bars: pd.DataFrame) -> None:
     page = render_html(validate(bars.rename(columns={"volume": "<script>alert(1)</script>"})))
     assert "<script>" not in page
+
+
+def data_docs(bars: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Great Expectations' pages of these bars by their place in `folder`."""
+    _, context = examine(bars)
+    write_data_docs(context, folder)
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_data_docs_render_rules_that_hold_and_rules_that_are_broken(bars: pd.DataFrame, tmp_path: Path) -> None:
+    pages = data_docs(with_cell(bars, "volume", -1.0), tmp_path / "docs")
+    assert '">shape</a>: <span class="text-success">passed' in pages["index.html"]
+    assert '">values</a>: <span class="text-danger">failed' in pages["index.html"]
+    result = "validations/values/values/19700101T000000.000000Z/bars-values.html"
+    assert f'href="{result}"' in pages["index.html"]
+    assert "1 unexpected values found" in pages[result]
+    for name in (GRID, ORDER, "volume >= 0 and finite"):
+        assert name in pages[result]
+        assert name in pages["expectations/values.html"]
+
+
+def test_data_docs_of_a_wrong_shape_are_of_the_rules_that_were_judged(bars: pd.DataFrame, tmp_path: Path) -> None:
+    pages = data_docs(bars.rename(columns={"volume": "<img src=x onerror=alert(1)>"}), tmp_path / "docs")
+    assert '">shape</a>: <span class="text-danger">failed' in pages["index.html"]
+    assert not [name for name in pages if "values" in name]
+    assert not [name for name, page in pages.items() if "<img" in page]
+
+
+def test_data_docs_are_the_same_bytes_each_time_load_nothing_and_leave_nothing(
+    bars: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    changed = with_cell(bars, "volume", -1.0)
+    pages = data_docs(changed, tmp_path / "one")
+    assert data_docs(changed, tmp_path / "other") == pages
+    assert len(pages) == 5
+    assert list((tmp_path / "temporary").iterdir()) == []
+    for name, page in pages.items():
+        assert not re.search(r"src=|<script|<link|@import|url\(|https?://", page), name
+        for link in re.findall(r'href="([^"#]+)"', page):
+            place = (tmp_path / "one" / name).parent / link
+            assert place.is_file() or link == "../index.html", (name, link)
+
+
+def test_a_suite_that_could_not_be_rendered_is_told(
+    bars: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+
+    def crash(*_: object) -> None:
+        raise ValueError("no such renderer")
+
+    monkeypatch.setattr(ValidationResultsPageRenderer, "render", crash)
+    with pytest.raises(DataError, match="rendered no pages of the rules of shape"):
+        data_docs(bars, tmp_path / "docs")
 
 
 @pytest.mark.real
