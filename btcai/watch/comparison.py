@@ -122,7 +122,7 @@ def _picture(found: Comparison) -> bytes:
     told.set_yticks(range(len(labels)), labels, fontsize=8)
     told.set_ylim(len(labels) - 0.5, -0.5)
     told.set_xlim(0.4, 1.0)
-    told.set_xlabel("AUC of telling windows apart, features taken out in turn; .5 is chance")
+    told.set_xlabel("AUC, features taken out in turn; .5 is chance")
     for axes in (facts, told):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)

@@ -14,7 +14,7 @@ from btcai.config import load_config
 from btcai.data.funding import read_funding
 from btcai.data.store import content_sha256, read_market, write_market
 from btcai.errors import DataError
-from btcai.simulator.bars import simulate_bars
+from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 from btcai.simulator.facts import BANDS
 from btcai.simulator.parameters import MarketParameters
 
@@ -49,6 +49,13 @@ def test_a_scenario_makes_a_market_of_its_own_in_use_and_the_next_replaces_it(pr
     assert content_sha256(read_market(project / paths.DATA, market)) != first
     call("simulate", "market", "--scenario", "flash_crash", "--scenario", "outages", "--days", "90")
     assert content_sha256(read_market(project / paths.DATA, market)) == first
+
+
+def test_the_default_market_takes_the_place_of_an_older_default(project: Path) -> None:
+    write_market(project / paths.DATA, "simulated", simulate_bars(500, 3))
+    assert "341,280 bars added, now 341,280" in call("simulate", "market")
+    bars = read_market(project / paths.DATA, "simulated")
+    assert content_sha256(bars) == content_sha256(simulate_bars(DEFAULT_BARS, DEFAULT_SEED))
 
 
 def test_a_swap_has_funding_rates_and_parameters_of_a_file_are_used(project: Path) -> None:
