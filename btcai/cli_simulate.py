@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from btcai.console import progress, show, show_change
+from btcai.errors import DataError
 
 app = typer.Typer(help="Make markets, fit them to a history, hold them beside it.", no_args_is_help=True)
 
@@ -70,6 +71,8 @@ def fit(
     from btcai.simulator.fitting import fit, trials
     from btcai.simulator.parameters import MarketParameters
 
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"--out must lie in a folder that is there, was {out}; make the folder first")
     bars = read_market(paths.DATA, history)
     start = MarketParameters.from_file(parameters) if parameters else MarketParameters()
     with progress(f"markets like {history}") as advance:

@@ -16,7 +16,7 @@ def drift(
     """Hold the newest bars against those trained on: features, volatility, the forecasts' loss.
 
     Beside each figure stands what windows of the training span show among
-    themselves (of forecasts: the validation span's). Limits: drift in
+    themselves (of forecasts: the test span's). Limits: drift in
     params.yaml. Report: reports/drift. Needs features: btcai stage features.
     """
     from btcai import paths, stages

@@ -234,7 +234,7 @@ class AugmentConfig(_Section):
     scale_sigma: float = Field(ge=0, le=1)
     """Of the logarithm of each block's own scale of moves."""
     jitter_sigmas: float = Field(ge=0, le=1)
-    """Noise on every close, in standard deviations of a bar's return."""
+    """Noise added to every bar's return, in its standard deviations: volatility rises by sqrt(1 + its square)."""
 
 
 class PpoConfig(_Section):
@@ -301,7 +301,7 @@ class DriftConfig(_Section):
     window_days: int = Field(ge=1)
     """The newest, held against windows as long."""
     usual_quantile: float = Field(gt=0.5, le=1)
-    """Of what windows of the training span (of forecasts: the validation span) show: beyond it, train again."""
+    """Of what windows of the training span (of forecasts: the test span) show: beyond it, train again."""
     stop_ks: float = Field(gt=0, le=1)
     """Mean Kolmogorov-Smirnov distance over features above which a person looks before anything is trained."""
     stop_psi: float = Field(gt=0)

@@ -247,7 +247,7 @@ def newest_bars(config: Config, root: Path) -> "Finding":
     measured = measure_drift(data.features, data.feature_names, data.mark, splits.train, n_bars)
     candidate = root / paths.CANDIDATE
     policies = [load_bundle(candidate / bucket) for bucket in BUCKETS] if candidate.is_dir() else []
-    fit = measure_fit(policies, data, splits.train, splits.valid, n_bars)
+    fit = measure_fit(policies, data, splits.train, splits.test, n_bars)
     finding = judge(measured, fit, config.drift, _days(measured.window, data))
     with whole(root / paths.DRIFT) as out:
         write_finding(out, finding)

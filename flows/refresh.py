@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from btcai import paths
 from btcai.environment import child_environment
 from btcai.watch.report import read_verdict
-from flows.pipeline import Show, StageFailed, State, champions_missing, pipeline, run_limited
+from flows.pipeline import Show, StageFailed, State, champions_missing, pipeline, prepare, run_limited
 from flows.process import stream
 
 UPDATE_LIMIT_S = 6 * 3600.0
@@ -23,12 +23,13 @@ def refresh(root: str = ".", force: bool = False, only_if_drifted: bool = False)
     Where the newest bars are beyond a hard limit (drift.stop_* in params.yaml) nothing is trained: the run fails, for a
     person to look. only_if_drifted: train only where `drift` says that it is due, whatever else has changed. It holds
     them against the training span of today's bars, the first part of the history: a drift that lasts is seen every day
-    until the span holds it. force, and a champion or candidate that is missing, run the pipeline unasked.
+    until the span holds it, and a champion or candidate that is missing is made. force runs the pipeline unasked.
     """
     project = Path(root).resolve()
     update(str(project))
-    if force or champions_missing(project) or not (project / paths.CANDIDATE).is_dir():
+    if force:
         return pipeline(str(project), force)
+    prepare(project)
     states = {name: run_limited(name, project) for name in ("validate", "features", "drift")}
     verdict, reasons = read_verdict(project / paths.DRIFT)
     if verdict == "look_first":
@@ -36,7 +37,10 @@ def refresh(root: str = ".", force: bool = False, only_if_drifted: bool = False)
             f"the newest bars are very unlike the training span, so nothing was trained: {reasons}; see {paths.DRIFT}, "
             "then mend the bars, raise the limit in params.yaml, or train on them once with: btcai run"
         )
-    return states if only_if_drifted and verdict == "steady" else pipeline(str(project), force)
+    complete = (project / paths.CANDIDATE).is_dir() and not champions_missing(project)
+    if only_if_drifted and verdict == "steady" and complete:
+        return states
+    return pipeline(str(project), force)
 
 
 @task(

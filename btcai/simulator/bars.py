@@ -200,7 +200,7 @@ def _walk(
         step_drift = (drift[t] - jump_drift - given.reversal * last_return + drawn) / PATH_STEPS
         follow = min(max(given.follow_mean + given.follow_std * noise[t, STUDENT_DF + 4], LEAST_FOLLOW), MOST_FOLLOW)
         step_sigma = bar_sigma / np.sqrt((PATH_STEPS - 1) * (1.0 + follow) * (1.0 + follow) + 1.0)
-        beyond, followed = BEYOND * step_sigma, 0.0
+        beyond, followed = min(BEYOND * step_sigma, STEP_CAP), 0.0
         for k in range(PATH_STEPS):
             move = step_drift + step_sigma * (steps[t, k] + follow * followed)
             followed = steps[t, k]

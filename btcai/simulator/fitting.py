@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from btcai.data.frame import parts
+from btcai.data.frame import BAR_MS, parts
+from btcai.errors import DataError
 from btcai.schema import FloatArray, IntArray
 from btcai.simulator.bars import simulate_bars
 from btcai.simulator.facts import BANDS, Fact, stylised_facts
@@ -64,10 +65,12 @@ def fit(
     """Calibrate to a raw frame by at most that many rounds of Gauss-Newton; a round simulates as many bars with every
     seed, for every number searched for and for its step.
 
-    `advance` hears how many of `trials(rounds)` are done. DataError where stylised_facts cannot be told.
+    `advance` hears how many of `trials(rounds)` are done. DataError where stylised_facts cannot be told, or where the
+    start lies at an end of what is searched.
     """
     from scipy.optimize import least_squares
 
+    _check_inside(start)
     history = stylised_facts(bars)
     wanted, half_widths = _figures(history), np.array([(most - least) / 2 for least, most in BANDS.values()])
     open_ms, values = parts(bars)
@@ -125,9 +128,23 @@ def fit(
     )
 
 
+def _check_inside(start: MarketParameters) -> None:
+    """DataError where a search cannot begin at these parameters."""
+    rest = 1.0 - start.fast_weight - start.slow_weight
+    for name, holds, rule in (
+        *((name, getattr(start, name) > 0, "above 0") for name in (*ABOVE_ZERO, "fast_weight", "slow_weight")),
+        *((name, 0 < getattr(start, name) < 1, "between 0 and 1") for name in FRACTIONS),
+        *((name, getattr(start, name)[1] == 1, "1 in the middle") for name in OUTER),
+        ("fast_weight", rest > 0, "less than 1 together with slow_weight"),
+        ("jumps_per_bar", start.jumps_per_bar <= MOST_JUMPS, f"at most {MOST_JUMPS:g}"),
+    ):
+        if not holds:
+            raise DataError(f"to begin a fit {name} must be {rule}, was {getattr(start, name)}; mend it: --parameters")
+
+
 def trials(rounds: int) -> int:
     """Points that a fit tries at most."""
-    return 1 + rounds * (1 + len(_point(MarketParameters())))
+    return (1 + rounds) * (1 + len(_point(MarketParameters())))
 
 
 def _figures(facts: tuple[Fact, ...]) -> FloatArray:
@@ -137,8 +154,8 @@ def _figures(facts: tuple[Fact, ...]) -> FloatArray:
 def _seasons(open_ms: IntArray, log_close: FloatArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean size of returns within half an hour of each full UTC hour, and by weekday, over their means; 1 where a
     history has too few."""
-    size = np.abs(np.diff(log_close))
-    at_ms = open_ms[1:]
+    follows = np.diff(open_ms) == BAR_MS
+    size, at_ms = np.abs(np.diff(log_close))[follows], open_ms[1:][follows]
     hour = ((at_ms + HOUR_MS // 2) // HOUR_MS) % 24
     day = ((at_ms - FIRST_MONDAY_MS) // DAY_MS) % 7
     return _relative(size, hour, 24), _relative(size, day, 7)

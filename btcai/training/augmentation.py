@@ -2,7 +2,7 @@
 
 Blocks of bars in another order (the stationary bootstrap, Politis & Romano 1994), each begun at its own place in the
 week, so that hours and weekdays stay what they are; if wanted as often from calm weeks as from stormy ones, with moves
-larger or smaller, with noise on closes. Features are computed from the bars that result, as of any market.
+larger or smaller, with noise on returns. Features are computed from the bars that result, as of any market.
 """
 
 from dataclasses import fields, replace
@@ -24,34 +24,36 @@ REGIMES = 3
 def augmented(data: MarketData, splits: Splits, config: AugmentConfig, seed: int) -> tuple[MarketData, Splits]:
     """The market with config.copies others before its first bar, joined at its price, and where the spans are then.
 
-    Each copy has as many whole weeks as the training span, whose rows alone are read; rows past the warm-up of the
+    Each copy has as many whole weeks as the training span, whose moves alone are read; rows past the warm-up of the
     market itself stay what they were, to the bit. Without copies both are given back. DataError where the training
     span has less than a week.
     """
     if not config.copies:
         return data, splits
-    weeks = len(splits.train) // WEEK
-    if not weeks:
+    first = -(-splits.train.first // WEEK) * WEEK  # a copy's clocks agree with the market's where its weeks do
+    weeks = (splits.train.stop - first) // WEEK
+    if weeks < 1:
         raise DataError(
-            f"augmentation needs a week of bars to train on, was {len(splits.train):,} bars; import more history, or "
-            "set augment.copies to 0 in params.yaml"
+            f"augmentation needs a whole week of bars to train on, was {len(splits.train):,} bars; import more "
+            "history, or set augment.copies to 0 in params.yaml"
         )
+    span = Span(first, first + weeks * WEEK)
     rng = np.random.default_rng(np.random.SeedSequence([seed, *b"augment"]))
     bars, funding = data.bars, [data.funding]
     for _ in range(config.copies):
-        rows = splits.train.first + _order(_volatility(data, splits.train, weeks), config, rng)
+        rows = first + _order(_volatility(data, span), config, rng)
         bars = _joined(_copy(data, rows, config, rng), bars)
         funding.insert(0, None if data.funding is None else data.funding[rows])
     made = build_market(bars)
     if data.funding is not None:
         made = replace(made, funding=np.concatenate([part for part in funding if part is not None]))
-    return made, splits.after(config.copies * weeks * WEEK, made.warmup_bars)
+    return made, splits.after(config.copies * len(span), made.warmup_bars)
 
 
-def _volatility(data: MarketData, train: Span, weeks: int) -> FloatArray:
-    """Root mean square of a bar's log return in each whole week (W,) of the span."""
-    returns = np.diff(np.log(data.mark[train.first : train.first + weeks * WEEK]), prepend=np.nan)
-    return np.asarray(np.sqrt(np.nanmean(returns.reshape(weeks, WEEK) ** 2, axis=1)))
+def _volatility(data: MarketData, span: Span) -> FloatArray:
+    """Root mean square of a bar's log return in each week (W,) of the span."""
+    returns = np.diff(np.log(data.mark[span.first : span.stop]), prepend=np.nan)
+    return np.asarray(np.sqrt(np.nanmean(returns.reshape(-1, WEEK) ** 2, axis=1)))
 
 
 def _order(volatility: FloatArray, config: AugmentConfig, rng: np.random.Generator) -> IntArray:

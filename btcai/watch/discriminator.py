@@ -97,9 +97,9 @@ def _judge(
     told: FloatArray, is_first: BoolArray, place: IntArray, window_bars: int, seed: int, *, explained: bool
 ) -> tuple[float, FloatArray]:
     """AUC over all windows (N, F, S), each judged by trees of the other folds, and what each feature was worth (F,):
-    the AUC lost where its summaries are shuffled, a mean over folds."""
+    how much the log loss rises where its summaries are shuffled, a mean over folds. (The AUC barely falls near 1.)"""
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import log_loss, roc_auc_score
 
     rng = np.random.default_rng(seed)
     score, worth = np.empty(len(told)), np.zeros(told.shape[1])
@@ -115,10 +115,10 @@ def _judge(
         score[judged] = trees.decision_function(cases.reshape(len(cases), -1))
         if not explained:
             continue
-        whole = roc_auc_score(is_first[judged], score[judged])
+        whole = log_loss(is_first[judged], trees.predict_proba(cases.reshape(len(cases), -1)))
         for feature in range(told.shape[1]):
             shuffled = cases.copy()
             shuffled[:, feature] = cases[rng.permutation(len(cases)), feature]
-            then = trees.decision_function(shuffled.reshape(len(cases), -1))
-            worth[feature] += (whole - roc_auc_score(is_first[judged], then)) / FOLDS
+            then = trees.predict_proba(shuffled.reshape(len(cases), -1))
+            worth[feature] += (log_loss(is_first[judged], then) - whole) / FOLDS
     return float(roc_auc_score(is_first, score)), worth

@@ -1,10 +1,11 @@
-"""Do the agents' forecasts still fit? Their loss on the newest bars beside that on windows of the validation span.
+"""Do the agents' forecasts still fit? Their loss on the newest bars beside that on windows of the test span.
 
 A loss is the mean pinball loss of the predicted quantiles over that of a forecast which knows sigma alone: quantiles of
 the training span's outcomes in units of sigma * sqrt(horizon). Below 1 the agent knows more. On its own a pinball loss
 mostly says how wild the market became after the forecast: on a steady market it called 6 of 10 months strange, the
-ratio none. The validation span is the nearest that no weight was trained on; calibration and the choice of weights did
-see it, so that forecasts fit it somewhat better than any bars after it.
+ratio none. The windows are of the test span: no weight, calibration or setting was fitted to it, as none was to bars
+after it. Windows begin a day apart, but a span of some five months holds only five of a month side by side: bars of the
+same kind are called strange once in five or six.
 """
 
 import math
@@ -23,7 +24,7 @@ LEAST_APART = 4
 """Outcomes of a horizon that a window holds beside each other; a longer horizon is left out."""
 
 LEAST_WINDOWS = 2
-"""Windows beside each other that the validation span must hold."""
+"""Windows beside each other that the test span must hold."""
 
 LEAST_RANGE = 1e-6
 """Of the losses of windows, median to largest, so that windows that are all the same make no score infinite."""
@@ -31,7 +32,7 @@ LEAST_RANGE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class BucketFit:
-    """One bucket's loss on the newest window, a mean over horizons_bars, beside that on the validation span's windows.
+    """One bucket's loss on the newest window, a mean over horizons_bars, beside that on the test span's windows.
 
     coverage_frac: share of the newest outcomes inside the 90 % interval, a mean over horizons_bars too.
     """
@@ -45,7 +46,7 @@ class BucketFit:
 
     @property
     def is_unusual(self) -> bool:
-        """Worse than every window of the validation span."""
+        """Worse than every window of the test span."""
         return self.loss > self.largest_loss
 
 
@@ -64,16 +65,16 @@ class Fit:
     note: str = ""
 
 
-def measure_fit(policies: Sequence[Policy], data: MarketData, train: Span, valid: Span, n_bars: int) -> Fit:
-    """Forecasts of the last n_bars against windows as long of `valid`, one from every day of it: few fit side by side.
+def measure_fit(policies: Sequence[Policy], data: MarketData, train: Span, test: Span, n_bars: int) -> Fit:
+    """Forecasts of the last n_bars against windows as long of `test`, one from every day of it: few fit side by side.
 
     Outcomes count where their horizon ends inside the window.
     """
     if not policies:
         return Fit(note="no agent has been exported yet")
-    if len(valid) < LEAST_WINDOWS * n_bars:
-        return Fit(note=f"the validation span holds {len(valid):,} bars, fewer than {LEAST_WINDOWS} windows")
-    windows = [Span(first, first + n_bars) for first in range(valid.first, valid.stop - n_bars + 1, BARS_PER_DAY)]
+    if len(test) < LEAST_WINDOWS * n_bars:
+        return Fit(note=f"the test span holds {len(test):,} bars, fewer than {LEAST_WINDOWS} windows")
+    windows = [Span(first, first + n_bars) for first in range(test.first, test.stop - n_bars + 1, BARS_PER_DAY)]
     newest = Span(len(data) - n_bars, len(data))
     judged, scores, of_windows = [], [], []
     for policy in policies:
@@ -81,7 +82,7 @@ def measure_fit(policies: Sequence[Policy], data: MarketData, train: Span, valid
         if not len(horizons):
             continue
         rival = _sigma_alone(data, train, horizons)
-        seen, now = (_forecasts(policy, data, span, horizons, rival) for span in (valid, newest))
+        seen, now = (_forecasts(policy, data, span, horizons, rival) for span in (test, newest))
         loss, usual = now.over(newest), np.array([seen.over(window) for window in windows])
         if not math.isfinite(loss) or not np.isfinite(usual).any():
             return Fit(note=f"a horizon of {policy.bucket} has no outcome in the newest window or in the span's")

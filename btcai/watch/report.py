@@ -97,8 +97,8 @@ def _forecasts(fit: Fit) -> str:
     if fit.note:
         return f"forecasts not judged: {fit.note}"
     return (
-        f"forecast loss {fit.score:.2f}, where 0 is usual and 1 a bucket's worst window of the validation span, of "
-        f"windows up to {max(fit.window_scores):.2f}"
+        f"forecast loss {fit.score:.2f}, where 0 is usual and 1 a bucket's worst window of the test span, of "
+        f"windows up to {max(fit.window_scores, default=float('nan')):.2f}"
     )
 
 
@@ -117,8 +117,6 @@ def _record(finding: Finding) -> dict[str, object]:
         "volatility": drift.volatility,
         "window_volatility_low": min(drift.window_volatilities),
         "window_volatility_high": max(drift.window_volatilities),
-        "forecast_loss": fit.score if fit.buckets else None,
-        "largest_window_forecast_loss": max(fit.window_scores, default=None),
         "forecast_note": fit.note,
     }
 

@@ -22,8 +22,8 @@ EXEMPT = {"environment", "errors", "files", "logs", "paths", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
-AT_HAND_OVER = {"inference", "features.pipeline", "features.table"}
-"""Training imports names of them; what they compute it meets as artifacts/features, or never."""
+AT_HAND_OVER = {"inference"}
+"""Training imports a name of it, and meets nothing that it computes."""
 EXEMPT_IN = {"train": AT_HAND_OVER, "consolidate": AT_HAND_OVER}
 
 

@@ -1,6 +1,7 @@
 """Fitting a simulated market to a history: parameters go there and back, seasons are averages, distances fall."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,21 @@ def test_a_fit_finds_the_volatility_and_the_volume_that_made_a_history() -> None
     assert made["volume"].mean() == pytest.approx(history["volume"].mean(), rel=1e-3)
     assert heard == list(range(1, len(heard) + 1))
     assert len(heard) <= trials(2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jumps_per_bar": 0.0}, "to begin a fit jumps_per_bar must be above 0, was 0.0; mend it: --parameters"),
+        ({"volume_noise": 1.0}, "volume_noise must be between 0 and 1, was 1.0"),
+        ({"tide_scale": (0.5, 2.0, 3.0)}, r"tide_scale must be 1 in the middle, was \(0.5, 2.0, 3.0\)"),
+        ({"fast_weight": 0.5, "slow_weight": 0.5}, "fast_weight must be less than 1 together with slow_weight"),
+        ({"jumps_per_bar": 0.2}, "jumps_per_bar must be at most 0.05, was 0.2"),
+    ],
+)
+def test_where_a_search_cannot_begin_is_told(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fit(simulate_bars(500, 1), replace(MarketParameters(), **change), (1,), 1)
 
 
 def test_a_history_too_short_for_its_facts_is_refused() -> None:
