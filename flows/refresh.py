@@ -23,11 +23,12 @@ def refresh(root: str = ".", force: bool = False, only_if_drifted: bool = False)
     Where the newest bars are beyond a hard limit (drift.stop_* in params.yaml) nothing is trained: the run fails, for a
     person to look. only_if_drifted: train only where `drift` says that it is due, whatever else has changed. It holds
     them against the training span of today's bars, the first part of the history: a drift that lasts is seen every day
-    until the span holds it, and a champion or candidate that is missing is made. force runs the pipeline unasked.
+    until the span holds it, and a champion that is missing is made. With force, or without a candidate, nothing is
+    asked and the pipeline runs.
     """
     project = Path(root).resolve()
     update(str(project))
-    if force:
+    if force or not (project / paths.CANDIDATE).is_dir():
         return pipeline(str(project), force)
     prepare(project)
     states = {name: run_limited(name, project) for name in ("validate", "features", "drift")}
@@ -37,8 +38,7 @@ def refresh(root: str = ".", force: bool = False, only_if_drifted: bool = False)
             f"the newest bars are very unlike the training span, so nothing was trained: {reasons}; see {paths.DRIFT}, "
             "then mend the bars, raise the limit in params.yaml, or train on them once with: btcai run"
         )
-    complete = (project / paths.CANDIDATE).is_dir() and not champions_missing(project)
-    if only_if_drifted and verdict == "steady" and complete:
+    if only_if_drifted and verdict == "steady" and not champions_missing(project):
         return states
     return pipeline(str(project), force)
 

@@ -225,6 +225,7 @@ class TestUnderDvc:
             (False, True, "", "steady", False),
             (False, True, "", "retrain", True),
             (False, True, "champion", "steady", True),
+            (False, True, "champion", "look_first", False),
             (False, True, "candidate", "steady", True),
             (True, True, "", "look_first", True),
             (False, False, "", "look_first", False),
@@ -265,7 +266,7 @@ class TestUnderDvc:
                 refresh.refresh.fn(str(tmp_path), force, only_if_drifted)
         else:
             refresh.refresh.fn(str(tmp_path), force, only_if_drifted)
-        asked = [] if force or missing else ["validate", "features", "drift"]
+        asked = [] if force or missing == "candidate" else ["validate", "features", "drift"]
         assert done == ["update", *asked, *(["pipeline"] if trains else [])]
 
     def test_a_command_that_fails_fails_its_task(self, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
