@@ -82,11 +82,11 @@ class LoopbackExchange:
     asked: list[str] = field(default_factory=list)  # paths of requests for bars, files and funding
     url: str = ""
 
-    def rows(self, first_ms: int, stop_ms: int) -> list[Row]:
-        """Bars that open in first_ms .. stop_ms - 1 and not after now."""
+    def rows(self, first_ms: int, stop_ms: int, most: int | None = None) -> list[Row]:
+        """Bars that open in first_ms .. stop_ms - 1 and not after now, the first `most` of them."""
         stamps, values = parts(self.bars)
-        inside = (stamps >= first_ms) & (stamps < min(stop_ms, self.now_ms + 1))
-        return [[int(ms), *cells.tolist()] for ms, cells in zip(stamps[inside], values[inside], strict=True)]
+        inside = np.flatnonzero((stamps >= first_ms) & (stamps < min(stop_ms, self.now_ms + 1)))[:most]
+        return [[ms, *cells] for ms, cells in zip(stamps[inside].tolist(), values[inside].tolist(), strict=True)]
 
     def next_fault(self) -> str:
         return self.faults.pop(0) if self.faults else ""
@@ -197,7 +197,7 @@ def _binance(served: LoopbackExchange, path: str, query: dict[str, str]) -> Any:
         first, limit = int(query["startTime"]), min(int(query["limit"]), served.page_bars)
 
         def answer(fault: Callable[[list[Row]], list[Row]]) -> Any:  # the next bars that there are, wherever they are
-            rows = fault(served.rows(first, served.now_ms + 1)[:limit])
+            rows = fault(served.rows(first, served.now_ms + 1, limit))
             return [
                 [
                     row[0],
