@@ -66,10 +66,11 @@ def fit(
 
     Drift is left as it was: years of bars do not tell it from nothing.
     """
-    from btcai import paths, summary
+    from btcai import paths
     from btcai.data.store import read_market
     from btcai.simulator.fitting import fit, trials
     from btcai.simulator.parameters import MarketParameters
+    from btcai.watch.comparison import facts_view
 
     if not out.absolute().parent.is_dir():
         raise DataError(f"--out must lie in a folder that is there, was {out}; make the folder first")
@@ -78,7 +79,7 @@ def fit(
     with progress(f"markets like {history}") as advance:
         found = fit(bars, start, tuple(range(seeds)), rounds, lambda done: advance(done, trials(rounds)))
     out.write_text(found.parameters.to_json(), encoding="utf-8")
-    show(summary.facts_view({history: found.history, "simulated": found.simulated}))
+    show(facts_view({history: found.history, "simulated": found.simulated}))
     typer.echo(
         f"distance {found.distance_before:.2f} -> {found.distance:.2f} half widths of a band; wrote {out}\n"
         f"try it: btcai simulate market --parameters {out} --market simulated_fitted, "
@@ -91,11 +92,12 @@ def facts(
     markets: Annotated[list[str], typer.Argument(metavar="MARKET...", help="Folders under data/.")],
 ) -> None:
     """Print stylised facts of markets and Bitcoin's bands: tails, memory of volatility, variance ratios."""
-    from btcai import paths, summary
+    from btcai import paths
     from btcai.data.store import read_market
     from btcai.simulator.facts import stylised_facts
+    from btcai.watch.comparison import facts_view
 
-    show(summary.facts_view({market: stylised_facts(read_market(paths.DATA, market)) for market in markets}))
+    show(facts_view({market: stylised_facts(read_market(paths.DATA, market)) for market in markets}))
 
 
 @app.command()

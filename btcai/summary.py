@@ -15,7 +15,7 @@ from btcai.champions import Standing
 from btcai.schema import BAR_SECONDS, BUCKETS, QUANTILE_LEVELS, Action, Decision
 
 if TYPE_CHECKING:
-    from btcai.simulator.facts import Fact
+    pass
 
 INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%} interval"
 TRAINED = ("pretrain_updates", "ppo_updates", "decision_times", "env_steps")
@@ -130,17 +130,6 @@ def results_view(found: dict[str, Any]) -> RenderableType:
     for verdict in judgement.verdicts:
         verdicts.add_row(verdict.bucket, Text(verdict.text, style="green" if verdict.edge == "proven" else ""))
     return Group(Text(span, style="dim"), rich_table(judgement.judged_rows()), verdicts)
-
-
-def facts_view(markets: "dict[str, tuple[Fact, ...]]") -> Table:
-    """Facts by market, a column each; what lies outside of the band is marked."""
-    table = Table(pad_edge=False)
-    for head in ("fact", *markets, "band"):
-        table.add_column(head, justify="left" if head == "fact" else "right")
-    for row in zip(*markets.values(), strict=True):
-        cells = (Text(f"{fact.value:.3f}", style="" if fact.holds else "bold red") for fact in row)
-        table.add_row(row[0].name.replace("_", " "), *cells, f"{row[0].least:g} .. {row[0].most:g}")
-    return table
 
 
 def places_view(root: Path) -> Table:

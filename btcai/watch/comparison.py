@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from btcai.watch.discriminator import SUMMARIES, Discrimination, Giveaway
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 FIRST, SECOND = "#0072B2", "#D55E00"
 
@@ -61,19 +63,28 @@ def comparison_view(found: Comparison) -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    facts = Table(pad_edge=False)
-    for head in ("fact", *found.names, "band"):
-        facts.add_column(head, justify="left" if head == "fact" else "right")
-    for one, other in zip(*found.facts, strict=True):
-        cells = (Text(f"{fact.value:.3f}", style="" if fact.holds else "bold red") for fact in (one, other))
-        facts.add_row(one.name.replace("_", " "), *cells, f"{one.least:g} .. {one.most:g}")
     table = Table(pad_edge=False)
     for head in ("what gives it away, in turn", "AUC with it", *(f"{summary} in each" for summary in SUMMARIES)):
         table.add_column(head, justify="left" if head.startswith("what") else "right")
     for giveaway in found.discrimination.giveaways:
         pairs = zip(giveaway.first, giveaway.second, strict=True)
         table.add_row(giveaway.name, f"{giveaway.auc:.4f}", *(f"{one:.3f} / {other:.3f}" for one, other in pairs))
+    facts = facts_view(dict(zip(found.names, found.facts, strict=True)))
     return Group(facts, table, Text(verdict(found)))
+
+
+def facts_view(markets: Mapping[str, tuple[Fact, ...]]) -> "Table":
+    """Facts by market, a column each; what lies outside of the band is marked."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(pad_edge=False)
+    for head in ("fact", *markets, "band"):
+        table.add_column(head, justify="left" if head == "fact" else "right")
+    for row in zip(*markets.values(), strict=True):
+        cells = (Text(f"{fact.value:.3f}", style="" if fact.holds else "bold red") for fact in row)
+        table.add_row(row[0].name.replace("_", " "), *cells, f"{row[0].least:g} .. {row[0].most:g}")
+    return table
 
 
 def verdict(found: Comparison) -> str:
