@@ -124,9 +124,13 @@ def test_scale_and_noise_change_moves_by_as_much_as_they_say(market: tuple[Marke
 def test_nothing_after_the_training_span_is_read_and_the_seed_decides(market: tuple[MarketData, Splits]) -> None:
     data, splits = market
     after = slice(splits.train.stop, None)
-    bars = replace(data.bars, **{name: getattr(data.bars, name).copy() for name in ("open", "high", "low", "close")})
+    noise = np.random.default_rng(9)
+    bars = replace(data.bars, **{field.name: getattr(data.bars, field.name).copy() for field in fields(Bars)})
+    price = np.exp(np.cumsum(0.01 * noise.standard_normal(len(data) - splits.train.stop)))
     for name in ("open", "high", "low", "close"):
-        getattr(bars, name)[after] *= 3.0
+        getattr(bars, name)[after] *= price
+    bars.volume[after] *= 7.0
+    bars.present[after] &= noise.random(len(price)) < 0.9
     config = BLOCKS.model_copy(update={"scale_sigma": 0.2, "jitter_sigmas": 0.2})
     n = (len(splits.train) // WEEK) * WEEK
     one, other = augmented(data, splits, config, 1)[0], augmented(build_market(bars), splits, config, 1)[0]
