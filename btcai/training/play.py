@@ -72,7 +72,7 @@ def forecast_worth(model: ActorCritic, task: Task, shards: Shards) -> float:
         said = np.where(part.known[..., 0], encoding.location[..., 0].numpy(), 0.0).astype(np.float64)
         return float((said * part.target[..., 0]).sum()), float((said**2).sum())
 
-    chunks = [bars for decisions in _validation_paths(task) for bars in _chunks(decisions)]
+    chunks = [bars for decisions in _validation_paths(task) for bars in decision_chunks(decisions)]
     product, square = np.sum(shards.map(moments, chunks), 0)
     return float(np.clip(product / square, 0.0, 1.0)) if square > 0 else 0.0
 
@@ -239,7 +239,7 @@ def _encode_path(
         sizes = _sizes(model, task, encoding, bars)
         return _latent(model, encoding), *sizes, _surprise(model, task, part, encoding)
 
-    latent, sizes, allowed, surprise = zip(*each(read, _chunks(decision_bars)), strict=True)
+    latent, sizes, allowed, surprise = zip(*each(read, decision_chunks(decision_bars)), strict=True)
     return EncodedPath(
         bars=decision_bars,
         latent=torch.cat(latent, 1),
@@ -278,10 +278,11 @@ def _encode_all(
     model: ActorCritic, task: Task, decision_bars: IntArray, span: Span
 ) -> Iterator[tuple[Encoding, Stretches]]:
     """Encode consecutive decision bars (D,) in chunks of (1, M); targets are known inside `span` only."""
-    return (_encode_chunk(model, task, bars, span) for bars in _chunks(decision_bars))
+    return (_encode_chunk(model, task, bars, span) for bars in decision_chunks(decision_bars))
 
 
-def _chunks(decision_bars: IntArray) -> list[IntArray]:
+def decision_chunks(decision_bars: IntArray) -> list[IntArray]:
+    """Consecutive decision bars (D,) in pieces (1, M) that are encoded at once."""
     return [decision_bars[None, first : first + ENCODE_CHUNK] for first in range(0, len(decision_bars), ENCODE_CHUNK)]
 
 

@@ -8,13 +8,14 @@ import torch
 from learning_tasks import fresh_model, settings, small_task, task_from_returns
 
 from btcai.agent.shards import shards
-from btcai.agent.task import Task, spread_bars, stretches_at
+from btcai.agent.task import Task, clock_decisions, spread_bars, stretches_at
 from btcai.config import PretrainConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.heads import TARGET_CLIP
 from btcai.schema import TOKENS
 from btcai.training import pretraining
 from btcai.training.pretraining import forecast_error, prediction_loss, pretrain
+from btcai.yardstick.trading import yardstick_rules
 
 PREDICTION = settings().pretrain.model_copy(update={"stretches": 2, "decisions": 128})
 
@@ -27,19 +28,23 @@ def taught(task: Task, updates: int = 2, config: PretrainConfig = PREDICTION) ->
 
 
 def mean_missed(model: ActorCritic, task: Task) -> torch.Tensor:
-    """Mean over the stretches that forecasts are centred on, of every target."""
-    bars = spread_bars(task, task.train, pretraining.CENTRED_ON, pretraining.HELD_OUT)
-    part = stretches_at(task, task.train, bars)
+    """Of every target, the mean over all decision times of the training span at the first phase of the patch."""
+    part = stretches_at(task, task.train, clock_decisions(task, task.train, 0)[None])
     with torch.no_grad():
-        said = model.encode(torch.from_numpy(part.tokens), banded=True).location
+        said = model.encode(torch.from_numpy(part.tokens)).location
     known, target = torch.from_numpy(part.known), torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP)
     return ((target - said) * known).sum((0, 1)) / known.sum((0, 1))
 
 
-def test_forecasts_are_right_on_average_over_the_training_span(monkeypatch: pytest.MonkeyPatch) -> None:
-    # returns with a mean of .3 sigma, of which two updates learn next to nothing
+@pytest.mark.parametrize("patch_bars", [1, 10])
+def test_forecasts_are_right_on_average_over_the_whole_training_span(
+    patch_bars: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # returns with a mean of .3 sigma, of which two updates learn next to nothing; none of them counts twice
     rng = np.random.default_rng(4)
-    task = task_from_returns(8e-4 * (0.3 + rng.standard_normal(3000)), {})
+    task = task_from_returns(8e-4 * (0.3 + rng.standard_normal(7000)), {}, valid_bars=3000)
+    bucket = task.bucket.model_copy(update={"patch_bars": patch_bars})
+    task = replace(task, rules=yardstick_rules(5.0, patch_bars), bucket=bucket)
     assert mean_missed(taught(task), task).abs().max() < 1e-4
     monkeypatch.setattr(pretraining, "_centre", lambda *_: None)
     assert mean_missed(taught(task), task).abs().max() > 0.1
