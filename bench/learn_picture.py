@@ -8,7 +8,7 @@ import numpy as np
 from bench.learn_jobs import LEVEL_GOALS, Seconds
 from bench.learn_lines import interval
 from bench.learn_runs import LINEAR, NO_PREDICTION, OURS, SB3, Runs
-from btcai.evaluation.figures import png_bytes
+from btcai.pictures import png_bytes
 from btcai.yardstick.drift import LEVELS
 
 if TYPE_CHECKING:

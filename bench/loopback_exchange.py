@@ -76,7 +76,7 @@ class LoopbackExchange:
     now_ms: int
     page_bars: int = 1000  # more are not sent, whatever is asked for
     archived_to_ms: int = 0  # files of the archive end before
-    funding: list[tuple[int, float]] = field(default_factory=list)
+    funding: list[tuple[int, float | None]] = field(default_factory=list)
     newest_rates: int = 0  # so many rates at most are sent, the newest of the span; 0: the 100 oldest
     faults: list[str] = field(default_factory=list)  # one for each request for bars, in turn; "" is none
     asked: list[str] = field(default_factory=list)  # paths of requests for bars, files and funding

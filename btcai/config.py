@@ -190,10 +190,15 @@ class BucketConfig(_Section):
     def lookback_bars(self) -> int:
         return TOKENS * self.patch_bars
 
+    @property
+    def target_bars(self) -> tuple[int, ...]:
+        """What is predicted, (1 + H,): the return to the next decision, and over each of the horizons."""
+        return self.patch_bars, *self.horizons_bars
+
     @model_validator(mode="after")
     def _horizons_increase(self) -> Self:
-        if list(self.horizons_bars) != sorted(set(self.horizons_bars)) or self.horizons_bars[0] < 1:
-            raise ValueError(f"horizons_bars must be positive and increasing, was {self.horizons_bars}")
+        if list(self.target_bars) != sorted(set(self.target_bars)):
+            raise ValueError(f"horizons_bars must increase from above patch_bars, was {self.horizons_bars}")
         return self
 
 
@@ -287,7 +292,14 @@ class PpoConfig(_Section):
 
 
 class TransferConfig(_Section):
+    """What a bucket starts from of the one before it, beside the patch stem with its scaler and selection."""
+
     alpha: float = Field(ge=0, le=1)
+    """Share of the trunk; the rest is a fresh initialisation."""
+    forecasts: bool
+    """The forecast heads too, adapted to the horizons."""
+    policy: bool
+    """The policy and its values too."""
 
 
 class ConsolidateConfig(_Section):
@@ -349,6 +361,10 @@ class Config(_Section):
     def _sections_match(self) -> Self:
         if tuple(self.buckets) != BUCKETS:
             raise ValueError(f"buckets must be {', '.join(BUCKETS)} in this order, was {', '.join(self.buckets)}")
+        if self.transfer.policy and len({len(bucket.horizons_bars) for bucket in self.buckets.values()}) > 1:
+            raise ValueError(
+                "transfer.policy needs equally many horizons_bars in every bucket: a policy reads them all"
+            )
         if self.market.perpetual.allow_short and self.sizing.strategy != "uncertainty_adjusted":
             raise ValueError(
                 "market.perpetual.allow_short needs sizing.strategy uncertainty_adjusted, was "

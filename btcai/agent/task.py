@@ -34,8 +34,8 @@ class Task:
 
     @property
     def target_bars(self) -> IntArray:
-        """What is predicted, (1 + H,): the return to the next decision, and over each of the bucket's horizons."""
-        return np.array([self.patch_bars, *self.bucket.horizons_bars])
+        """As in BucketConfig, (1 + H,)."""
+        return np.array(self.bucket.target_bars)
 
     @property
     def horizon_weight(self) -> Float32Array:

@@ -1,21 +1,64 @@
 """Handing knowledge from one bucket's network to another's."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
+from btcai.config import TransferConfig
 from btcai.models.actor_critic import ActorCritic
+from btcai.models.heads import ForecastHead
 
 
 @torch.no_grad()
-def hand_over(teacher: ActorCritic, student: ActorCritic, alpha: float) -> None:
-    """Start `student` from `teacher`: trunk = alpha * teacher's + (1 - alpha) * fresh, patch stem resampled to fit.
+def hand_over(
+    teacher: ActorCritic,
+    student: ActorCritic,
+    config: TransferConfig,
+    teacher_bars: Sequence[int],
+    student_bars: Sequence[int],
+) -> None:
+    """Start `student` from `teacher`, bucket to bucket, in either direction.
 
-    The share of fresh initialisation keeps the trunk plastic (shrink and perturb, Ash & Adams 2020). Heads stay fresh:
-    horizons, lots and rewards mean other things in another bucket. The scaler travels with the stem.
+    Always: the patch stem resampled to fit, with the scaler and what was selected; trunk = alpha * teacher's +
+    (1 - alpha) * fresh (shrink and perturb, Ash & Adams 2020, arXiv 1910.08475: a share of fresh initialisation keeps
+    it plastic). As configured: the forecasts, whose horizons are teacher_bars and student_bars, (1 + H,) as in
+    BucketConfig.target_bars; and the policy with its values, which reads the account in shares of what the bucket may
+    hold, and forecasts by their place.
     """
     student.stem.resample_from(teacher.stem)
     given = teacher.trunk.state_dict()
     for name, weight in student.trunk.state_dict().items():
-        weight.copy_(alpha * given[name] + (1 - alpha) * weight)
+        weight.copy_(config.alpha * given[name] + (1 - config.alpha) * weight)
+    if config.forecasts:
+        adapt_horizons(teacher.forecast, student.forecast, teacher_bars, student_bars)
+    if config.policy:
+        student.head.load_state_dict(teacher.head.state_dict())
+        student.value_mean.copy_(teacher.value_mean)
+        student.value_std.copy_(teacher.value_std)
+        student.hold_bias.copy_(teacher.hold_bias)
+
+
+@torch.no_grad()
+def adapt_horizons(
+    teacher: ForecastHead, student: ForecastHead, teacher_bars: Sequence[int], student_bars: Sequence[int]
+) -> None:
+    """Give `student` the forecasts of `teacher` for its own horizons, bars (n,) each, increasing.
+
+    What the last layer says is in units of sigma * sqrt(horizon), so a horizon between two of the teacher's gets their
+    weights in the proportion of its logarithm; one beyond them gets those of the nearest.
+    """
+    places = np.interp(np.log(student_bars), np.log(teacher_bars), np.arange(len(teacher_bars)))
+    share = torch.zeros(len(student_bars), len(teacher_bars))
+    for row, place in enumerate(places):
+        left = min(int(place), len(teacher_bars) - 2)
+        share[row, left], share[row, left + 1] = left + 1 - place, place - left
+    for name in ("weight", "bias"):
+        student_t, steps = getattr(teacher.student, name), getattr(teacher.steps, name)
+        by_figure = student_t.unflatten(0, (-1, len(teacher_bars)))  # location, log scale, degrees; then horizons
+        getattr(student.student, name).copy_(torch.einsum("st,ft...->fs...", share, by_figure).flatten(0, 1))
+        by_horizon = steps.unflatten(0, (len(teacher_bars), -1))
+        getattr(student.steps, name).copy_(torch.einsum("st,tq...->sq...", share, by_horizon).flatten(0, 1))
 
 
 @torch.no_grad()

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from btcai.data.store import to_grid
-from btcai.envs.picture import account_figure, png_bytes
+from btcai.envs.picture import account_figure
 from btcai.envs.recording import Walk, record_walk
 from btcai.envs.scenario import Scenario
 from btcai.features.pipeline import build_market
 from btcai.features.scaling import fit_scaler
 from btcai.market.rules import FREE_RULES
+from btcai.pictures import png_bytes
 from btcai.schema import BARS_PER_DAY, TOKENS, Action, FloatArray, IntArray, Span
 from btcai.simulator.bars import simulate_bars
 

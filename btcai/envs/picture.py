@@ -1,6 +1,5 @@
 """A picture of one account's walk: price and fills, lots, equity and transfers, costs, drawdown."""
 
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,16 +52,6 @@ def pixels(figure: "Figure") -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-
-
-def png_bytes(figure: "Figure") -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # its default names the library's version
-    return buffer.getvalue()
 
 
 def _title(walk: Walk) -> str:

@@ -1,7 +1,6 @@
 """The report's pictures as PNG bytes that depend on nothing but the numbers: no pyplot state, no stamps inside."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ from btcai.evaluation.formats import DID_NOT_TRADE, percent
 from btcai.evaluation.judge import Row
 from btcai.evaluation.metrics import drawdown_path
 from btcai.evaluation.result import label
+from btcai.pictures import png_bytes
 from btcai.schema import BUCKETS
 
 if TYPE_CHECKING:
@@ -135,13 +135,3 @@ def _plain_ticks(axes: "Axes", daily: pd.DataFrame) -> None:
     margin = (high / low) ** 0.05
     axes.set_ylim(low / margin, high * margin)
     axes.axhline(1.0, color=INK, linewidth=0.6)
-
-
-def png_bytes(figure: "Figure") -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # its default names the library's version
-    return buffer.getvalue()

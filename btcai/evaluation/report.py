@@ -15,6 +15,7 @@ from btcai.evaluation.judge import Row
 from btcai.evaluation.page import render_page
 from btcai.evaluation.record import judgement_of, metrics_record, strict_json, summary_records
 from btcai.evaluation.result import label
+from btcai.pictures import png_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,8 +58,8 @@ def draw(evidence: Evidence, daily: pd.DataFrame, days: str) -> dict[str, bytes]
         "equity.png": figures.equity_png(daily, f"Equity: {where}"),
         "drawdown.png": figures.drawdown_png(daily, f"Drawdown: {where}"),
         "sharpe.png": figures.sharpe_png(evidence.judgement.judged_rows(), f"Sharpe ratio: {where}"),
-        "calibration.png": figures.png_bytes(calibration),
-        "training.png": figures.png_bytes(training),
+        "calibration.png": png_bytes(calibration),
+        "training.png": png_bytes(training),
     }
 
 

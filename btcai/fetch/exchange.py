@@ -27,8 +27,8 @@ USUAL_PAGE_BARS = 100
 """Asked for at once where ccxt does not know what the exchange allows."""
 
 UNTRUE_TRIES = 3
-"""So often a page with bars that cannot be is asked for; then its other bars are taken: an exchange may keep a wrong
-bar for ever, and the bars after it are still wanted."""
+"""So often a page with bars or rates that cannot be is asked for; then its others are taken: an exchange may keep a
+wrong one for ever, and those after it are still wanted."""
 
 SETTLED_MS = 60_000
 """After its end a bar counts as closed: some exchanges still change it for seconds."""
@@ -91,32 +91,42 @@ class Exchange:
     def bars(self, first_ms: int, n_bars: int) -> Page:
         """The page of n_bars from first_ms on (UTC ms)."""
 
-        tries = 0
-
-        def request() -> Page:
-            nonlocal tries
-            tries += 1
+        def request(is_last: bool) -> Page:
             rows = self._once(lambda: self._api.fetch_ohlcv(self.symbol, self._timeframe, since=first_ms, limit=n_bars))
             page, wrong = _page(rows, self._now_ms())
-            if wrong and tries < UNTRUE_TRIES:
-                raise Failed(wrong)
-            if wrong:
-                logger.warning(
-                    "%s: %d bar(s) left out, it sends them again and again: %s", self.name, page.untrue, wrong
-                )
+            self._refuse_untrue(wrong, page.untrue, is_last)
             return page
 
-        return self._circuit.ask(request)
+        return self._ask_for_true(request)
 
     def funding(self, first_ms: int, last_ms: int | None = None) -> tuple[IntArray, FloatArray]:
         """A page of settlements from first_ms on, or between both: times (N,) UTC ms and rates (N,), oldest first."""
         more = {} if last_ms is None else {"until": last_ms}
 
-        def request() -> tuple[IntArray, FloatArray]:
+        def request(is_last: bool) -> tuple[IntArray, FloatArray]:
             rows = self._once(lambda: self._api.fetch_funding_rate_history(self.symbol, since=first_ms, params=more))
-            return _rates(self.name, rows)
+            time_ms, rates, wrong, untrue = _rates(rows)
+            self._refuse_untrue(wrong, untrue, is_last)
+            return time_ms, rates
 
-        return self._circuit.ask(request)
+        return self._ask_for_true(request)
+
+    def _ask_for_true(self, request: Callable[[bool], T]) -> T:
+        """The answer to a request, which is told by its argument to take what is true of one that is not all true."""
+        tries = 0
+
+        def once() -> T:
+            nonlocal tries
+            tries += 1
+            return request(tries >= UNTRUE_TRIES)
+
+        return self._circuit.ask(once)
+
+    def _refuse_untrue(self, wrong: str, untrue: int, is_last: bool) -> None:
+        if wrong and not is_last:
+            raise Failed(wrong)
+        if wrong:
+            logger.warning("%s: %d row(s) left out, it sends them again and again: %s", self.name, untrue, wrong)
 
     def _found(self, symbol: str) -> dict[str, Any]:
         markets = self._api.markets or {}
@@ -260,17 +270,20 @@ def _contradicted(open_ms: IntArray, values: FloatArray) -> BoolArray:
     return np.isin(open_ms, open_ms[differs])
 
 
-def _rates(name: str, rows: Any) -> tuple[IntArray, FloatArray]:
+def _rates(rows: Any) -> tuple[IntArray, FloatArray, str, int]:
+    """ccxt's rows -> times and rates that can be true, oldest first, what is wrong with the first of the others, and
+    how many those are; Failed where they are no rates."""
     try:
         stamps = np.array([row["timestamp"] for row in rows], dtype=np.int64)
-        rates = np.array([row["fundingRate"] for row in rows], dtype=np.float64)
+        rates = np.array([row["fundingRate"] for row in rows], dtype=np.float64)  # None becomes nan
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise Failed(f"funding rates that are no numbers: {_short(error)}") from error
     time_ms, _ = epoch_ms(stamps)
-    if not (np.abs(rates) <= MAX_FUNDING_FRAC).all() or (time_ms < EARLIEST_MS).any():
-        raise Failed(f"funding rates of {name} that cannot be true")
-    order = np.unique(time_ms, return_index=True)[1]
-    return time_ms[order], rates[order]
+    true = (np.abs(rates) <= MAX_FUNDING_FRAC) & (time_ms >= EARLIEST_MS)
+    row = int(true.argmin()) if not true.all() else -1
+    wrong = f"a funding rate that cannot be true: {stamps[row]} {rates[row]}" if row >= 0 else ""
+    found_ms, kept = np.unique(time_ms[true], return_index=True)
+    return found_ms, rates[true][kept], wrong, int((~true).sum())
 
 
 def _named(error: Exception) -> str:

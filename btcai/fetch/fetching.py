@@ -35,7 +35,7 @@ ARCHIVED = "binance"
 """The exchange whose archive archive.py reads."""
 
 FLUSH_BARS = 50_000
-"""Bars in memory at most, and lost by a kill: half a year."""
+"""New bars in memory at most, and lost by a kill: half a year."""
 
 
 UNSETTLED_MS = 30 * 86_400_000
@@ -215,7 +215,7 @@ class _Run:
             if len(time_ms) and added and time_ms[0] > missing[0] + BAR_MS:
                 before_ms = int(time_ms[0]) - 1  # the newest of the span came: what is between is asked for next
                 continue
-            reached = int(time_ms[-1]) if len(time_ms) else int(missing[0]) + UNSETTLED_MS
+            reached = int(time_ms[-1]) if len(time_ms) else before_ms or int(missing[0]) + UNSETTLED_MS
             missing, before_ms = missing[missing > max(reached, int(missing[0]))], None
 
     def counted(self) -> Fetched:

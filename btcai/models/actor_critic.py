@@ -48,6 +48,7 @@ class ActorCritic(nn.Module):
     forecast_worth: Tensor
     value_mean: Tensor
     value_std: Tensor
+    hold_bias: Tensor
 
     def __init__(self, config: ModelConfig, patch_bars: int, n_features: int, n_horizons: int) -> None:
         super().__init__()
@@ -68,6 +69,8 @@ class ActorCritic(nn.Module):
         # The value head says how many standard deviations of value targets above their mean.
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))
+        # How much of HOLD's bias is the threshold that was chosen for trading greedily; further training takes it out.
+        self.register_buffer("hold_bias", torch.zeros(()))
 
     @contextmanager
     def encoder_on(self, device: str) -> Iterator[None]:

@@ -64,7 +64,8 @@ def train_bucket(
     set_scaler(model, scaler)
     if teacher is not None:
         previous = BUCKETS[BUCKETS.index(bucket_name) - 1]
-        hand_over(load_model(teacher, previous, config), model, config.transfer.alpha)
+        bars = (config.buckets[name].target_bars for name in (previous, bucket_name))
+        hand_over(load_model(teacher, previous, config), model, config.transfer, *bars)
     budget = config.budget
     curves: Curves = []
     amounts = budget.pretrain_updates, budget.ppo_updates

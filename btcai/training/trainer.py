@@ -61,6 +61,7 @@ def train_ppo(
     Yields one row per update: losses, mean reward and its named terms, and valid_* where they were measured. Kills and
     explosions are survived as phase.survivable says.
     """
+    _take_out_threshold(model)
     optimizer = make_optimizer(model, config.encoder_rate_share)
     encoder_learns = config.encoder_every > 0
     average = copy.deepcopy(model)
@@ -115,12 +116,20 @@ def train_ppo(
                 if best is None or not is_worse(score, np.array(best)):  # of equals the latest: it has learned most
                     memory.kept = copy.deepcopy(average.state_dict())
                     memory.kept["head.policy.bias"][Action.HOLD] += bias
+                    memory.kept["hold_bias"].fill_(bias)
                 if best is None or score.sum() > np.sum(best):
                     memory.facts["best"] = score.tolist()
             return row
 
         yield from survivable(step, live, memory, updates, checkpoints)
     model.load_state_dict(memory.kept)
+
+
+@torch.no_grad()
+def _take_out_threshold(model: ActorCritic) -> None:
+    """Of an earlier training: what was chosen for trading greedily is not what to explore with."""
+    model.head.policy.bias[Action.HOLD] -= model.hold_bias
+    model.hold_bias.zero_()
 
 
 def _update(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from btcai.pictures import png_bytes
 from btcai.simulator.facts import Fact
 from btcai.watch.discriminator import SUMMARIES, Discrimination, Giveaway
 
@@ -137,6 +138,4 @@ def _picture(found: Comparison) -> bytes:
     for axes in (facts, told):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    target = io.BytesIO()
-    figure.savefig(target, format="png", metadata={"Software": None})
-    return target.getvalue()
+    return png_bytes(figure)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btcai.errors import ArtifactError
+from btcai.pictures import png_bytes
 from btcai.watch.drift import Drift, FeatureDrift
 from btcai.watch.fit import BucketFit, Fit
 from btcai.watch.verdict import Finding, Verdict
@@ -161,6 +162,4 @@ def _picture(finding: Finding) -> bytes:
     axes.set_title(f"{finding.days}: {WORDS[finding.verdict]}", loc="left", fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    target = io.BytesIO()
-    figure.savefig(target, format="png", metadata={"Software": None})
-    return target.getvalue()
+    return png_bytes(figure)

@@ -9,8 +9,8 @@ from report_fakes import curves_of, forecast_record
 
 from btcai.errors import ArtifactError
 from btcai.evaluation.curves import read_curves, read_importance
-from btcai.evaluation.figures import png_bytes
 from btcai.evaluation.panels import calibration_figure, training_figure
+from btcai.pictures import png_bytes
 
 
 def lines(axes: Axes) -> list[list[float]]:

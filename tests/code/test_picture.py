@@ -8,12 +8,13 @@ from market_wild import wild_market, wild_rules
 from market_world import FREE, make_market
 
 from btcai.envs.example import example_walk
-from btcai.envs.picture import account_figure, pixels, png_bytes
+from btcai.envs.picture import account_figure, pixels
 from btcai.envs.recording import Fill, Walk, record_walk
 from btcai.envs.scenario import Scenario
 from btcai.envs.trading_env import TradingEnv
 from btcai.features.scaling import fit_scaler
 from btcai.market.rules import Rules
+from btcai.pictures import png_bytes
 from btcai.schema import Action, MarketData, Span
 
 START = 143  # the first bar with a whole lookback

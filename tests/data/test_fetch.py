@@ -16,8 +16,10 @@ from btcai.data.store import read_market, to_grid, write_market
 from btcai.errors import DataError
 from btcai.fetch import fetching
 from btcai.fetch.archive import is_archived
+from btcai.fetch.exchange import UNTRUE_TRIES
 from btcai.fetch.fetching import Fetched, Order
 from btcai.fetch.patience import Patience
+from btcai.schema import BAR_NS
 from btcai.simulator.bars import simulate_bars
 
 FIRST_MS = 1_640_995_200_000  # 2022-01-01T00:00:00Z, the first bar of the simulator
@@ -329,13 +331,40 @@ def test_a_spot_market_has_no_funding(tmp_path: Path, exchange: LoopbackExchange
     assert read_funding(tmp_path / "btc") is None
 
 
-def test_a_rate_that_cannot_be_true_is_not_stored(
-    tmp_path: Path, exchange: LoopbackExchange, waits: list[float]
+@pytest.mark.parametrize("untrue", [5.0, -0.2, None])
+def test_a_rate_that_cannot_be_true_is_asked_for_again_and_then_left_out_alone(
+    untrue: float | None,
+    tmp_path: Path,
+    exchange: LoopbackExchange,
+    waits: list[float],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    exchange.funding = [(FIRST_MS + SETTLES_MS, 5.0)]
+    exchange.funding = [(FIRST_MS + slot * SETTLES_MS, untrue if slot == 4 else 1e-4 * slot) for slot in range(1, 10)]
     done = fetch(tmp_path, replace(order(exchange), symbol="BTC/USDT:USDT"), waits)
-    assert "funding rates of binance that cannot be true" in done.stopped
-    assert read_funding(tmp_path / "btc") is None
+    found = read_funding(tmp_path / "btc")
+    assert found is not None
+    assert not done.stopped
+    assert found[1].tolist() == pytest.approx([1e-4 * slot for slot in range(1, 10) if slot != 4])
+    assert len(waits) == 2 * UNTRUE_TRIES - 2  # its page, and the page from it on, which the lost one is asked for with
+    assert "a funding rate that cannot be true" in caplog.text
+
+
+@pytest.mark.parametrize("hours", [1, 4, 8])
+def test_a_settlement_left_out_is_unknown_however_often_the_market_settles(hours: int) -> None:
+    """Forty settlements from the end of a whole day on, of which the tenth and the twelfth were lost."""
+    close_ns = BAR_NS * (np.arange(40 * hours * 12) + 1) + 19_000 * 86_400 * 10**9
+    slots = np.setdiff1d(np.arange(1, 41), [10, 12])
+    funding = on_grid(close_ns, (close_ns[slots * hours * 12 - 1] // 10**6).astype(np.int64), slots * 1e-5)
+    unknown = np.flatnonzero(np.isnan(funding))
+    assert (unknown + 1).tolist() == [10 * hours * 12, 12 * hours * 12]
+    assert funding[slots * hours * 12 - 1].tolist() == pytest.approx((slots * 1e-5).tolist())
+
+
+def test_a_market_that_comes_to_settle_more_often_has_left_out_nothing() -> None:
+    hours = np.r_[np.arange(8, 88, 8), np.arange(88, 128, 4)]  # every eight, then every four
+    close_ns = BAR_NS * (np.arange(130 * 12) + 1) + 19_000 * 86_400 * 10**9
+    funding = on_grid(close_ns, (close_ns[hours * 12 - 1] // 10**6).astype(np.int64), np.full(len(hours), 1e-4))
+    assert not np.isnan(funding[: 124 * 12]).any()
 
 
 def test_damaged_rates_on_disk_are_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions, forecast_targets, spread_bars, stretches_at
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
+from btcai.training import trainer
 from btcai.training.play import (
     BLOCKS,
     HOLD_BIASES,
@@ -163,6 +164,20 @@ def test_every_candidate_is_judged_by_the_same_forecast() -> None:
     assert judged[0][1].tolist() == judged[1][1].tolist()
     assert judged[0][2] == judged[1][2] == 0.0
     assert chosen(boasting, task, share=1.0)[1] > 0.0  # by its own it would be
+
+
+def test_a_threshold_is_for_trading_alone_so_further_training_begins_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = small_task(3000)
+    model = fresh_model(task)
+    config = HEAD_ALONE.model_copy(update={"learning_rate": 1e-12})
+    validation = validate(model, task)
+    for bias in (-1.5, -3.0):
+        monkeypatch.setattr(trainer, "choose_hold_bias", lambda *_, bias=bias: (validation, np.zeros(BLOCKS), bias))
+        list(train_ppo(model, task, config, 1, np.random.default_rng(0)))
+        assert model.head.policy.bias[Action.HOLD].item() == pytest.approx(config.first_hold_logit + bias, abs=1e-6)
+        assert float(model.hold_bias) == bias
 
 
 def test_a_score_is_worse_by_more_than_the_chance_in_it() -> None:

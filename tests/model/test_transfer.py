@@ -3,12 +3,22 @@
 import pytest
 import torch
 
-from btcai.agent.transfer import blend_trunk, hand_over, mean_trunk
-from btcai.config import ModelConfig
+from btcai.agent.transfer import adapt_horizons, blend_trunk, mean_trunk
+from btcai.agent.transfer import hand_over as hand_over_bars
+from btcai.config import ModelConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
+from btcai.schema import ACCOUNT_FEATURES
 
 CONFIG = ModelConfig(width=16, attention_heads=2, hidden=16, latent=16)
 N_FEATURES = 6
+TEACHER_BARS, STUDENT_BARS = (1, 3, 12, 36), (2, 12, 72, 288)
+
+
+def hand_over(
+    teacher: ActorCritic, student: ActorCritic, alpha: float, *, forecasts: bool = False, policy: bool = False
+) -> None:
+    config = TransferConfig(alpha=alpha, forecasts=forecasts, policy=policy)
+    hand_over_bars(teacher, student, config, TEACHER_BARS, STUDENT_BARS)
 
 
 def network(seed: int, patch_bars: int = 1) -> ActorCritic:
@@ -67,13 +77,57 @@ def test_after_the_hand_over_the_two_trunks_are_not_one() -> None:
     assert is_everywhere(teacher, 2.0)
 
 
-def test_heads_stay_fresh() -> None:
+@pytest.mark.parametrize("given", [{"forecast"}, {"head"}, {"forecast", "head"}, set[str]()])
+def test_heads_stay_fresh_unless_they_are_handed_over(given: set[str]) -> None:
     teacher, student = network(1), network(2)
     heads = ("forecast", "head")
     before = {h: {n: w.clone() for n, w in getattr(student, h).state_dict().items()} for h in heads}
-    hand_over(teacher, student, alpha=0.8)
+    hand_over(teacher, student, alpha=0.8, forecasts="forecast" in given, policy="head" in given)
     for h in heads:
-        assert all(torch.equal(w, before[h][n]) for n, w in getattr(student, h).state_dict().items())
+        same = [torch.equal(w, before[h][n]) for n, w in getattr(student, h).state_dict().items()]
+        assert not any(same[:1]) if h in given else all(same)
+
+
+def test_a_policy_that_is_handed_over_says_and_values_what_the_teacher_did() -> None:
+    teacher, student = network(1), network(2)
+    teacher.value_mean.fill_(0.3)
+    teacher.value_std.fill_(2.5)
+    hand_over(teacher, student, alpha=0.0, policy=True)
+    latent = torch.randn(5, teacher.head.market.in_features)
+    account = torch.randn(5, len(ACCOUNT_FEATURES))
+    for said, taught in zip(student.head(latent, account), teacher.head(latent, account), strict=True):
+        assert torch.equal(said, taught)
+    assert (float(student.value_mean), float(student.value_std)) == (pytest.approx(0.3), pytest.approx(2.5))
+
+
+def test_forecasts_are_those_of_the_teacher_between_its_horizons_in_proportion_of_their_logarithms() -> None:
+    # student's 2, 12, 72, 288 bars: log 2 / log 3 = .631 of the way from 1 to 3; 12 is the teacher's third horizon;
+    # beyond 36 its last
+    teacher, student = network(1).forecast, network(2).forecast
+    for layer in (teacher.student, teacher.steps, student.student, student.steps):
+        torch.nn.init.normal_(layer.weight)
+        torch.nn.init.normal_(layer.bias)
+    adapt_horizons(teacher, student, TEACHER_BARS, STUDENT_BARS)
+    latent = torch.randn(2, 7, CONFIG.latent)
+    taught = {name: layer(latent) for name, layer in (("student", teacher.student), ("steps", teacher.steps))}
+    said = {name: layer(latent) for name, layer in (("student", student.student), ("steps", student.steps))}
+    of_teacher = taught["student"].unflatten(-1, (3, 4)), taught["steps"].unflatten(-1, (4, -1)).transpose(-1, -2)
+    of_student = said["student"].unflatten(-1, (3, 4)), said["steps"].unflatten(-1, (4, -1)).transpose(-1, -2)
+    for given, found in zip(of_teacher, of_student, strict=True):
+        between = 0.36907 * given[..., 0] + 0.63093 * given[..., 1]
+        assert torch.allclose(found[..., 0], between, atol=1e-4)
+        assert torch.allclose(found[..., 1], given[..., 2], atol=1e-5)
+        assert torch.allclose(found[..., 2], given[..., 3], atol=1e-5)
+        assert torch.allclose(found[..., 3], given[..., 3], atol=1e-5)
+
+
+def test_the_same_horizons_keep_their_forecasts_and_longer_teachers_teach_shorter_ones() -> None:
+    teacher, same, shorter = network(1).forecast, network(2).forecast, network(3).forecast
+    adapt_horizons(teacher, same, STUDENT_BARS, STUDENT_BARS)
+    for name, weight in same.state_dict().items():
+        assert torch.allclose(weight, teacher.state_dict()[name])
+    adapt_horizons(teacher, shorter, STUDENT_BARS, TEACHER_BARS)  # 1 bar is below the teacher's shortest, 2
+    assert torch.equal(shorter.student.weight[0], teacher.student.weight[0])
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 10), (10, 28), (28, 2)])
