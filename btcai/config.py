@@ -192,7 +192,7 @@ class BucketConfig(_Section):
 
     @property
     def target_bars(self) -> tuple[int, ...]:
-        """What is predicted, (1 + H,): the return to the next decision, and over each of the horizons."""
+        """Over how many bars returns are predicted, (1 + H,): to the next decision, then over each of the horizons."""
         return self.patch_bars, *self.horizons_bars
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class Task:
 
     @property
     def target_bars(self) -> IntArray:
-        """As in BucketConfig, (1 + H,)."""
+        """Over how many bars returns are predicted, (1 + H,): BucketConfig.target_bars."""
         return np.array(self.bucket.target_bars)
 
     @property
@@ -44,7 +44,7 @@ class Task:
         Outcomes over h decisions overlap h-fold, so a stretch of them tells as little as one over h times as many of
         them apart: with equal weights the gradient is the longest horizon's noise.
         """
-        weight = self.patch_bars / np.maximum(self.target_bars, self.patch_bars)
+        weight = self.patch_bars / self.target_bars
         return np.asarray(weight / weight.mean(), np.float32)
 
 

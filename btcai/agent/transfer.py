@@ -23,8 +23,9 @@ def hand_over(
     Always: the patch stem resampled to fit, with the scaler and what was selected; trunk = alpha * teacher's +
     (1 - alpha) * fresh (shrink and perturb, Ash & Adams 2020, arXiv 1910.08475: a share of fresh initialisation keeps
     it plastic). As configured: the forecasts, whose horizons are teacher_bars and student_bars, (1 + H,) as in
-    BucketConfig.target_bars; and the policy with its values, which reads the account in shares of what the bucket may
-    hold, and forecasts by their place.
+    BucketConfig.target_bars; and the policy with its values, whose account is in shares of what a bucket may hold, and
+    whose forecasts mean the same by rank alone, from the shortest to the longest. The threshold for trading greedily
+    comes with it in hold_bias, for PPO to take out.
     """
     student.stem.resample_from(teacher.stem)
     given = teacher.trunk.state_dict()

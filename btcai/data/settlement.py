@@ -29,10 +29,11 @@ def on_grid(close_ts_ns: IntArray, time_ms: IntArray, rates: FloatArray) -> Floa
 
 
 def _left_out(bar: IntArray) -> IntArray:
-    """Bars at which one more settlement was due, given the bars (N,) of those on record, oldest first.
+    """Bars at which one more settlement was due, given the bars (N,) of those on record.
 
     Some markets settle every hour or every four, and change it: usual is the median of the NEAREST distances around.
     """
+    bar = np.unique(bar)
     distance = np.diff(bar)
     if len(distance) < NEAREST:
         return np.empty(0, np.int64)

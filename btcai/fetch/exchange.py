@@ -4,6 +4,7 @@ import difflib
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -38,6 +39,22 @@ LISTED_EARLY_MS = 90 * 86_400_000
 
 MAX_FUNDING_FRAC = 0.1
 """Of a position's value at one settlement; exchanges cap theirs far below."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settlements:
+    """Of a perpetual swap: times (N,) UTC ms, oldest first, each once, and rates (N,).
+
+    last_ms: the newest that was sent, with a rate that can be true or not; None where none was.
+    """
+
+    time_ms: IntArray
+    rates: FloatArray
+    last_ms: int | None
+    untrue: int  # rates that cannot be, left out
+
+
+Answer = TypeVar("Answer", Page, Settlements)
 
 
 class Refused(DataError):
@@ -91,42 +108,40 @@ class Exchange:
     def bars(self, first_ms: int, n_bars: int) -> Page:
         """The page of n_bars from first_ms on (UTC ms)."""
 
-        def request(is_last: bool) -> Page:
+        def request() -> tuple[Page, str]:
             rows = self._once(lambda: self._api.fetch_ohlcv(self.symbol, self._timeframe, since=first_ms, limit=n_bars))
-            page, wrong = _page(rows, self._now_ms())
-            self._refuse_untrue(wrong, page.untrue, is_last)
-            return page
+            return _page(rows, self._now_ms())
 
         return self._ask_for_true(request)
 
-    def funding(self, first_ms: int, last_ms: int | None = None) -> tuple[IntArray, FloatArray]:
-        """A page of settlements from first_ms on, or between both: times (N,) UTC ms and rates (N,), oldest first."""
+    def funding(self, first_ms: int, last_ms: int | None = None) -> Settlements:
+        """A page of settlements from first_ms on, or between both, UTC ms."""
         more = {} if last_ms is None else {"until": last_ms}
 
-        def request(is_last: bool) -> tuple[IntArray, FloatArray]:
-            rows = self._once(lambda: self._api.fetch_funding_rate_history(self.symbol, since=first_ms, params=more))
-            time_ms, rates, wrong, untrue = _rates(rows)
-            self._refuse_untrue(wrong, untrue, is_last)
-            return time_ms, rates
+        def request() -> tuple[Settlements, str]:
+            return _settlements(
+                self._once(lambda: self._api.fetch_funding_rate_history(self.symbol, since=first_ms, params=more))
+            )
 
         return self._ask_for_true(request)
 
-    def _ask_for_true(self, request: Callable[[bool], T]) -> T:
-        """The answer to a request, which is told by its argument to take what is true of one that is not all true."""
-        tries = 0
+    def _ask_for_true(self, request: Callable[[], tuple[Answer, str]]) -> Answer:
+        """An answer, and what is wrong with the first of what it left out: asked for UNTRUE_TRIES times where it is."""
+        untrue_tries = 0
 
-        def once() -> T:
-            nonlocal tries
-            tries += 1
-            return request(tries >= UNTRUE_TRIES)
+        def once() -> Answer:
+            nonlocal untrue_tries
+            answer, wrong = request()
+            untrue_tries += bool(wrong)
+            if wrong and untrue_tries < UNTRUE_TRIES:
+                raise Failed(wrong)
+            if wrong:
+                logger.warning(
+                    "%s: %d row(s) left out, it sends them again and again: %s", self.name, answer.untrue, wrong
+                )
+            return answer
 
         return self._circuit.ask(once)
-
-    def _refuse_untrue(self, wrong: str, untrue: int, is_last: bool) -> None:
-        if wrong and not is_last:
-            raise Failed(wrong)
-        if wrong:
-            logger.warning("%s: %d row(s) left out, it sends them again and again: %s", self.name, untrue, wrong)
 
     def _found(self, symbol: str) -> dict[str, Any]:
         markets = self._api.markets or {}
@@ -270,20 +285,22 @@ def _contradicted(open_ms: IntArray, values: FloatArray) -> BoolArray:
     return np.isin(open_ms, open_ms[differs])
 
 
-def _rates(rows: Any) -> tuple[IntArray, FloatArray, str, int]:
-    """ccxt's rows -> times and rates that can be true, oldest first, what is wrong with the first of the others, and
-    how many those are; Failed where they are no rates."""
+def _settlements(rows: Any) -> tuple[Settlements, str]:
+    """ccxt's rows -> those that can be true, and what is wrong with the first of the others; Failed where they are no
+    rates."""
     try:
         stamps = np.array([row["timestamp"] for row in rows], dtype=np.int64)
         rates = np.array([row["fundingRate"] for row in rows], dtype=np.float64)  # None becomes nan
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise Failed(f"funding rates that are no numbers: {_short(error)}") from error
     time_ms, _ = epoch_ms(stamps)
-    true = (np.abs(rates) <= MAX_FUNDING_FRAC) & (time_ms >= EARLIEST_MS)
-    row = int(true.argmin()) if not true.all() else -1
-    wrong = f"a funding rate that cannot be true: {stamps[row]} {rates[row]}" if row >= 0 else ""
+    true, wrong = (np.abs(rates) <= MAX_FUNDING_FRAC) & (time_ms >= EARLIEST_MS), ""
+    if not true.all():
+        row = int(true.argmin())
+        wrong = f"a funding rate that cannot be true: {stamps[row]} {rates[row]}"
     found_ms, kept = np.unique(time_ms[true], return_index=True)
-    return found_ms, rates[true][kept], wrong, int((~true).sum())
+    last_ms = int(time_ms.max()) if len(time_ms) else None
+    return Settlements(time_ms=found_ms, rates=rates[true][kept], last_ms=last_ms, untrue=int((~true).sum())), wrong
 
 
 def _named(error: Exception) -> str:

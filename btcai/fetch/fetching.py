@@ -199,7 +199,7 @@ class _Run:
         """
         order, period = self._order, FUNDING_SECONDS * 1000
         first_ms = -(-max(order.since_ms, self.exchange.first_ms, EARLIEST_MS) // period) * period
-        missing, before_ms = np.arange(first_ms, order.until_ms, period), None
+        missing, before_ms, seen_ms = np.arange(first_ms, order.until_ms, period), None, 0
         while True:
             on_record = read_funding(folder)
             known = on_record[0] if on_record else np.empty(0, np.int64)
@@ -207,15 +207,20 @@ class _Run:
             if not len(missing):
                 return
             earlier = known[known < missing[0] - BAR_MS]
-            start_ms = int(earlier[-1]) + 1 if len(earlier) else int(missing[0]) - BAR_MS
-            time_ms, rates = self.exchange.funding(start_ms, before_ms)
-            inside = time_ms <= order.until_ms
-            added = write_funding(folder, time_ms[inside], rates[inside])
+            known_to = int(earlier[-1]) if len(earlier) else 0
+            if known_to < seen_ms < missing[0] - BAR_MS:
+                known_to = seen_ms  # all of a page was untrue: nothing of it is on record
+            start_ms = known_to + 1 if known_to else int(missing[0]) - BAR_MS
+            page = self.exchange.funding(start_ms, before_ms)
+            time_ms, inside = page.time_ms, page.time_ms <= order.until_ms
+            added = write_funding(folder, time_ms[inside], page.rates[inside])
             self.done.funding_added += added
+            self.done.untrue += page.untrue
             if len(time_ms) and added and time_ms[0] > missing[0] + BAR_MS:
                 before_ms = int(time_ms[0]) - 1  # the newest of the span came: what is between is asked for next
                 continue
-            reached = int(time_ms[-1]) if len(time_ms) else before_ms or int(missing[0]) + UNSETTLED_MS
+            seen_ms = page.last_ms or seen_ms
+            reached = page.last_ms or before_ms or int(missing[0]) + UNSETTLED_MS
             missing, before_ms = missing[missing > max(reached, int(missing[0]))], None
 
     def counted(self) -> Fetched:

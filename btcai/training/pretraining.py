@@ -90,8 +90,9 @@ def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
     """Shift forecasts so that their mean over the training span is that of the returns.
 
     A gradient step leaves the mean wrong by more than most of what a weak signal moves it, and a forecast that is too
-    low everywhere pays for staying out. Over the whole span, every return once: the mean of 65,536 returns of the
-    yardstick is uncertain by .12 bps, and one seed of five that drew .3 lost 5 % of its profit (LOG.md, 2026-11-29).
+    low everywhere pays for staying out. Over the whole span, every return to the next decision once: the mean of 65,536
+    of the yardstick is uncertain by .12 bps, and one seed of five that drew .3 lost 4 % of its profit (LOG.md,
+    2026-11-29).
     """
     chunks = decision_chunks(clock_decisions(task, task.train, 0))
     missed, known = (sum(parts) for parts in zip(*workers.map(partial(_missed, model, task), chunks), strict=True))

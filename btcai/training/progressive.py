@@ -66,6 +66,8 @@ def train_bucket(
         previous = BUCKETS[BUCKETS.index(bucket_name) - 1]
         bars = (config.buckets[name].target_bars for name in (previous, bucket_name))
         hand_over(load_model(teacher, previous, config), model, config.transfer, *bars)
+        if config.transfer.policy:
+            config = _at_full_cost(config)
     budget = config.budget
     curves: Curves = []
     amounts = budget.pretrain_updates, budget.ppo_updates
@@ -111,8 +113,7 @@ def consolidate(
         results[name] = {"valid_score_before": score, "valid_score": score, "rounds_kept": 0.0}
     budget = config.budget
     amounts = budget.consolidate_pretrain_updates, budget.consolidate_ppo_updates
-    # Agents that already trade need no ramp: costs are at full size from the first update.
-    at_full_cost = config.model_copy(update={"ppo": config.ppo.model_copy(update={"cost_ramp_frac": 0.0})})
+    at_full_cost = _at_full_cost(config)
     for round_ in range(config.consolidate.rounds if amounts[1] else 0):
         shared = mean_trunk(list(models.values()))
         for name in BUCKETS:
@@ -132,6 +133,11 @@ def consolidate(
         _write_importance(out / name, models[name], data.feature_names)
         _write(out / name, results[name], judged[name], curves[name])
     return results
+
+
+def _at_full_cost(config: Config) -> Config:
+    """Agents that already trade need no ramp: costs are at full size from the first update."""
+    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"cost_ramp_frac": 0.0})})
 
 
 def _teach(

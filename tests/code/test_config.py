@@ -94,6 +94,25 @@ def test_market_settings_that_do_not_fit_together_are_refused(change: dict[str, 
         Config.model_validate(raw)
 
 
+@pytest.mark.parametrize(
+    ("bucket", "horizons_bars", "policy", "rule"),
+    [
+        ("medium", (10, 1008, 2016), False, "horizons_bars must increase from above patch_bars, was (10, 1008, 2016)"),
+        ("medium", (288, 288, 2016), False, "horizons_bars must increase from above patch_bars"),
+        ("long", (2016, 4032), True, "transfer.policy needs equally many horizons_bars in every bucket"),
+    ],
+)
+def test_horizons_that_cannot_be_predicted_or_handed_on_are_refused(
+    bucket: str, horizons_bars: tuple[int, ...], policy: bool, rule: str
+) -> None:
+    raw = load_config(ROOT / paths.PARAMS).model_dump(mode="json")
+    raw["transfer"]["policy"] = policy
+    Config.model_validate(raw)
+    raw["buckets"][bucket]["horizons_bars"] = horizons_bars
+    with pytest.raises(ValidationError, match=re.escape(rule)):
+        Config.model_validate(raw)
+
+
 def test_an_update_has_to_train_something(project: Path) -> None:
     set_param(project / paths.PARAMS, "ppo.encoder_every", "1")
     set_param(project / paths.PARAMS, "ppo.head_epochs", "0")  # the whole network learns at every update

@@ -351,20 +351,35 @@ def test_a_rate_that_cannot_be_true_is_asked_for_again_and_then_left_out_alone(
 
 @pytest.mark.parametrize("hours", [1, 4, 8])
 def test_a_settlement_left_out_is_unknown_however_often_the_market_settles(hours: int) -> None:
-    """Forty settlements from the end of a whole day on, of which the tenth and the twelfth were lost."""
+    """Forty settlements from the end of a whole day on, of which the ninth and the eleventh were lost."""
     close_ns = BAR_NS * (np.arange(40 * hours * 12) + 1) + 19_000 * 86_400 * 10**9
-    slots = np.setdiff1d(np.arange(1, 41), [10, 12])
+    slots = np.setdiff1d(np.arange(1, 41), [9, 11])
     funding = on_grid(close_ns, (close_ns[slots * hours * 12 - 1] // 10**6).astype(np.int64), slots * 1e-5)
     unknown = np.flatnonzero(np.isnan(funding))
-    assert (unknown + 1).tolist() == [10 * hours * 12, 12 * hours * 12]
+    assert (unknown + 1).tolist() == [9 * hours * 12, 11 * hours * 12]
     assert funding[slots * hours * 12 - 1].tolist() == pytest.approx((slots * 1e-5).tolist())
 
 
-def test_a_market_that_comes_to_settle_more_often_has_left_out_nothing() -> None:
-    hours = np.r_[np.arange(8, 88, 8), np.arange(88, 128, 4)]  # every eight, then every four
-    close_ns = BAR_NS * (np.arange(130 * 12) + 1) + 19_000 * 86_400 * 10**9
+@pytest.mark.parametrize(("before", "after"), [(8, 4), (4, 8), (1, 8), (8, 1)])
+def test_a_market_that_comes_to_settle_at_another_cadence_has_left_out_nothing(before: int, after: int) -> None:
+    hours = np.r_[np.arange(before, 80, before), np.arange(80, 161, after)]
+    close_ns = BAR_NS * (np.arange(160 * 12) + 1) + 19_000 * 86_400 * 10**9
     funding = on_grid(close_ns, (close_ns[hours * 12 - 1] // 10**6).astype(np.int64), np.full(len(hours), 1e-4))
-    assert not np.isnan(funding[: 124 * 12]).any()
+    assert not np.isnan(funding).any()
+
+
+def test_a_page_without_one_rate_that_can_be_true_does_not_end_the_history(
+    tmp_path: Path, exchange: LoopbackExchange, waits: list[float]
+) -> None:
+    """It sends the 100 oldest of each request: the whole of the first page is untrue, what comes after is not."""
+    hour_ms = 3_600_000
+    exchange.now_ms = FIRST_MS + 200 * hour_ms
+    exchange.funding = [(FIRST_MS + hour * hour_ms, 5.0 if hour < 100 else 1e-5 * hour) for hour in range(200)]
+    done = fetch(tmp_path, replace(order(exchange), symbol="BTC/USDT:USDT"), waits)
+    found = read_funding(tmp_path / "btc")
+    assert found is not None
+    assert found[1].tolist() == pytest.approx([1e-5 * hour for hour in range(100, 200)])
+    assert done.untrue >= 100
 
 
 def test_damaged_rates_on_disk_are_named(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def test_forecasts_are_right_on_average_over_the_whole_training_span(
     # returns with a mean of .3 sigma, of which two updates learn next to nothing; none of them counts twice
     rng = np.random.default_rng(4)
     task = task_from_returns(8e-4 * (0.3 + rng.standard_normal(7000)), {}, valid_bars=3000)
-    bucket = task.bucket.model_copy(update={"patch_bars": patch_bars})
+    horizons = tuple(patch_bars * patches for patches in (3, 12, 36))
+    bucket = task.bucket.model_copy(update={"patch_bars": patch_bars, "horizons_bars": horizons})
     task = replace(task, rules=yardstick_rules(5.0, patch_bars), bucket=bucket)
     assert mean_missed(taught(task), task).abs().max() < 1e-4
     monkeypatch.setattr(pretraining, "_centre", lambda *_: None)

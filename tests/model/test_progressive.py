@@ -205,6 +205,14 @@ def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path) -> None:
     assert float(centre) == pytest.approx(0.4, abs=0.03)
 
 
+def test_a_hand_over_knows_both_buckets_horizons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(loud_network(tiny_config(), "scalping"), tmp_path / "scalping")
+    told: list[Any] = []
+    monkeypatch.setattr(progressive, "hand_over", lambda *given: told.extend(given[2:]))
+    train(tmp_path / "short", "short", teacher=tmp_path / "scalping", pretrain_updates=0, ppo_updates=1)
+    assert told == [tiny_config().transfer, (1, 3, 12, 36), (2, 12, 72, 288)]
+
+
 def test_a_missing_teacher_names_the_stage_that_trains_it(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="btcai run"):
         train(tmp_path / "short", "short", teacher=tmp_path / "scalping")

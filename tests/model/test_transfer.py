@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from btcai.agent.transfer import adapt_horizons, blend_trunk, mean_trunk
-from btcai.agent.transfer import hand_over as hand_over_bars
+from btcai.agent.transfer import adapt_horizons, blend_trunk, hand_over, mean_trunk
 from btcai.config import ModelConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES
@@ -14,11 +13,11 @@ N_FEATURES = 6
 TEACHER_BARS, STUDENT_BARS = (1, 3, 12, 36), (2, 12, 72, 288)
 
 
-def hand_over(
+def handed_over(
     teacher: ActorCritic, student: ActorCritic, alpha: float, *, forecasts: bool = False, policy: bool = False
 ) -> None:
     config = TransferConfig(alpha=alpha, forecasts=forecasts, policy=policy)
-    hand_over_bars(teacher, student, config, TEACHER_BARS, STUDENT_BARS)
+    hand_over(teacher, student, config, TEACHER_BARS, STUDENT_BARS)
 
 
 def network(seed: int, patch_bars: int = 1) -> ActorCritic:
@@ -50,7 +49,7 @@ def is_everywhere(model: ActorCritic, value: float) -> bool:
 def test_whole_share_copies_the_trunk_exactly_and_keeps_the_teacher() -> None:
     teacher, student = network(1), network(2, patch_bars=2)
     before = trunk(teacher)
-    hand_over(teacher, student, alpha=1.0)
+    handed_over(teacher, student, alpha=1.0)
     assert all(torch.equal(weight, before[name]) for name, weight in student.trunk.state_dict().items())
     assert all(torch.equal(weight, before[name]) for name, weight in teacher.trunk.state_dict().items())
 
@@ -58,19 +57,19 @@ def test_whole_share_copies_the_trunk_exactly_and_keeps_the_teacher() -> None:
 def test_no_share_leaves_the_trunk_fresh() -> None:
     teacher, student = network(1), network(2, patch_bars=2)
     fresh = trunk(student)
-    hand_over(teacher, student, alpha=0.0)
+    handed_over(teacher, student, alpha=0.0)
     assert all(torch.equal(weight, fresh[name]) for name, weight in student.trunk.state_dict().items())
 
 
 def test_four_fifths_are_the_teachers() -> None:
     teacher, student = filled(2.0), filled(-1.0)
-    hand_over(teacher, student, alpha=0.8)
+    handed_over(teacher, student, alpha=0.8)
     assert is_everywhere(student, 0.8 * 2.0 - 0.2)
 
 
 def test_after_the_hand_over_the_two_trunks_are_not_one() -> None:
     teacher, student = filled(2.0), filled(-1.0)
-    hand_over(teacher, student, alpha=1.0)
+    handed_over(teacher, student, alpha=1.0)
     with torch.no_grad():
         for weight in student.trunk.parameters():
             weight.add_(1.0)
@@ -80,24 +79,28 @@ def test_after_the_hand_over_the_two_trunks_are_not_one() -> None:
 @pytest.mark.parametrize("given", [{"forecast"}, {"head"}, {"forecast", "head"}, set[str]()])
 def test_heads_stay_fresh_unless_they_are_handed_over(given: set[str]) -> None:
     teacher, student = network(1), network(2)
+    for parameter in (*teacher.forecast.parameters(), *teacher.head.parameters()):
+        torch.nn.init.normal_(parameter)  # biases begin at zero in every network
     heads = ("forecast", "head")
     before = {h: {n: w.clone() for n, w in getattr(student, h).state_dict().items()} for h in heads}
-    hand_over(teacher, student, alpha=0.8, forecasts="forecast" in given, policy="head" in given)
+    handed_over(teacher, student, alpha=0.8, forecasts="forecast" in given, policy="head" in given)
     for h in heads:
         same = [torch.equal(w, before[h][n]) for n, w in getattr(student, h).state_dict().items()]
-        assert not any(same[:1]) if h in given else all(same)
+        assert not any(same) if h in given else all(same)
 
 
 def test_a_policy_that_is_handed_over_says_and_values_what_the_teacher_did() -> None:
     teacher, student = network(1), network(2)
     teacher.value_mean.fill_(0.3)
     teacher.value_std.fill_(2.5)
-    hand_over(teacher, student, alpha=0.0, policy=True)
+    teacher.hold_bias.fill_(-1.5)
+    handed_over(teacher, student, alpha=0.0, policy=True)
     latent = torch.randn(5, teacher.head.market.in_features)
     account = torch.randn(5, len(ACCOUNT_FEATURES))
     for said, taught in zip(student.head(latent, account), teacher.head(latent, account), strict=True):
         assert torch.equal(said, taught)
     assert (float(student.value_mean), float(student.value_std)) == (pytest.approx(0.3), pytest.approx(2.5))
+    assert float(student.hold_bias) == -1.5
 
 
 def test_forecasts_are_those_of_the_teacher_between_its_horizons_in_proportion_of_their_logarithms() -> None:
@@ -133,7 +136,7 @@ def test_the_same_horizons_keep_their_forecasts_and_longer_teachers_teach_shorte
 @pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 10), (10, 28), (28, 2)])
 def test_a_constant_market_keeps_its_embedding_and_the_scaler_travels(source: int, target: int) -> None:
     teacher, student = network(1, source), network(2, target)
-    hand_over(teacher, student, alpha=0.8)
+    handed_over(teacher, student, alpha=0.8)
     assert torch.equal(student.stem.feature_mean, teacher.stem.feature_mean)
     assert torch.equal(student.stem.feature_std, teacher.stem.feature_std)
     assert torch.equal(student.stem.importance(), teacher.stem.importance())  # what was selected travels too
