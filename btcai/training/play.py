@@ -56,7 +56,7 @@ def standardise_signals(model: ActorCritic, task: Task, shards: Shards) -> None:
     """Standardise what the head reads of the forecasts by what they are along the training span."""
     n, decisions = SCALED_ON
     bars = np.split(spread_bars(task, task.train, n, decisions), n // AT_ONCE)
-    model.refresh_signal_scale(shards.map(lambda rows: _encode_chunk(model, task, rows, task.train)[0], bars))
+    model.refresh_signal_scale(shards.map(lambda rows: encode_chunk(model, task, rows, task.train)[0], bars))
 
 
 def forecast_worth(model: ActorCritic, task: Task, shards: Shards) -> float:
@@ -68,7 +68,7 @@ def forecast_worth(model: ActorCritic, task: Task, shards: Shards) -> float:
 
     @torch.no_grad()
     def moments(bars: IntArray) -> tuple[float, float]:
-        encoding, part = _encode_chunk(model, task, bars, task.valid)
+        encoding, part = encode_chunk(model, task, bars, task.valid)
         said = np.where(part.known[..., 0], encoding.location[..., 0].numpy(), 0.0).astype(np.float64)
         return float((said * part.target[..., 0]).sum()), float((said**2).sum())
 
@@ -235,7 +235,7 @@ def _encode_path(
     """`each` is map, or one that works on several chunks at a time."""
 
     def read(bars: IntArray) -> tuple[Tensor, FloatArray, BoolArray, FloatArray]:
-        encoding, part = _encode_chunk(model, task, bars, Span(0, len(task.features)))
+        encoding, part = encode_chunk(model, task, bars, Span(0, len(task.features)))
         sizes = _sizes(model, task, encoding, bars)
         return _latent(model, encoding), *sizes, _surprise(model, task, part, encoding)
 
@@ -278,7 +278,7 @@ def _encode_all(
     model: ActorCritic, task: Task, decision_bars: IntArray, span: Span
 ) -> Iterator[tuple[Encoding, Stretches]]:
     """Encode consecutive decision bars (D,) in chunks of (1, M); targets are known inside `span` only."""
-    return (_encode_chunk(model, task, bars, span) for bars in decision_chunks(decision_bars))
+    return (encode_chunk(model, task, bars, span) for bars in decision_chunks(decision_bars))
 
 
 def decision_chunks(decision_bars: IntArray) -> list[IntArray]:
@@ -287,7 +287,8 @@ def decision_chunks(decision_bars: IntArray) -> list[IntArray]:
 
 
 @torch.no_grad()
-def _encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> tuple[Encoding, Stretches]:
+def encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> tuple[Encoding, Stretches]:
+    """What the network says at decision bars (S, M), on the CPU, beside outcomes that are known inside `span`."""
     part = stretches_at(task, span, bars)
     return model.read(part.tokens, banded=bars.shape[1] % BANDED == 0).cpu(), part
 

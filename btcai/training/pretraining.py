@@ -17,7 +17,7 @@ from btcai.models.trunk import BANDED
 from btcai.schema import IntArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
-from btcai.training.play import AT_ONCE, decision_chunks
+from btcai.training.play import AT_ONCE, decision_chunks, encode_chunk
 from btcai.training.resume import Checkpoints, Live
 
 HELD_OUT = 128  # decision times of each stretch that judges the forecasts
@@ -100,13 +100,11 @@ def _centre(model: ActorCritic, task: Task, workers: Shards) -> None:
     location += (missed / known.clamp(min=1)).to(location)
 
 
-@torch.no_grad()
 def _missed(model: ActorCritic, task: Task, bars: IntArray) -> tuple[Tensor, Tensor]:
     """Returns less their forecasts at bars (S, M), summed, and how many the training span knows, both (1 + H,)."""
-    part = stretches_at(task, task.train, bars)
-    location = model.read(part.tokens, banded=part.bars.shape[1] % BANDED == 0).location.cpu()
+    encoding, part = encode_chunk(model, task, bars, task.train)
     target, known = torch.from_numpy(part.target).clamp(-TARGET_CLIP, TARGET_CLIP), torch.from_numpy(part.known)
-    return ((target - location).double() * known).sum((0, 1)), known.sum((0, 1))
+    return ((target - encoding.location).double() * known).sum((0, 1)), known.sum((0, 1))
 
 
 def forecast_error(model: ActorCritic, task: Task, workers: Shards) -> float:
