@@ -8,8 +8,8 @@ from bench.learn_budget import Updates
 from bench.markets import REAL_DATA, simulated_bars, trading_market
 from bench.memory import peak_bytes
 from bench.train_runs import feature_subjects, train
-from btcai.config import load_config
 from btcai.features.pipeline import build_market
+from btcai.params import load_config
 from btcai.schema import MarketData
 from btcai.training.checkpoint import set_up_torch
 

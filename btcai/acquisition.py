@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btcai import datasets, paths
-from btcai.config import Config, load_config, set_param
+from btcai.config import Config
 from btcai.datasets import PIN, SIMULATED, gaps_of, line_of
 from btcai.errors import DataError
 from btcai.files import settle
+from btcai.params import load_config, set_param
 
 if TYPE_CHECKING:
     from btcai.data.sources import Source

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import cli_bench, cli_decide, cli_fetch, cli_simulate, cli_watch
+from btcai import cli_bench, cli_decide, cli_fetch, cli_simulate, cli_tune, cli_watch
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
@@ -191,6 +191,8 @@ app.command()(cli_decide.decide)
 app.command()(cli_watch.drift)
 app.command()(cli_bench.features)
 app.command()(cli_bench.bench)
+app.command()(cli_tune.ablate)
+app.command()(cli_tune.tune)
 
 
 @registry_app.command("list")
@@ -234,13 +236,13 @@ def _settings_path() -> Path:
 
 
 def _config() -> "Config":
-    from btcai.config import load_config
+    from btcai.params import load_config
 
     return load_config(_settings_path())
 
 
 def _set(key: str, value: str) -> None:
-    from btcai.config import set_param
+    from btcai.params import set_param
 
     _config()
     show_change(key, *set_param(_settings_path(), key, value))

@@ -24,7 +24,7 @@ def bench(
     """
     from bench import harness
     from btcai import paths
-    from btcai.config import load_config
+    from btcai.params import load_config
 
     root = Path.cwd()
     lines = harness.run(name, repeats, load_config(root / paths.PARAMS), root, only)

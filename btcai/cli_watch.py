@@ -20,7 +20,7 @@ def drift(
     params.yaml. Report: reports/drift. Needs features: btcai stage features.
     """
     from btcai import paths, stages
-    from btcai.config import load_config
+    from btcai.params import load_config
     from btcai.watch.report import finding_view
     from btcai.watch.verdict import EXIT_CODES
 

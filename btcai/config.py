@@ -1,16 +1,9 @@
-"""params.yaml as frozen, validated sections; functions take the section they need, never the whole."""
+"""The settings as frozen, validated sections; functions take the section they need, never the whole."""
 
-import os
-import re
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from btcai.errors import ConfigError
 from btcai.schema import BUCKETS, FEE_TIERS, TOKENS
 
 Severity = Literal["optimistic", "base", "pessimistic"]
@@ -242,6 +235,17 @@ class AugmentConfig(_Section):
     """Noise added to every bar's return, in its standard deviations: volatility rises by sqrt(1 + its square)."""
 
 
+class ReplayConfig(_Section):
+    """Where PPO begins its stretches."""
+
+    prioritised: float = Field(ge=0, le=0.9)
+    """Share drawn by how much their part of the training span surprised; the rest is drawn evenly."""
+    staleness: float = Field(ge=0, le=1)
+    """Of that share, drawn by how long ago the part was seen."""
+    correction: float = Field(ge=0, le=1)
+    """How far rows are weighted back to even draws: 1 all the way."""
+
+
 class PpoConfig(_Section):
     stretches: int = Field(ge=1)
     decisions: int = Field(ge=128, multiple_of=128)
@@ -257,6 +261,8 @@ class PpoConfig(_Section):
     learning_rate: float = Field(gt=0)
     warm_up_updates: int = Field(ge=0)
     """Over which the learning rate rises to its full size."""
+    adaptive_rate: bool
+    """Whether a controller scales the learning rate so that an update moves the policy by about target_kl."""
     encoder_rate_share: float = Field(ge=0, le=1)
     """Of the learning rate, for all before the head: what prediction taught is not to drown in the policy's noise."""
     weight_decay: float = Field(ge=0)
@@ -276,6 +282,7 @@ class PpoConfig(_Section):
     target_kl: float = Field(gt=0)
     grad_clip: float = Field(gt=0)
     average_decay: float = Field(ge=0, lt=1)
+    replay: ReplayConfig
 
     @model_validator(mode="after")
     def _minibatches_hold_whole_stretches(self) -> Self:
@@ -292,14 +299,31 @@ class PpoConfig(_Section):
 
 
 class TransferConfig(_Section):
-    """What a bucket starts from of the one before it, beside the patch stem with its scaler and selection."""
+    """What a bucket starts from of the one before it; all of it off is from scratch."""
 
+    selection: bool
+    """Which features were selected."""
+    stem: bool
+    """The patch stem, resampled to the student's patch."""
     alpha: float = Field(ge=0, le=1)
     """Share of the trunk; the rest is a fresh initialisation."""
     forecasts: bool
     """The forecast heads too, adapted to the horizons."""
     policy: bool
     """The policy and its values too."""
+    rate_share: float = Field(gt=0, le=1)
+    """Of the learning rates of a student: what it was given is not to be forgotten in large first steps."""
+    kickstart: float = Field(ge=0)
+    """Weight of the policy's divergence from the teacher's at the start of PPO; 0: none."""
+    kickstart_frac: float = Field(gt=0, le=1)
+    """Share of the updates over which that weight falls to zero."""
+
+
+class ConvergenceConfig(_Section):
+    """When training a bucket has converged, and when a change is kept."""
+
+    level: float = Field(gt=0, lt=1)
+    """At which a gain on the validation span must be more than chance."""
 
 
 class ConsolidateConfig(_Section):
@@ -325,8 +349,12 @@ class DriftConfig(_Section):
 class ProfileConfig(_Section):
     """How much each bucket trains."""
 
+    rounds: int = Field(ge=1)
+    """Of prediction and PPO at most; another begins where the last one gained. 1: convergence is not asked about."""
     pretrain_updates: int = Field(ge=0)
+    """Of prediction in a round."""
     ppo_updates: int = Field(ge=1)
+    """After those."""
     consolidate_pretrain_updates: int = Field(ge=0)
     """Of prediction, after a bucket has taken its share of the mean trunk."""
     consolidate_ppo_updates: int = Field(ge=0)
@@ -353,6 +381,7 @@ class Config(_Section):
     augment: AugmentConfig
     ppo: PpoConfig
     transfer: TransferConfig
+    convergence: ConvergenceConfig
     consolidate: ConsolidateConfig
     drift: DriftConfig
     profiles: dict[ProfileName, ProfileConfig]
@@ -382,67 +411,3 @@ class Config(_Section):
     def purge_bars(self) -> int:
         """The longest prediction horizon of any bucket: labels of one span never reach into the next."""
         return max(max(bucket.horizons_bars) for bucket in self.buckets.values())
-
-
-def load_config(path: Path) -> Config:
-    """Read and validate params.yaml; ConfigError in one line names every broken key."""
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} not found; run btcai from the project's folder, or restore it with: git checkout {path}"
-        )
-    return _parse(path, path.read_text(encoding="utf-8"), f"mend it, or compare with: git diff {path}")
-
-
-def _parse(path: Path, text: str, remedy: str) -> Config:
-    """Validate `text` under the name of the file it belongs to."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} must be valid YAML: {' '.join(str(error).split())}; {remedy}") from error
-    try:
-        return Config.model_validate(raw)
-    except ValidationError as error:
-        broken = "; ".join(
-            f"{'.'.join(map(str, loc)) or 'file'}: {rule.removeprefix('Value error, ')}{_met(value)}"
-            for loc, rule, value in ((item["loc"], item["msg"], item["input"]) for item in error.errors())
-        )
-        raise ConfigError(f"{path}: {broken}; {remedy}") from error
-
-
-def _met(value: object) -> str:
-    """The value that broke a rule; a whole section says nothing that its rule does not."""
-    return "" if isinstance(value, dict) else f", was {value!r:.60}"
-
-
-def set_param(path: Path, key: str, value: str) -> tuple[str, str]:
-    """Set one scalar of params.yaml in place, keeping comments; returns (old, new).
-
-    `key` is "name" or "section.name". The result is validated before the file is replaced, in one step.
-    """
-    section, _, name = key.rpartition(".")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    inside = not section
-    for number, line in enumerate(lines):
-        if section and re.match(r"\S", line):
-            inside = line.startswith(f"{section}:")
-        match = re.match(rf"(\s*{re.escape(name)}:\s*)(\S+)(.*)$", line, re.DOTALL)
-        if match and inside and line[:1].isspace() == bool(section):
-            lines[number] = f"{match[1]}{value}{match[3]}"
-            text = "".join(lines)
-            _parse(path, text, f"{path.name} keeps {key}: {match[2]}; give another value")
-            _replace(path, text)
-            return match[2], value
-    raise ConfigError(f"{path} has no {key}; restore it with: git checkout {path}")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the file so that a reader, or a kill, meets the old text or the new one; two writers share no draft."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        shutil.copymode(path, draft)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

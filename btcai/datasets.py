@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btcai import lineage, paths
-from btcai.config import Config, set_param
+from btcai.config import Config
 from btcai.environment import child_environment
 from btcai.errors import DataError
+from btcai.params import set_param
 
 if TYPE_CHECKING:
     from btcai.data.store import Written

@@ -96,24 +96,25 @@ def features(config: Config, root: Path) -> None:
 def train(config: Config, root: Path, *, bucket: str) -> None:
     """artifacts/features and the bucket before it -> artifacts/train/BUCKET, with what it took of the machine."""
     from btcai import usage
+    from btcai.training import stopping
     from btcai.training.progressive import train_bucket
 
     teachers = dict((after, before) for before, after in pairwise(BUCKETS))
     teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
     data, splits, scaler = load_features(root)
     checkpoints = root / paths.CHECKPOINTS / bucket
-    with whole(root / paths.TRAIN / bucket) as out, usage.sampled(out / usage.FILE):
+    with stopping.on_signals(), whole(root / paths.TRAIN / bucket) as out, usage.sampled(out / usage.FILE):
         train_bucket(data, splits, scaler, bucket, config, teacher, out, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def consolidate(config: Config, root: Path) -> None:
     """artifacts/train -> artifacts/consolidate: the four models that are judged."""
-    from btcai.training import progressive
+    from btcai.training import progressive, stopping
 
     data, splits, scaler = load_features(root)
     checkpoints = root / paths.CHECKPOINTS / "consolidate"
-    with whole(root / paths.CONSOLIDATE) as out:
+    with stopping.on_signals(), whole(root / paths.CONSOLIDATE) as out:
         progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, out, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,12 +14,11 @@ from btcai import paths, usage
 from btcai.champions import Standing
 from btcai.schema import BAR_SECONDS, BUCKETS, QUANTILE_LEVELS, Action, Decision
 
-if TYPE_CHECKING:
-    pass
-
 INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%} interval"
-TRAINED = ("pretrain_updates", "ppo_updates", "decision_times", "env_steps")
+TRAINED = ("rounds", "pretrain_updates", "ppo_updates", "decision_times", "env_steps")
 """What a trained bucket's metrics.json says of the effort; how long it took is in its system.csv."""
+LOSSES = ("fresh", "handed_over")
+"""What its forecasts lost on the validation span before training: from scratch, and as they were handed over."""
 
 
 def decision_json(decision: Decision, standing: Standing | None) -> str:
@@ -101,17 +100,20 @@ def _pairs() -> Table:
 
 
 def trained_view(root: Path) -> Table | None:
-    """What each bucket trained, from artifacts/train; None before the first training."""
+    """What each bucket trained, whether that converged, and what its forecasts lose; None before the first training."""
     table = Table(title="Trained", title_justify="left", pad_edge=False)
     table.add_column("bucket")
-    for head in (*TRAINED, "seconds"):
+    for head in (*TRAINED, "seconds", "converged", "loss from scratch", "handed over", "trained"):
         table.add_column(head.replace("_", " "), justify="right")
     for bucket in BUCKETS:
         path = root / paths.TRAIN / bucket / "metrics.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             effort = [found.get(key) for key in TRAINED]
-            table.add_row(bucket, *map(_number, [*effort, usage.elapsed_s(path.with_name(usage.FILE))]))
+            converged = {None: "not asked", 0.0: "no", 1.0: "yes"}[found.get("converged")]
+            losses = [found.get(f"valid_forecast_loss_{name}") for name in LOSSES] + [found.get("valid_forecast_loss")]
+            told = map(_number, [*effort, usage.elapsed_s(path.with_name(usage.FILE))])
+            table.add_row(bucket, *told, converged, *("-" if loss is None else f"{loss:.4f}" for loss in losses))
     return table if table.row_count else None
 
 

@@ -22,9 +22,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 
 from btcai import datasets, paths
 from btcai.champions import is_whole
-from btcai.config import load_config
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
+from btcai.params import load_config
 from btcai.schema import BUCKETS
 from flows.artifacts import Progress, publish
 from flows.process import stream

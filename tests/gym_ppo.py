@@ -26,7 +26,7 @@ from btcai.agent.ppo import (
     rescale_value_layer,
 )
 from btcai.agent.shards import shards
-from btcai.config import PpoConfig
+from btcai.config import PpoConfig, ReplayConfig
 from btcai.schema import BoolArray, Float32Array, FloatArray, IntArray
 
 PLAIN = PpoConfig(
@@ -36,7 +36,8 @@ PLAIN = PpoConfig(
     value_coef=1.0,  # ours is of half the squared error, that of stable-baselines3 (.5) of the whole
     entropy_coef=0.01, prediction_coef=0.0, target_kl=1e9, grad_clip=0.5,
     encoder_rate_share=1.0, weight_decay=0.0, entropy_frac=0.0, first_hold_logit=0.0,  # unread here, these too
-    surprise_control=0.0, cost_ramp_frac=0.0, average_decay=0.0,
+    surprise_control=0.0, cost_ramp_frac=0.0, average_decay=0.0, adaptive_rate=False,
+    replay=ReplayConfig(prioritised=0.0, staleness=0.0, correction=1.0),
 )  # fmt: skip
 """The defaults of stable-baselines3, but for SB3_SETTINGS."""
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from btcai.agent.shards import shards
 from btcai.agent.task import Stretches, Task
-from btcai.config import Config, ModelConfig, load_config
+from btcai.config import Config, ModelConfig
 from btcai.models.actor_critic import ActorCritic
+from btcai.params import load_config
 from btcai.schema import FloatArray
 from btcai.training.play import Played, collect
 from btcai.training.yardstick import yardstick_task

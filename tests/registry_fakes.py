@@ -7,7 +7,8 @@ from typing import Any
 from export_fakes import hand_made_bundle, market, newest_bars
 
 from btcai import paths, tracking, usage
-from btcai.config import Config, load_config
+from btcai.config import Config
+from btcai.params import load_config
 from btcai.schema import BUCKETS
 from btcai.submission import History, Judged
 

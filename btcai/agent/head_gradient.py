@@ -38,6 +38,8 @@ def head_gradient(
         np.ascontiguousarray(tensor.numpy())
         for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
     )
+    given = experience.teacher
+    teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
                   head.value.weight, head.value.bias]  # fmt: skip
 
@@ -53,11 +55,11 @@ def head_gradient(
             np.zeros_like(w_value[0]),
             np.zeros_like(b_value),
         )
-        figures = np.zeros(6)
+        figures = np.zeros(7)
         _rows(
-            rows, projected, observation, action, old_logp, advantage, value_target, mean, std,
+            rows, projected, observation, action, old_logp, advantage, value_target, teacher, mean, std,
             np.ascontiguousarray(w_account.T), w_policy, b_policy, w_value[0], b_value[0],
-            weights.clip, weights.value, weights.entropy,
+            weights.clip, weights.value, weights.entropy, weights.teacher,
             d_projected, d_account, d_policy, d_policy_bias, d_value, d_value_bias, figures,
             *np.empty((2, len(head.market.bias)), np.float32), *np.empty((3, N_ACTIONS), np.float32),
         )  # fmt: skip
@@ -87,6 +89,7 @@ def _rows(
     old_logp: Float32Array,
     advantage: Float32Array,
     value_target: Float32Array,
+    teacher: Float32Array,
     mean: float,
     std: float,
     w_account: Float32Array,
@@ -97,6 +100,7 @@ def _rows(
     clip: float,
     value_weight: float,
     entropy_weight: float,
+    teacher_weight: float,
     d_projected: Float32Array,
     d_account: Float32Array,
     d_policy: Float32Array,
@@ -112,7 +116,8 @@ def _rows(
 ) -> None:
     """Adds the gradients' sums over all decisions of the stretches `rows` to the arrays d_*; figures likewise.
 
-    projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); the others as the head has them. hidden,
+    projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); teacher (S, G, K, actions), or empty; the
+    others as the head has them. hidden,
     d_hidden (hidden,), prob, log_prob, d_logit (actions,) are room to work in.
     """
     zero, one = np.float32(0.0), np.float32(1.0)
@@ -145,6 +150,8 @@ def _rows(
                 for a in range(N_ACTIONS):
                     d_logit[a] = prob[a] * (np.float32(entropy_weight) * (log_prob[a] + entropy) - d_logp)
                 d_logit[taken] += d_logp
+                if len(teacher) > 0:
+                    figures[6] += _towards(teacher[s, g, k], prob, log_prob, teacher_weight, d_logit)
                 _back(hidden, d_logit, d_said, w_policy, w_value, d_policy, d_policy_bias, d_value, d_hidden)
                 for j in range(len(hidden)):
                     d_projected[i, k, j] += d_hidden[j]
@@ -207,6 +214,19 @@ def _policy(
         log_prob[a] -= normal
         entropy -= prob[a] * log_prob[a]
     return float(entropy)
+
+
+@summing
+def _towards(
+    teacher: Float32Array, prob: Float32Array, log_prob: Float32Array, weight: float, d_logit: Float32Array
+) -> float:
+    """KL(teacher || policy) of one decision; adds its gradient to the logits'."""
+    kl = np.float32(0.0)
+    for a in range(N_ACTIONS):
+        d_logit[a] += np.float32(weight) * (prob[a] - teacher[a])
+        if teacher[a] > 0:
+            kl += teacher[a] * (np.log(teacher[a]) - log_prob[a])
+    return float(kl)
 
 
 @summing

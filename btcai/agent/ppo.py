@@ -100,6 +100,7 @@ class Experience:
     logp: Tensor  # of the action when it was taken
     advantage: Tensor  # not normalised
     value_target: Tensor  # in the unit of the values that are evaluated
+    teacher: Tensor | None = None  # probabilities of the actions (N, ..., A) that a teacher has
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +125,7 @@ class Losses:
     """Means over an update's minibatches.
 
     kl is the k3 estimate of KL(old || new) in nats, clip_frac the share of clipped ratios, grad_norm the gradient's
-    length before it is clipped.
+    length before it is clipped. teacher_kl is KL(teacher || new), 0 without a teacher.
     """
 
     policy: float
@@ -133,11 +134,12 @@ class Losses:
     auxiliary: float
     kl: float
     clip_frac: float
+    teacher_kl: float
     grad_norm: float
     epochs: float
 
 
-FIGURES = ("policy", "value", "entropy", "auxiliary", "kl", "clip_frac", "grad_norm")
+FIGURES = ("policy", "value", "entropy", "auxiliary", "kl", "clip_frac", "teacher_kl", "grad_norm")
 KL = FIGURES.index("kl")
 LEAST_STD = 1e-8
 """Added to the spread of a minibatch's advantages, which may be 0."""
@@ -155,8 +157,8 @@ def clipped_policy_loss(
 
 
 Gradient = Callable[[Tensor], Tensor]
-"""Rows of a minibatch (B,) int64 -> figures (6,), policy, value, entropy, auxiliary, kl, clip_frac; leaves every .grad
-at the gradient of the loss, normalised over the minibatch's own advantages."""
+"""Rows of a minibatch (B,) int64 -> figures (7,), FIGURES without the last; leaves every .grad at the gradient of the
+loss, normalised over the minibatch's own advantages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,8 @@ class Weights:
     value: float
     entropy: float
     auxiliary: float
+    teacher: float = 0.0
+    """Of KL(teacher || new)."""
 
 
 def ppo_update(
@@ -223,7 +227,12 @@ def autograd_gradient(
             value = 0.5 * (said.value - experience.value_target[rows]).square().mean()
             entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
             loss = policy + weights.value * value - weights.entropy * entropy + weights.auxiliary * said.auxiliary
-            return loss, torch.stack([policy, value, entropy, said.auxiliary, kl, clip_frac]).detach()
+            teacher_kl = torch.zeros_like(kl)
+            if experience.teacher is not None:
+                given = experience.teacher[rows]
+                teacher_kl = (torch.xlogy(given, given) - given * log_prob).sum(-1).mean()
+                loss = loss + weights.teacher * teacher_kl
+            return loss, torch.stack([policy, value, entropy, said.auxiliary, kl, clip_frac, teacher_kl]).detach()
 
         return shards.gradients(parameters, [partial(part, rows) for rows in index.chunk(SHARDS)])
 

@@ -72,8 +72,12 @@ def sample_stretches(task: Task, span: Span, n: int, decisions: int, rng: np.ran
 
     DataError when the span is shorter than one lookback and one stretch.
     """
-    first, last = _starts(task, span, decisions)
-    starts = rng.integers(first, last + 1, n)
+    first, last = start_bars(task, span, decisions)
+    return stretches_from(task, span, rng.integers(first, last + 1, n), decisions)
+
+
+def stretches_from(task: Task, span: Span, starts: IntArray, decisions: int) -> Stretches:
+    """The stretches that begin with these decision bars (n,)."""
     return stretches_at(task, span, starts[:, None] + task.patch_bars * np.arange(decisions))
 
 
@@ -82,11 +86,11 @@ def spread_bars(task: Task, span: Span, n: int, decisions: int) -> IntArray:
 
     DataError when the span is shorter than one lookback and one stretch.
     """
-    first, last = _starts(task, span, decisions)
+    first, last = start_bars(task, span, decisions)
     return np.linspace(first, last, n, dtype=np.int64)[:, None] + task.patch_bars * np.arange(decisions)
 
 
-def _starts(task: Task, span: Span, decisions: int) -> tuple[int, int]:
+def start_bars(task: Task, span: Span, decisions: int) -> tuple[int, int]:
     """First and last decision bar that a stretch may begin with: its lookback before it, what it earns after it."""
     first = span.first + TOKENS * task.patch_bars - 1
     last = span.stop - 1 - decisions * task.patch_bars

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from btcai.config import TransferConfig
+from btcai.agent.kickstart import Kickstart
+from btcai.config import PpoConfig, PretrainConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.heads import ForecastHead
 
@@ -17,17 +18,24 @@ def hand_over(
     config: TransferConfig,
     teacher_bars: Sequence[int],
     student_bars: Sequence[int],
-) -> None:
+) -> Kickstart | None:
     """Start `student` from `teacher`, bucket to bucket, in either direction.
 
-    Always: the patch stem resampled to fit, with the scaler and what was selected; trunk = alpha * teacher's +
-    (1 - alpha) * fresh (shrink and perturb, Ash & Adams 2020, arXiv 1910.08475: a share of fresh initialisation keeps
-    it plastic). As configured: the forecasts, whose horizons are teacher_bars and student_bars, (1 + H,) as in
+    Always: the scaler, and trunk = alpha * teacher's + (1 - alpha) * fresh (shrink and perturb, Ash & Adams 2020,
+    arXiv 1910.08475: a share of fresh initialisation keeps it plastic). As configured: which features were selected;
+    the patch stem resampled to fit; the forecasts, whose horizons are teacher_bars and student_bars, (1 + H,) as in
     BucketConfig.target_bars; and the policy with its values, whose account is in shares of what a bucket may hold, and
     whose forecasts mean the same by rank alone, from the shortest to the longest. The threshold for trading greedily
     comes with it in hold_bias, for PPO to take out.
+
+    Returns what PPO needs to go on learning from the teacher, where that is asked for.
     """
-    student.stem.resample_from(teacher.stem)
+    student.stem.feature_mean.copy_(teacher.stem.feature_mean)
+    student.stem.feature_std.copy_(teacher.stem.feature_std)
+    if config.selection:
+        student.stem.relevance.copy_(teacher.stem.relevance)
+    if config.stem:
+        student.stem.resample_from(teacher.stem)
     given = teacher.trunk.state_dict()
     for name, weight in student.trunk.state_dict().items():
         weight.copy_(config.alpha * given[name] + (1 - config.alpha) * weight)
@@ -38,6 +46,20 @@ def hand_over(
         student.value_mean.copy_(teacher.value_mean)
         student.value_std.copy_(teacher.value_std)
         student.hold_bias.copy_(teacher.hold_bias)
+    if not config.kickstart:
+        return None
+    return Kickstart(teacher=teacher, weight=config.kickstart, frac=config.kickstart_frac)
+
+
+def student_settings(
+    pretrain: PretrainConfig, ppo: PpoConfig, config: TransferConfig
+) -> tuple[PretrainConfig, PpoConfig]:
+    """How a student trains: at its share of the rates, and at full cost from the start where it trades already."""
+    predicting = {"learning_rate": config.rate_share * pretrain.learning_rate}
+    trading = {"learning_rate": config.rate_share * ppo.learning_rate}
+    if config.policy:
+        trading["cost_ramp_frac"] = 0.0
+    return pretrain.model_copy(update=predicting), ppo.model_copy(update=trading)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Example
     >>> from pathlib import Path
-    >>> from btcai.config import load_config
+    >>> from btcai.params import load_config
     >>> from btcai.simulator.bars import simulate_bars
     >>> from btcai.data.store import to_grid
     >>> from btcai.features.pipeline import build_market

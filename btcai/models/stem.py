@@ -62,16 +62,13 @@ class PatchStem(nn.Module):
 
     @torch.no_grad()
     def resample_from(self, other: "PatchStem") -> None:
-        """Take over another stem's weights, stretched along the patch.
+        """Take over another stem's map of a patch, stretched along it; scaler and selection stay.
 
         A patch of P bars is matched to one of P' by linear interpolation over the bars' relative positions, scaled by
         P/P' so that a market that is constant within the patch gives the same embedding (the idea of FlexiViT's
         patch resizing, arXiv 2212.08013, with the area-preserving interpolation in place of the pseudo-inverse). The
         weights of bars are then summed up over this stem's summaries, which start as equal blocks.
         """
-        self.feature_mean.copy_(other.feature_mean)
-        self.feature_std.copy_(other.feature_std)
-        self.relevance.copy_(other.relevance)
         self.embed.bias.copy_(other.embed.bias)
         of_summaries = other.embed.weight.view(len(other.embed.weight), len(other.summaries), -1)  # (out, n, F)
         source = torch.einsum("onf,np->ofp", of_summaries, other.summaries)

@@ -32,11 +32,15 @@ def save_model(model: ActorCritic, folder: Path) -> None:
 
 def load_model(folder: Path, bucket_name: str, config: Config) -> ActorCritic:
     """The saved network in evaluation mode; ArtifactError names the command that makes it."""
+    return restore(new_model(config, bucket_name), folder)
+
+
+def restore(model: ActorCritic, folder: Path) -> ActorCritic:
+    """`model` with the weights that save_model wrote, in evaluation mode; ArtifactError where they do not fit."""
     path = folder / WEIGHTS
     remedy = "make it with: btcai run"
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; {remedy}")
-    model = new_model(config, bucket_name)
     try:
         model.load_state_dict(load_file(path))
     except RuntimeError as error:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from btcai.models.actor_critic import ActorCritic
+from btcai.training import stopping
 from btcai.training.health import BlewUp, TrainingError
 from btcai.training.resume import Checkpoints, Facts, Live
 
@@ -44,7 +45,8 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
     An update that blew up is rolled back, with checkpoints or without, to the update of the last one: all but the
     random generators, so that other stretches of market come (as Chowdhery et al. 2022, arXiv 2204.02311, section 5.1,
     skip batches), and the learning rate is halved from then on. The next row tells: rolled_back_from, the update that
-    blew up, and rate_share. TrainingError after ROLLBACKS of them.
+    blew up, and rate_share. TrainingError after ROLLBACKS of them. Stopped at the next checkpoint where that is asked:
+    anywhere else what is rolled back to would depend on it.
     """
     update, rollbacks, rows, told = 0, 0, list[Row](), Row()
     if checkpoints is not None and (found := checkpoints.latest()) is not None:
@@ -71,6 +73,11 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
             if checkpoints is not None:
                 checkpoints.save(update, good[0], {**good[1], "rollbacks": rollbacks, "rows": rows})
         yield rows[-1]
+        if checkpoints is not None and good_update == update < updates and stopping.is_asked():
+            raise stopping.Stopped(
+                f"training was asked to stop and did after update {update} of {updates}, which is kept in "
+                f"{checkpoints.folder}; go on with: btcai run"
+            )
 
 
 def updates_apart(updates: int) -> int:

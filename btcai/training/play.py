@@ -110,17 +110,37 @@ def choose_hold_bias(
     projected = [_project(model, path.latent) for path in paths]
 
     def judged(bias: float) -> tuple[Validation, FloatArray, float]:
-        head = head_weights(model, bias)
-        walks = [_walk_path(task, path, market, head) for path, market in zip(paths, projected, strict=True)]
-        parts = []
-        for rollout, surprise in zip(walks, surprises, strict=True):
-            exposure = intended_exposure_frac(rollout, task.rules.max_lots)
-            cleaned, _ = without_surprise(rollout.reward, exposure, surprise[None, :-1], share)
-            parts.append([block.sum() for block in np.array_split(cleaned[0, 0], BLOCKS)])
-        return _mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0), bias
+        return *_played(model, task, paths, projected, surprises, share, bias), bias
 
     found = shards.map(judged, HOLD_BIASES)
     return max(found, key=lambda item: float(item[1].sum()))
+
+
+def expected_scores(
+    model: ActorCritic, task: Task, paths: list[EncodedPath], surprises: list[FloatArray], share: float
+) -> tuple[Validation, FloatArray]:
+    """How the policy as it is validates, and its score in BLOCKS of time, rewards without `share` of the surprises."""
+    projected = [_project(model, path.latent) for path in paths]
+    return _played(model, task, paths, projected, surprises, share, 0.0)
+
+
+def _played(
+    model: ActorCritic,
+    task: Task,
+    paths: list[EncodedPath],
+    projected: list[Float32Array],
+    surprises: list[FloatArray],
+    share: float,
+    hold_bias: float,
+) -> tuple[Validation, FloatArray]:
+    head = head_weights(model, hold_bias)
+    walks = [_walk_path(task, path, market, head) for path, market in zip(paths, projected, strict=True)]
+    parts = []
+    for rollout, surprise in zip(walks, surprises, strict=True):
+        exposure = intended_exposure_frac(rollout, task.rules.max_lots)
+        cleaned, _ = without_surprise(rollout.reward, exposure, surprise[None, :-1], share)
+        parts.append([block.sum() for block in np.array_split(cleaned[0, 0], BLOCKS)])
+    return _mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0)
 
 
 def is_worse(parts: FloatArray, best: FloatArray) -> bool:

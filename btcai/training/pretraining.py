@@ -14,7 +14,7 @@ from btcai.config import PretrainConfig
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import TARGET_CLIP, forecast_loss
 from btcai.models.trunk import BANDED
-from btcai.schema import IntArray
+from btcai.schema import FloatArray, IntArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
 from btcai.training.play import AT_ONCE, decision_chunks, encode_chunk
@@ -108,15 +108,19 @@ def _missed(model: ActorCritic, task: Task, bars: IntArray) -> tuple[Tensor, Ten
 
 
 def forecast_error(model: ActorCritic, task: Task, workers: Shards) -> float:
-    """The prediction loss on stretches spread evenly over the validation span, the same every time; a mean over groups
-    of AT_ONCE."""
+    """The prediction loss on the validation span, the same stretches every time: the mean of forecast_errors."""
+    return float(np.mean(forecast_errors(model, task, workers)))
+
+
+def forecast_errors(model: ActorCritic, task: Task, workers: Shards) -> FloatArray:
+    """The prediction loss on stretches spread evenly over the validation span, in time, by groups of AT_ONCE."""
 
     @torch.no_grad()
     def error(bars: IntArray) -> float:
         return float(_stretch_loss(model, task, stretches_at(task, task.valid, bars), banded=HELD_OUT % BANDED == 0))
 
     bars = np.split(spread_bars(task, task.valid, JUDGED_ON, HELD_OUT), JUDGED_ON // AT_ONCE)
-    return float(np.mean(workers.map(error, bars)))
+    return np.array(workers.map(error, bars))
 
 
 def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from btcai.agent.kickstart import Kickstart
+from btcai.agent.shards import shards
 from btcai.agent.task import Task
-from btcai.agent.transfer import blend_trunk, hand_over, mean_trunk
+from btcai.agent.transfer import blend_trunk, hand_over, mean_trunk, student_settings
 from btcai.calibration import coverage, fit_static
-from btcai.config import BucketConfig, Config
+from btcai.config import BucketConfig, Config, TransferConfig
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
 from btcai.market.bars import bar_arrays
@@ -29,8 +32,10 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
 from btcai.training.augmentation import augmented
 from btcai.training.checkpoint import load_model, new_model, require_device, save_model, set_up_torch
+from btcai.training.convergence import Standing, gain, standing, surprises
 from btcai.training.health import collapse
 from btcai.training.play import Validation, forecasts, validate
+from btcai.training.pretraining import forecast_error
 from btcai.training.resume import Checkpoints, run_key
 from btcai.training.trainer import Row, pretrain, train_ppo
 from btcai.versions import code_sha256
@@ -62,24 +67,24 @@ def train_bucket(
     task = make_task(data, splits, bucket_name, config)
     model = new_model(config, bucket_name)
     set_scaler(model, scaler)
+    kickstart, losses = None, {"valid_forecast_loss_fresh": _loss(model, task)}
     if teacher is not None:
         previous = BUCKETS[BUCKETS.index(bucket_name) - 1]
         bars = (config.buckets[name].target_bars for name in (previous, bucket_name))
-        hand_over(load_model(teacher, previous, config), model, config.transfer, *bars)
-        if config.transfer.policy:
-            config = _at_full_cost(config)
-    budget = config.budget
+        transfer = _worth_handing_over(config.transfer, teacher)
+        kickstart = hand_over(load_model(teacher, previous, config), model, transfer, *bars)
+        losses["valid_forecast_loss_handed_over"] = _loss(model, task)
+        predicting, trading = student_settings(config.pretrain, config.ppo, transfer)
+        config = config.model_copy(update={"pretrain": predicting, "ppo": trading})
     curves: Curves = []
-    amounts = budget.pretrain_updates, budget.ppo_updates
-    calibrated = _teach(model, task, config, amounts, rng, checkpoints, f"{bucket_name}: ", curves)
+    model, found = _to_convergence(model, task, config, rng, checkpoints, bucket_name, curves, kickstart)
     judged = validate(model, task)
     metrics = {
         "parameters": model.n_parameters(),
-        "pretrain_updates": budget.pretrain_updates,
-        "ppo_updates": budget.ppo_updates,
-        **_amounts(config, task, budget.pretrain_updates, budget.ppo_updates),
+        **found,
+        **losses,
+        "valid_forecast_loss": _loss(model, task),
         **{f"valid_{name}": value for name, value in asdict(judged).items()},
-        **calibrated,
     }
     save_model(model, out)
     _write_importance(out, model, data.feature_names)
@@ -96,7 +101,7 @@ def consolidate(
     out: Path,
     checkpoints: Path | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Rounds in which each bucket takes a share of the four trunks' mean and trains on; kept where it validates better.
+    """Rounds in which each bucket takes a share of the four trunks' mean and trains on; kept where it gains.
 
     Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket. `checkpoints`
     as in train_bucket.
@@ -107,14 +112,17 @@ def consolidate(
     curves: dict[str, Curves] = {name: [] for name in BUCKETS}
     tasks = {name: make_task(data, splits, name, config) for name in BUCKETS}
     results: dict[str, dict[str, float]] = {}
+    budget = config.budget
+    amounts = budget.consolidate_pretrain_updates, budget.consolidate_ppo_updates
+    rounds, share = config.consolidate.rounds if amounts[1] else 0, config.ppo.surprise_control
+    missed = {name: surprises(models[name], tasks[name]) for name in BUCKETS if rounds}
+    best = {name: standing(models[name], tasks[name], missed[name], share) for name in missed}
     judged = {name: validate(models[name], tasks[name]) for name in BUCKETS}
     for name in BUCKETS:
         score = judged[name].score
         results[name] = {"valid_score_before": score, "valid_score": score, "rounds_kept": 0.0}
-    budget = config.budget
-    amounts = budget.consolidate_pretrain_updates, budget.consolidate_ppo_updates
     at_full_cost = _at_full_cost(config)
-    for round_ in range(config.consolidate.rounds if amounts[1] else 0):
+    for round_ in range(rounds):
         shared = mean_trunk(list(models.values()))
         for name in BUCKETS:
             rng = _start(config, f"consolidate {round_}", name)
@@ -123,10 +131,10 @@ def consolidate(
             label = f"{name}: consolidation {round_ + 1}, "
             folder = checkpoints and checkpoints / f"{name}-{round_ + 1}"
             calibrated = _teach(candidate, tasks[name], at_full_cost, amounts, rng, folder, label, curves[name])
-            validation = validate(candidate, tasks[name])
-            if validation.score > judged[name].score:
-                models[name], judged[name] = candidate, validation
-                kept = {"valid_score": validation.score, "rounds_kept": results[name]["rounds_kept"] + 1}
+            found = standing(candidate, tasks[name], missed[name], share)
+            if _gained(best[name], found, config, label):
+                models[name], best[name], judged[name] = candidate, found, validate(candidate, tasks[name])
+                kept = {"valid_score": judged[name].score, "rounds_kept": results[name]["rounds_kept"] + 1}
                 results[name] |= {**kept, **calibrated}
     for name in BUCKETS:
         save_model(models[name], out / name)
@@ -140,6 +148,73 @@ def _at_full_cost(config: Config) -> Config:
     return config.model_copy(update={"ppo": config.ppo.model_copy(update={"cost_ramp_frac": 0.0})})
 
 
+def _worth_handing_over(transfer: TransferConfig, teacher: Path) -> TransferConfig:
+    """As configured, but without a policy that collapsed: a student that starts flat tries nothing, and stays flat."""
+    path = teacher / "metrics.json"
+    collapsed = json.loads(path.read_text(encoding="utf-8"))["collapsed"] if path.is_file() else None
+    if collapsed is None:
+        return transfer
+    log.info("%s: its policy is %s and is not handed over", teacher.name, collapsed)
+    return transfer.model_copy(update={"policy": False, "kickstart": 0.0})
+
+
+def _to_convergence(
+    model: ActorCritic,
+    task: Task,
+    config: Config,
+    rng: np.random.Generator,
+    checkpoints: Path | None,
+    bucket_name: str,
+    curves: Curves,
+    kickstart: Kickstart | None,
+) -> tuple[ActorCritic, dict[str, float]]:
+    """Rounds of prediction and PPO until one gains nothing on the validation span, or there were enough.
+
+    Returns the network after the last round that gained, and how much was trained (`converged`: 1 where a round gained
+    nothing, 0 where the last one still did, nan where that was not asked) beside the calibration's figures.
+    """
+    budget = config.budget
+    amounts = budget.pretrain_updates, budget.ppo_updates
+    best: Standing | None = None
+    missed: list[FloatArray] = []
+    figures: dict[str, float] = {}
+    done, converged = 0, float("nan")
+    while done < budget.rounds and converged != 1:
+        done += 1
+        candidate = model if best is None else copy.deepcopy(model)
+        label = f"{bucket_name}: " if done == 1 else f"{bucket_name}: round {done}, "
+        folder = checkpoints and checkpoints / f"round-{done}"
+        settings, pull = (config, kickstart) if done == 1 else (_at_full_cost(config), None)
+        calibrated = _teach(candidate, task, settings, amounts, rng, folder, label, curves, pull)
+        if budget.rounds > 1:
+            missed = missed or surprises(candidate, task)
+            found = standing(candidate, task, missed, config.ppo.surprise_control)
+            converged = 0.0 if best is None else float(not _gained(best, found, config, label))
+            best = found if converged == 0 else best
+        if converged != 1:
+            model, figures = candidate, calibrated
+    updates = {"rounds": done, "pretrain_updates": done * amounts[0], "ppo_updates": done * amounts[1]}
+    trained = _amounts(config, task, updates["pretrain_updates"], updates["ppo_updates"])
+    return model, {**updates, "converged": converged, **trained, **figures}
+
+
+def _loss(model: ActorCritic, task: Task) -> float:
+    """Of prediction, on the validation span."""
+    with shards() as workers:
+        return forecast_error(model, task, workers)
+
+
+def _gained(before: Standing, after: Standing, config: Config, label: str) -> bool:
+    """Whether training was worth its while, said in the log."""
+    found = gain(before, after)
+    kept = found.is_significant(config.convergence.level)
+    log.info(
+        "%sforecast loss lower by %.2g (p %.2g), score higher by %.2g (p %.2g): %s",
+        label, found.forecast, found.forecast_p, found.score, found.score_p, "kept" if kept else "not kept",
+    )  # fmt: skip
+    return kept
+
+
 def _teach(
     model: ActorCritic,
     task: Task,
@@ -149,15 +224,17 @@ def _teach(
     checkpoints: Path | None,
     label: str,
     curves: Curves,
+    kickstart: Kickstart | None = None,
 ) -> dict[str, float]:
     """Prediction and PPO, so many updates of each, with rows added to `curves`; returns the calibration's figures."""
-    with model.encoder_on(config.device):
+    with model.encoder_on(config.device), kickstart.teacher.encoder_on(config.device) if kickstart else nullcontext():
         stored = _checkpoints(checkpoints, "prediction", config, task, model)
         rows = pretrain(model, task, config.pretrain, updates[0], rng, stored)
         _record(curves, rows, f"{label}prediction", updates[0])
         calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
         stored = _checkpoints(checkpoints, "ppo", config, task, model)
-        _record(curves, train_ppo(model, task, config.ppo, updates[1], rng, stored), f"{label}PPO", updates[1])
+        rows = train_ppo(model, task, config.ppo, updates[1], rng, stored, kickstart)
+        _record(curves, rows, f"{label}PPO", updates[1])
         return calibrate(model, task)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from btcai.agent.head_gradient import head_gradient
+from btcai.agent.kickstart import Kickstart, teacher_probabilities
 from btcai.agent.ppo import (
     Evaluate,
     Evaluation,
@@ -23,14 +24,16 @@ from btcai.agent.ppo import (
 )
 from btcai.agent.rollout import Rollout, intended_exposure_frac, without_surprise
 from btcai.agent.shards import Shards, shards
-from btcai.agent.task import Stretches, Task, sample_stretches
+from btcai.agent.task import Stretches, Task
 from btcai.config import PpoConfig
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
+from btcai.training.drawing import drawn_stretches, paid_back
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
 from btcai.training.play import (
+    EncodedPath,
     Played,
     choose_hold_bias,
     collect,
@@ -55,6 +58,7 @@ def train_ppo(
     updates: int,
     rng: np.random.Generator,
     checkpoints: Checkpoints | None = None,
+    kickstart: Kickstart | None = None,
 ) -> Iterator[Row]:
     """PPO; afterwards `model` holds averaged weights: the latest not worse than the best by a standard error.
 
@@ -75,7 +79,8 @@ def train_ppo(
             standardise_signals(model, task, workers)
         model.forecast_worth.fill_(forecast_worth(model, task, workers))
         _copy_buffers(average, model)
-        memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"scale": asdict(first), "best": None})
+        facts = {"scale": asdict(first), "best": None, "parts": None, "rate": 1.0}
+        memory = Memory(kept=copy.deepcopy(model.state_dict()), facts=facts)
         first_read = encode_validation(model, task, workers)
         surprises = [path.surprise for path in first_read]
 
@@ -84,8 +89,10 @@ def train_ppo(
 
         def step(update: int, rate_share: float) -> Row:
             scale = ValueScale(**memory.facts["scale"])
-            set_rates(optimizer, rate_share * rate_at(update, updates, config), config.weight_decay)
-            stretches = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
+            rate = memory.facts["rate"] * rate_at(update, updates, config)
+            set_rates(optimizer, rate_share * rate, config.weight_decay)
+            drawn = drawn_stretches(task, config, memory.facts["parts"], update, rng)
+            stretches = drawn.stretches
             if update == 0 and scale.std == 1.0:  # a head that has met no reward yet
                 with torch.no_grad():
                     for network in (model, average):
@@ -99,30 +106,53 @@ def train_ppo(
             reward, surprise_share = _paid(task, config, played)
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
             memory.facts["scale"] = asdict(scale)
-            done = _update(model, task, config, stretches, played, experience, optimizer, update, updates, rng, workers)
+            experience, memory.facts["parts"] = paid_back(experience, drawn, update)
+            weights = _weights(config, kickstart, update, updates)
+            if kickstart is not None and weights.teacher > 0:
+                said = teacher_probabilities(kickstart.teacher, task, stretches, rollout.observation[:, :, :-1])
+                experience = replace(experience, teacher=said)
+            done = _update(model, task, config, stretches, played, experience, weights, optimizer, update, rng, workers)
             for losses in done.values():
                 _refuse_unsound(losses, model)
+            if config.adaptive_rate:
+                moved = next(iter(done.values())).kl
+                memory.facts["rate"] = controlled_rate(memory.facts["rate"], moved, config.target_kl)
             _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
-            row = {**_row(done), "reward": float(rollout.reward.mean()), **_terms(rollout)}
+            row = {
+                **_row(done, kickstarted=experience.teacher is not None),
+                "reward": float(rollout.reward.mean()),
+                **_terms(rollout),
+            }
             row |= {"surprise_share": surprise_share}
             if is_due(update, updates):
                 paths = encode_validation(average, task, workers) if encoder_learns else first_read
-                validation, score, bias = choose_hold_bias(
-                    average, task, paths, surprises, config.surprise_control, workers
-                )
-                row |= {f"valid_{name}": value for name, value in asdict(validation).items()}
-                row |= {"valid_expected_score": float(score.sum()), "valid_hold_bias": bias}
-                best = memory.facts["best"]
-                if best is None or not is_worse(score, np.array(best)):  # of equals the latest: it has learned most
-                    memory.kept = copy.deepcopy(average.state_dict())
-                    memory.kept["head.policy.bias"][Action.HOLD] += bias
-                    memory.kept["hold_bias"].fill_(bias)
-                if best is None or score.sum() > np.sum(best):
-                    memory.facts["best"] = score.tolist()
+                row |= _validated(average, task, config, paths, surprises, memory, workers)
             return row
 
         yield from survivable(step, live, memory, updates, checkpoints)
     model.load_state_dict(memory.kept)
+
+
+def _validated(
+    average: ActorCritic,
+    task: Task,
+    config: PpoConfig,
+    paths: list[EncodedPath],
+    surprises: list[FloatArray],
+    memory: Memory,
+    workers: Shards,
+) -> Row:
+    """How the averaged network validates; kept in memory where it is not worse than the best by a standard error."""
+    validation, score, bias = choose_hold_bias(average, task, paths, surprises, config.surprise_control, workers)
+    best = memory.facts["best"]
+    if best is None or not is_worse(score, np.array(best)):  # of equals the latest: it has learned most
+        memory.kept = copy.deepcopy(average.state_dict())
+        memory.kept["head.policy.bias"][Action.HOLD] += bias
+        memory.kept["hold_bias"].fill_(bias)
+    if best is None or score.sum() > np.sum(best):
+        memory.facts["best"] = score.tolist()
+    figures = {f"valid_{name}": value for name, value in asdict(validation).items()}
+    return figures | {"valid_expected_score": float(score.sum()), "valid_hold_bias": bias}
 
 
 @torch.no_grad()
@@ -132,6 +162,17 @@ def _take_out_threshold(model: ActorCritic) -> None:
     model.hold_bias.zero_()
 
 
+def _weights(config: PpoConfig, kickstart: Kickstart | None, update: int, updates: int) -> Weights:
+    """Of the parts of the loss at an update."""
+    return Weights(
+        clip=config.clip,
+        value=config.value_coef,
+        entropy=entropy_at(update, updates, config),
+        auxiliary=config.prediction_coef,
+        teacher=kickstart.weight_at(update, updates) if kickstart is not None else 0.0,
+    )
+
+
 def _update(
     model: ActorCritic,
     task: Task,
@@ -139,19 +180,13 @@ def _update(
     stretches: Stretches,
     played: Played,
     experience: Experience,
+    weights: Weights,
     optimizer: torch.optim.Optimizer,
     update: int,
-    updates: int,
     rng: np.random.Generator,
     workers: Shards,
 ) -> dict[str, Losses]:
     """Epochs of the head on what the rollout encoded and, where the encoder's turn has come, of the whole network."""
-    weights = Weights(
-        clip=config.clip,
-        value=config.value_coef,
-        entropy=entropy_at(update, updates, config),
-        auxiliary=config.prediction_coef,
-    )
     observation = played.rollout.observation[:, :, :-1]
     phases = {}
     if config.head_epochs:
@@ -171,10 +206,12 @@ def _update(
     }  # fmt: skip
 
 
-def _row(done: dict[str, Losses]) -> Row:
+def _row(done: dict[str, Losses], *, kickstarted: bool) -> Row:
     """The figures of the last phase, and how many epochs each had."""
     figures = asdict(list(done.values())[-1])
     del figures["epochs"]
+    if not kickstarted:
+        del figures["teacher_kl"]
     if "encoder" not in done:
         del figures["auxiliary"]  # the head alone predicts nothing
     return figures | {f"{name}_epochs": done[name].epochs if name in done else 0.0 for name in ("head", "encoder")}
@@ -195,6 +232,17 @@ def rate_at(update: int, updates: int, config: PpoConfig) -> float:
     the KL of a minibatch nor an entropy bonus helped (LOG.md, 2026-11-28).
     """
     return config.learning_rate * min(1.0, (update + 1) / max(1, config.warm_up_updates)) * (1 - update / updates)
+
+
+def controlled_rate(rate: float, kl: float, target_kl: float) -> float:
+    """The next update's factor of the learning rate, .1 to 10, from this one's and the KL that it led to.
+
+    As Schulman et al. 2017 (arXiv 1707.06347, section 4) adapt their penalty: half as much again where an update moved
+    the policy by less than two thirds of the target, as much less where by more than half as much again.
+    """
+    if kl > 1.5 * target_kl:
+        return max(0.1, rate / 1.5)
+    return min(10.0, 1.5 * rate) if kl < target_kl / 1.5 else rate
 
 
 def entropy_at(update: int, updates: int, config: PpoConfig) -> float:

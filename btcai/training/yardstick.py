@@ -7,7 +7,8 @@ import torch
 
 from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions
-from btcai.config import BucketConfig, ModelConfig, PpoConfig, PretrainConfig
+from btcai.agent.transfer import hand_over, student_settings
+from btcai.config import BucketConfig, ModelConfig, PpoConfig, PretrainConfig, TransferConfig
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import Rules
 from btcai.models.actor_critic import ActorCritic
@@ -54,22 +55,35 @@ def learn(
     pretrain_config: PretrainConfig,
     ppo: PpoConfig,
     data: MarketData | None = None,
+    teacher: ActorCritic | None = None,
+    transfer: TransferConfig | None = None,
 ) -> ActorCritic:
     """Train the full network on one path of the market: prediction first, then PPO.
 
-    data: what training_data gives, where it is at hand.
+    data: what training_data gives, where it is at hand. Where there is a teacher, an agent of the same market on
+    another clock, `transfer` says what is handed over first.
     """
     if data is None:
         data = training_data(market, budget, seed)
     task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data) // 10)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    agent = ActorCritic(model, market.patch_bars, data.features.shape[1], len(HORIZONS_PATCHES))
+    agent = new_agent(model, market.patch_bars, data)
+    kickstart = None
+    if teacher is not None and transfer is not None:
+        bars = _target_bars(teacher.stem.patch_bars), _target_bars(market.patch_bars)
+        kickstart = hand_over(teacher, agent, transfer, *bars)
+        pretrain_config, ppo = student_settings(pretrain_config, ppo, transfer)
     for _ in pretrain(agent, task, pretrain_config, budget.pretrain_updates, rng):
         pass
-    for _ in train_ppo(agent, task, ppo, budget.ppo_updates, rng):
+    for _ in train_ppo(agent, task, ppo, budget.ppo_updates, rng, kickstart=kickstart):
         pass
     return agent
+
+
+def new_agent(model: ModelConfig, patch_bars: int, data: MarketData) -> ActorCritic:
+    """A fresh network for these features (torch's global generator decides the weights)."""
+    return ActorCritic(model, patch_bars, data.features.shape[1], len(HORIZONS_PATCHES))
 
 
 def training_data(market: YardstickMarket, budget: Budget, seed: int) -> MarketData:
@@ -103,6 +117,11 @@ def mark(
     with shards() as workers:
         earned, best = zip(*workers.map(one, seeds), strict=True)
     return score(np.array(earned), np.array(best))
+
+
+def _target_bars(patch_bars: int) -> tuple[int, ...]:
+    """Over which is predicted, (1 + H,): as BucketConfig.target_bars of yardstick_task's bucket."""
+    return patch_bars, *(patches * patch_bars for patches in HORIZONS_PATCHES)
 
 
 def _one_lot(mean: FloatArray, std: FloatArray, sigma: FloatArray) -> tuple[FloatArray, BoolArray]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from evaluation_fakes import FakePolicy, make_market
 
-from btcai.config import BucketConfig, Config, CostConfig, load_config
+from btcai.config import BucketConfig, Config, CostConfig
 from btcai.errors import DataError
 from btcai.evaluation.backtest import backtest, decision_bars, decisions_with_history, encode_decisions
 from btcai.evaluation.result import BacktestResult
@@ -17,6 +17,7 @@ from btcai.market.bars import bar_arrays
 from btcai.market.kernel import decision_step, observe
 from btcai.market.reward import TERMS
 from btcai.market.rules import FREE_RULES, make_rules
+from btcai.params import load_config
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS, Action, MarketData, Span
 
 NAMES = ("optimistic", "base", "pessimistic")

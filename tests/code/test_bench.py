@@ -19,11 +19,11 @@ from bench.markets import random_walk
 from bench.stopwatch import Stopwatch, Timing
 from bench.walk import HOARDING, AccountWalk
 from btcai import cli, paths
-from btcai.config import load_config
 from btcai.errors import ConfigError
 from btcai.features.table import WARMUP_BARS
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules
+from btcai.params import load_config
 from btcai.schema import BUCKETS, MarketData
 
 KEYS = ["name", "value", "unit", "reference", "reference_value", "ratio", "goal", "met"]

@@ -14,10 +14,10 @@ import yaml
 
 from btcai import acquisition, cli, cli_decide, console, datasets, paths, summary, usage
 from btcai.champions import Standing
-from btcai.config import load_config, set_param
 from btcai.data.sources import read_bars
 from btcai.data.store import changed
 from btcai.errors import DataError
+from btcai.params import load_config, set_param
 from btcai.schema import Action, Decision, Forecast
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,15 +269,22 @@ def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[s
     folder = project / paths.TRAIN / "short"
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(
-        '{"ppo_updates": 24, "decision_times": 196608, "parameters": null}', encoding="utf-8"
+        '{"ppo_updates": 24, "decision_times": 196608, "parameters": null, "rounds": 2, "converged": 1.0, '
+        '"valid_forecast_loss_fresh": 1.75, "valid_forecast_loss_handed_over": 1.7, "valid_forecast_loss": 1.66251}',
+        encoding="utf-8",
     )
     (folder / "system.csv").write_text(f"{','.join(usage.COLUMNS)}\n7,61.5,1,1,1,1,1\n", encoding="utf-8")
     table = summary.trained_view(project)
     assert table is not None
     console.show(table)
     shown = capsys.readouterr().out
-    assert "196,608" in shown
-    assert "62" in shown
+    for part in ("196,608", "62", "yes", "1.7500", "1.7000", "1.6625"):
+        assert part in shown
+    (folder / "metrics.json").write_text('{"converged": null}', encoding="utf-8")
+    table = summary.trained_view(project)
+    assert table is not None
+    console.show(table)
+    assert "not asked" in capsys.readouterr().out
 
 
 @pytest.mark.slow

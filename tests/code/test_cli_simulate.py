@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from btcai import cli, datasets, paths
-from btcai.config import load_config
 from btcai.data.funding import read_funding
 from btcai.data.store import content_sha256, read_market, write_market
 from btcai.errors import DataError
+from btcai.params import load_config
 from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
 from btcai.simulator.facts import BANDS
 from btcai.simulator.parameters import MarketParameters

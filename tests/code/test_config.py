@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from btcai import paths
-from btcai.config import Config, load_config, set_param
+from btcai.config import Config
 from btcai.errors import ConfigError
+from btcai.params import load_config, set_param
 
 ROOT = Path(__file__).resolve().parents[2]
 TIER = {"traded_usdt": 1.0, "maker_factor": 0.9, "taker_factor": 0.9}

@@ -15,9 +15,10 @@ from scipy.stats import ks_2samp
 from typer.testing import CliRunner
 
 from btcai import cli, paths, stages
-from btcai.config import DriftConfig, load_config, set_param
+from btcai.config import DriftConfig
 from btcai.errors import ArtifactError, DataError
 from btcai.inference import Encoded
+from btcai.params import load_config, set_param
 from btcai.schema import (
     BAR_NS,
     BARS_PER_DAY,

@@ -10,7 +10,6 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from market_world import FREE, Trader, make_market
 
-from btcai.config import load_config
 from btcai.envs import trading_env as env_module
 from btcai.envs.scenario import Scenario
 from btcai.envs.trading_env import TradingEnv
@@ -18,6 +17,7 @@ from btcai.errors import ConfigError, DataError
 from btcai.features.scaling import Scaler, fit_scaler
 from btcai.market.reward import TERMS
 from btcai.market.rules import Rules
+from btcai.params import load_config
 from btcai.schema import Action, MarketData, Span
 
 N_BARS = 600

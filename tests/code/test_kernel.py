@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from market_wild import wild_market, wild_rules
 from market_world import FREE, MIDNIGHT_NS, Trader, make_market
 
-from btcai.config import load_config
 from btcai.market.account import new_accounts
 from btcai.market.bars import bar_arrays
 from btcai.market.kernel import observe_accounts, step_accounts
 from btcai.market.reward import TERMS
 from btcai.market.rules import Rules, make_rules
+from btcai.params import load_config
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS
 
 

@@ -190,7 +190,15 @@ def test_one_step_of_an_update_worked_by_hand() -> None:
     # value: .5 * (0 - 3) = -1.5; auxiliary: .5 * 2 * (0 - 1) = -1; length sqrt(2 / 8 + 2.25 + 1)
     table, losses = updated()
     assert table.numbers.tolist() == pytest.approx([0.125**0.5, -(0.125**0.5), 1.5, 1.0])
-    expected = {"policy": 0, "value": 4.5, "entropy": math.log(2), "auxiliary": 1, "kl": 0, "clip_frac": 0}
+    expected = {
+        "policy": 0,
+        "value": 4.5,
+        "entropy": math.log(2),
+        "auxiliary": 1,
+        "kl": 0,
+        "clip_frac": 0,
+        "teacher_kl": 0,
+    }
     assert asdict(losses) == pytest.approx({**expected, "grad_norm": 3.5**0.5, "epochs": 1}, abs=1e-6)
 
 

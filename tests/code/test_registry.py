@@ -11,9 +11,9 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from btcai import cli, paths, registry
-from btcai.config import load_config, set_param
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256
+from btcai.params import load_config, set_param
 from btcai.registry import Entry, Shelf, Trace
 from btcai.registry_view import shelves_view, trace_view
 

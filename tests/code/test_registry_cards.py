@@ -5,7 +5,7 @@ from pathlib import Path
 from registry_fakes import PARAMS, history
 
 from btcai import cards
-from btcai.config import load_config
+from btcai.params import load_config
 from btcai.schema import BUCKETS
 from btcai.submission import Judged, Submission
 

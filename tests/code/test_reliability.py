@@ -8,12 +8,13 @@ from evaluation_fakes import FakePolicy, make_market
 
 from btcai.agent.task import Task, forecast_targets
 from btcai.calibration import StaticCalibration
-from btcai.config import Config, load_config
+from btcai.config import Config
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.reliability import expected_shares, outcomes, pinball, reliability, sigma_of
 from btcai.evaluation.result import BacktestResult
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules
+from btcai.params import load_config
 from btcai.paths import PARAMS
 from btcai.schema import QUANTILE_LEVELS, MarketData, Span
 

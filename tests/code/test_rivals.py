@@ -38,10 +38,11 @@ from market_wild import wild_market, wild_rules
 from market_world import FREE, Trader, make_market
 from pydantic import ValidationError
 
-from btcai.config import CostConfig, load_config
+from btcai.config import CostConfig
 from btcai.errors import ConfigError
 from btcai.market.account import CASH, FUNDING_PAID
 from btcai.market.rules import Rules
+from btcai.params import load_config
 from btcai.schema import BARS_PER_YEAR, Action
 
 ROOT = Path(__file__).resolve().parents[2]

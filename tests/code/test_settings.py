@@ -20,11 +20,11 @@ from btcai.config import (
     RiskConfig,
     SizingConfig,
     TransfersConfig,
-    load_config,
 )
 from btcai.market.account import COSTS_PAID, EQUITY, FUNDING_PAID, START_EQUITY, TRADED_USDT, TRANSFERRED
 from btcai.market.rules import Rules, make_rules
 from btcai.market.sizing import lot_sizes
+from btcai.params import load_config
 from btcai.schema import Action
 
 N_BARS = 400

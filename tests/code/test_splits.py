@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from btcai.config import SplitConfig, load_config
+from btcai.config import SplitConfig
 from btcai.errors import DataError
 from btcai.features.splits import FOLD_BARS_MIN, Splits, make_splits
+from btcai.params import load_config
 from btcai.schema import BAR_NS, BARS_PER_DAY, Span
 
 SHIPPED = SplitConfig(train_frac=0.60, valid_frac=0.13, test_frac=0.15, test_folds=4, embargo_bars=288)

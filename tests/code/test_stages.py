@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from btcai import packaging, paths, stages, versions
-from btcai.config import Config, load_config
+from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError, DataError
+from btcai.params import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
@@ -129,7 +130,11 @@ def test_a_change_of_the_consolidation_budget_trains_no_bucket_again() -> None:
         name: {key for key in graph()[name]["params"] if key.startswith("profiles")}  # type: ignore[attr-defined]
         for name in ("train", "consolidate")
     }
-    assert budgets["train"] == {"profiles.${profile}.pretrain_updates", "profiles.${profile}.ppo_updates"}
+    assert budgets["train"] == {
+        "profiles.${profile}.rounds",
+        "profiles.${profile}.pretrain_updates",
+        "profiles.${profile}.ppo_updates",
+    }
     assert budgets["consolidate"] == {
         "profiles.${profile}.consolidate_pretrain_updates",
         "profiles.${profile}.consolidate_ppo_updates",

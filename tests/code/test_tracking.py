@@ -11,9 +11,9 @@ from registry_fakes import PARAMS, SYSTEM_ROW, project, register
 
 from btcai import paths, recording, tracking, usage
 from btcai.champions import Standing, append_trial, is_placed, is_whole, place_champion, promotion, read_standing
-from btcai.config import load_config, set_param
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256, load_bundle
+from btcai.params import load_config, set_param
 from btcai.recording import curve_points, flat, usage_points
 from btcai.schema import BUCKETS
 

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from bench.loopback_exchange import LoopbackExchange, serving
 from btcai import acquisition, cli, datasets, paths
-from btcai.config import load_config, set_param
 from btcai.data.frame import BAR_MS, make_frame, parts
 from btcai.data.store import market_status, write_market
 from btcai.errors import DataError
 from btcai.fetch.fetching import Order
 from btcai.fetch.patience import Patience
+from btcai.params import load_config, set_param
 from btcai.simulator.bars import simulate_bars
 
 ROOT = Path(__file__).resolve().parents[2]

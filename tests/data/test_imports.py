@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from btcai import acquisition, datasets, paths
-from btcai.config import load_config, set_param
 from btcai.data.frame import BAR_MS, make_frame
 from btcai.data.store import market_status, read_market, write_market
 from btcai.errors import ConfigError, DataError
+from btcai.params import load_config, set_param
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_MS = 1_672_531_200_000  # 2023-01-01T00:00:00Z

@@ -10,7 +10,7 @@ from torch import Tensor
 from btcai.agent.head_gradient import head_gradient
 from btcai.agent.ppo import Evaluate, Evaluation, Experience, Gradient, Weights, autograd_gradient
 from btcai.agent.shards import shards
-from btcai.models.heads import ActorCriticHead
+from btcai.models.heads import ActorCriticHead, mask_actions
 from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, Action, Float32Array
 
 STRETCHES, ACCOUNTS, DECISIONS, LATENT, HIDDEN = 6, 3, 20, 7, 24
@@ -42,6 +42,12 @@ def one_of_each() -> tuple[ActorCriticHead, Tensor, Float32Array, Experience]:
     return head, latent, observation, experience
 
 
+def taught(observation: Float32Array) -> Tensor:
+    """What a teacher would do: it rules out what the accounts cannot do."""
+    logits = torch.randn(*observation.shape[:-1], len(Action))
+    return mask_actions(logits, torch.from_numpy(observation)).softmax(-1)
+
+
 def by_autograd(head: ActorCriticHead, latent: Tensor, observation: Float32Array) -> Evaluate:
     def evaluate(index: Tensor) -> Evaluation:
         seen = torch.from_numpy(observation).to(latent.dtype)[index]
@@ -57,16 +63,21 @@ def gradients(head: ActorCriticHead, gradient: Gradient, index: Tensor) -> tuple
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [5, 2, 4, 0]])
-@pytest.mark.parametrize("entropy", [0.0, 0.5])
-def test_it_is_the_gradient_that_autograd_finds_in_double_precision(rows: list[int], entropy: float) -> None:
+@pytest.mark.parametrize(("entropy", "teacher"), [(0.0, 0.0), (0.5, 0.0), (0.0, 3.0)])
+def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
+    rows: list[int], entropy: float, teacher: float
+) -> None:
     head, latent, observation, experience = one_of_each()
-    index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy)
+    if teacher:
+        experience = replace(experience, teacher=taught(observation))
+    index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy, teacher=teacher)
     with shards() as workers:
         ours, figures = gradients(head, head_gradient(head, latent, observation, experience, weights, workers), index)
         exact = head.double()
         told = Experience(
             action=experience.action, logp=experience.logp.double(), advantage=experience.advantage.double(),
             value_target=experience.value_target.double(),
+            teacher=None if experience.teacher is None else experience.teacher.double(),
         )  # fmt: skip
         evaluate = by_autograd(exact, latent.double(), observation)
         theirs, expected = gradients(
@@ -78,6 +89,7 @@ def test_it_is_the_gradient_that_autograd_finds_in_double_precision(rows: list[i
         assert torch.allclose(found.double(), true, rtol=1e-4, atol=1e-6 * float(true.abs().max()))
     assert figures.tolist() == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-6)
     assert 0.05 < figures[5] < 0.95  # some are clipped, not all
+    assert (float(figures[6]) > 0.1) == (teacher > 0)
 
 
 def test_threads_change_no_bit() -> None:

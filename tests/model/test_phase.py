@@ -1,6 +1,7 @@
 """Updates that survive: a run that stopped anywhere goes on to the bit, one that blew up comes back and is told of."""
 
 import logging
+import signal
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from learning_tasks import settings
 from torch import nn
 
+from btcai.training import stopping
 from btcai.training.health import BlewUp, TrainingError
 from btcai.training.phase import Memory, Row, is_due, survivable, updates_apart
 from btcai.training.resume import Checkpoints, Live
-from btcai.training.trainer import rate_at
+from btcai.training.trainer import controlled_rate, rate_at
 
 UPDATES = 35  # checkpoints after 10, 20, 30 and 35
 
@@ -29,6 +31,16 @@ def sound(update: int, rate_share: float) -> None:
 def twice(update: int, rate_share: float) -> str | None:
     """At the 14th update, and again at the 28th with half the rate."""
     return "the loss is nan" if (update, rate_share) in {(13, 1.0), (27, 0.5)} else None
+
+
+def asked_to_stop_at(at: int) -> Fault:
+    """Somebody asks, in the middle of an update counted from 0; nothing is wrong."""
+
+    def asked(update: int, rate_share: float) -> None:
+        if update == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    return asked
 
 
 class Regression:
@@ -214,3 +226,45 @@ def test_the_rate_rises_first_and_falls_to_nothing() -> None:
     assert [rate_at(update, 4, config) for update in range(4)] == [0.5, 0.75, 0.5, 0.25]
     at_once = config.model_copy(update={"warm_up_updates": 0})
     assert [rate_at(update, 2, at_once) for update in range(2)] == [1.0, 0.5]
+
+
+def test_a_training_that_is_asked_to_stop_does_so_at_its_next_checkpoint(tmp_path: Path) -> None:
+    whole = Regression()
+    rows = whole.rows(None)
+    checkpoints = Checkpoints(folder=tmp_path, key="k")
+    first = Regression(fault=asked_to_stop_at(13))
+    with (
+        stopping.on_signals(),
+        pytest.raises(stopping.Stopped, match=r"after update 20 of 35, .*; go on with: btcai run"),
+    ):
+        first.rows(checkpoints)
+    assert len(first.met) == 20
+    assert not stopping.is_asked()
+    again = Regression()
+    assert again.rows(checkpoints) == rows
+    assert again.everything() == whole.everything()
+
+
+def test_one_that_has_ended_has_nothing_to_stop(tmp_path: Path) -> None:
+    with stopping.on_signals():
+        assert len(Regression(fault=asked_to_stop_at(33)).rows(Checkpoints(folder=tmp_path, key="k"))) == UPDATES
+        assert stopping.is_asked()
+
+
+def test_asking_twice_ends_it_at_once_and_afterwards_signals_are_as_before() -> None:
+    before = [signal.getsignal(sign) for sign in stopping.SIGNALS]
+    with stopping.on_signals():
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.is_asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert not stopping.is_asked()
+    assert [signal.getsignal(sign) for sign in stopping.SIGNALS] == before
+
+
+@pytest.mark.parametrize(
+    ("rate", "kl", "expected"),
+    [(1.0, 0.03, 1.0), (1.0, 0.044, 1.0), (1.0, 0.046, 1 / 1.5), (1.0, 0.019, 1.5), (0.12, 1.0, 0.1), (9.0, 0.0, 10.0)],
+)
+def test_the_rate_follows_how_far_an_update_moved_the_policy(rate: float, kl: float, expected: float) -> None:
+    assert controlled_rate(rate, kl, target_kl=0.03) == pytest.approx(expected)

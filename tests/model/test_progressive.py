@@ -21,6 +21,7 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, Span
 from btcai.training import phase, progressive, trainer
 from btcai.training.checkpoint import WEIGHTS, load_model, save_model
+from btcai.training.convergence import Standing
 from btcai.training.phase import Row
 from btcai.training.play import Validation
 from btcai.training.progressive import consolidate, make_task, train_bucket
@@ -219,6 +220,71 @@ def test_a_missing_teacher_names_the_stage_that_trains_it(tmp_path: Path) -> Non
     assert not (tmp_path / "short").exists()
 
 
+def rounds_that_gain(monkeypatch: pytest.MonkeyPatch, *gains: float) -> None:
+    """The first round is worth 0; each of the others gains so much over the best before it."""
+    worth = iter([0.0, *gains])
+    kept = [0.0]
+
+    def standing(*_: object) -> Standing:
+        gained = next(worth)
+        found = kept[-1] + gained
+        if gained > 0:
+            kept.append(found)
+        return Standing(forecast_error=np.zeros(4), score=np.full(4, found))
+
+    monkeypatch.setattr(progressive, "standing", standing)
+
+
+@pytest.mark.parametrize(
+    ("most", "gains", "rounds", "converged"),
+    [(1, [], 1, None), (3, [0.0], 2, 1), (3, [1.0, -1.0], 3, 1), (3, [1.0, 1.0], 3, 0), (4, [2.0, 0.0], 3, 1)],
+)
+def test_a_bucket_is_trained_until_a_round_gains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, gains: list[float], rounds: int, converged: int | None
+) -> None:
+    rounds_that_gain(monkeypatch, *gains)
+    out = train(tmp_path / "out", rounds=most)
+    found = read(out)
+    assert (found["rounds"], found["converged"]) == (rounds, converged)
+    assert (found["pretrain_updates"], found["ppo_updates"]) == (2 * rounds, 2 * rounds)
+    with (out / "curves.csv").open(encoding="utf-8", newline="") as file:
+        phases = list(dict.fromkeys(row["phase"] for row in csv.DictReader(file)))
+    first = ["scalping: prediction", "scalping: PPO"]
+    later = [f"scalping: round {k}, {part}" for k in range(2, rounds + 1) for part in ("prediction", "PPO")]
+    assert phases == first + later
+
+
+def test_a_round_that_gained_nothing_leaves_the_network_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = train(tmp_path / "one", rounds=1)
+    rounds_that_gain(monkeypatch, 0.0)
+    two = train(tmp_path / "two", rounds=2)
+    assert (one / WEIGHTS).read_bytes() == (two / WEIGHTS).read_bytes()
+    rounds_that_gain(monkeypatch, 1.0)
+    kept = train(tmp_path / "kept", rounds=2)
+    assert (one / WEIGHTS).read_bytes() != (kept / WEIGHTS).read_bytes()
+
+
+def test_rounds_that_were_killed_go_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds_that_gain(monkeypatch, 1.0)
+    whole = train(tmp_path / "whole", rounds=2)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    rounds_that_gain(monkeypatch, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(progressive, "_gained", killed)  # after the second round's last update
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "again", rounds=2, checkpoints=tmp_path / "kept")
+    assert sorted(folder.name for folder in (tmp_path / "kept").iterdir()) == ["round-1", "round-2"]
+    rounds_that_gain(monkeypatch, 1.0)
+    again = train(tmp_path / "again", rounds=2, checkpoints=tmp_path / "kept")
+    assert (whole / WEIGHTS).read_bytes() == (again / WEIGHTS).read_bytes()
+    assert (whole / "curves.csv").read_bytes() == (again / "curves.csv").read_bytes()
+
+
 def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,11 +295,14 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     judged: dict[int, int] = {}
     data = market(14_000)
 
-    def scored(model: ActorCritic, task: Task) -> Validation:
+    def worth(model: ActorCritic, task: Task, *_: object) -> Standing:
         """0 before; then only the candidate of `short` (patch of 2 bars) is better."""
         seen = judged[task.patch_bars] = judged.get(task.patch_bars, 0) + 1
         score = 0.0 if seen == 1 else 1.0 if task.patch_bars == 2 else -1.0
-        return judged_as(score=score)
+        return Standing(forecast_error=np.zeros(4), score=np.full(4, score))
+
+    def scored(model: ActorCritic, task: Task) -> Validation:
+        return judged_as(score=1.0 if judged[task.patch_bars] == 2 else 0.0)
 
     def one_step(model: ActorCritic, task: Task, *_: object) -> list[dict[str, float]]:
         with torch.no_grad():
@@ -241,6 +310,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
             model.stem.relevance[5] += 0.1
         return [{"reward": 0.0}]
 
+    monkeypatch.setattr(progressive, "standing", worth)
     monkeypatch.setattr(progressive, "validate", scored)
     monkeypatch.setattr(progressive, "train_ppo", one_step)
     results = consolidate(data, LONG, scaler(), config, tmp_path / "trained", tmp_path / "out")

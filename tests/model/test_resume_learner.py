@@ -13,7 +13,7 @@ from learning_tasks import SMALL, settings, small_task
 
 from btcai.agent.task import Stretches, Task, sample_stretches
 from btcai.models.actor_critic import ActorCritic
-from btcai.training import phase, pretraining, trainer
+from btcai.training import drawing, phase, pretraining, trainer
 from btcai.training.health import TrainingError
 from btcai.training.phase import Row
 from btcai.training.resume import Checkpoints
@@ -74,14 +74,14 @@ def bad_draws(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
     """The so manieth draws of stretches (from 0) hold a feature that is not a number."""
     drawn = iter(range(10_000))
 
-    def drawing(task: Task, *args: Any) -> Stretches:
+    def draw(task: Task, *args: Any) -> Stretches:
         stretches = sample_stretches(task, *args)
         if next(drawn) in bad:
             stretches.tokens[0, 150, 0, 0] = np.nan
         return stretches
 
-    for module in (pretraining, trainer):
-        monkeypatch.setattr(module, "sample_stretches", drawing)
+    for module in (pretraining, drawing):
+        monkeypatch.setattr(module, "sample_stretches", draw)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from market_world import make_market
 
-from btcai.config import load_config
 from btcai.envs.scenario import Scenario
 from btcai.envs.trading_env import TradingEnv
 from btcai.features.scaling import fit_scaler
 from btcai.market.rules import make_rules
+from btcai.params import load_config
 from btcai.schema import Span
 
 pytestmark = pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from btcai.agent.kickstart import Kickstart
 from btcai.agent.transfer import adapt_horizons, blend_trunk, hand_over, mean_trunk
 from btcai.config import ModelConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
@@ -13,11 +14,22 @@ N_FEATURES = 6
 TEACHER_BARS, STUDENT_BARS = (1, 3, 12, 36), (2, 12, 72, 288)
 
 
-def handed_over(
-    teacher: ActorCritic, student: ActorCritic, alpha: float, *, forecasts: bool = False, policy: bool = False
-) -> None:
-    config = TransferConfig(alpha=alpha, forecasts=forecasts, policy=policy)
-    hand_over(teacher, student, config, TEACHER_BARS, STUDENT_BARS)
+NOTHING = TransferConfig(
+    selection=False,
+    stem=False,
+    alpha=0.0,
+    forecasts=False,
+    policy=False,
+    rate_share=1.0,
+    kickstart=0.0,
+    kickstart_frac=0.5,
+)
+
+
+def handed_over(teacher: ActorCritic, student: ActorCritic, **given: float) -> Kickstart | None:
+    """Without what is given: stem and selection."""
+    config = NOTHING.model_copy(update={"selection": True, "stem": True, **given})
+    return hand_over(teacher, student, config, TEACHER_BARS, STUDENT_BARS)
 
 
 def network(seed: int, patch_bars: int = 1) -> ActorCritic:
@@ -44,6 +56,32 @@ def filled(value: float) -> ActorCritic:
 
 def is_everywhere(model: ActorCritic, value: float) -> bool:
     return all(torch.allclose(weight, torch.full_like(weight, value)) for weight in model.trunk.state_dict().values())
+
+
+def test_with_all_of_it_off_only_the_scaler_travels() -> None:
+    teacher, student, fresh = network(1), network(2, patch_bars=2), network(2, patch_bars=2)
+    assert hand_over(teacher, student, NOTHING, TEACHER_BARS, STUDENT_BARS) is None
+    changed = [
+        name for name, weight in student.state_dict().items() if not torch.equal(weight, fresh.state_dict()[name])
+    ]
+    assert changed == ["stem.feature_mean", "stem.feature_std"]
+
+
+@pytest.mark.parametrize("given", [{"selection"}, {"stem"}])
+def test_the_selection_and_the_map_of_a_patch_travel_apart(given: set[str]) -> None:
+    teacher, student, fresh = network(1), network(2), network(2)
+    handed_over(teacher, student, alpha=0.0, selection="selection" in given, stem="stem" in given)
+    assert torch.equal(student.stem.relevance, (teacher if "selection" in given else fresh).stem.relevance)
+    assert torch.allclose(student.stem.embed.weight, (teacher if "stem" in given else fresh).stem.embed.weight)
+
+
+def test_a_kickstart_is_made_where_it_is_asked_for() -> None:
+    teacher = network(1)
+    assert handed_over(teacher, network(2), alpha=0.8) is None
+    kickstart = handed_over(teacher, network(2), alpha=0.8, kickstart=2.0, kickstart_frac=0.25)
+    assert kickstart is not None
+    assert kickstart.teacher is teacher
+    assert [kickstart.weight_at(update, 40) for update in (0, 5, 10, 39)] == [2.0, 1.0, 0.0, 0.0]
 
 
 def test_whole_share_copies_the_trunk_exactly_and_keeps_the_teacher() -> None:

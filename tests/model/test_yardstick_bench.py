@@ -7,7 +7,7 @@ import pytest
 from bench.line import Line
 from bench.stopwatch import Stopwatch
 from bench.yardstick import Size, bucket_markets, lines, markets
-from btcai.config import load_config
+from btcai.params import load_config
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,73 @@
+"""Settings on the market in use: trained on the training span, held against the validation span; no more is read."""
+
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from btcai.config import Config
+from btcai.experiments.running import settings_key
+from btcai.experiments.trials import Measured
+from btcai.features.scaling import Scaler
+from btcai.features.splits import Splits
+from btcai.files import whole
+from btcai.schema import BUCKETS, MarketData
+from btcai.training.checkpoint import WEIGHTS
+from btcai.training.progressive import train_bucket
+
+BESIDE = ("valid_score", "valid_ic_h1", "valid_orders")
+"""Figures of train_bucket that are kept beside the score."""
+
+
+class History:
+    """Trains a bucket after its teacher, as the stage `train` does; the full budget is one round of the profile in use.
+
+    The score is the prediction loss on the validation span, below zero: a policy that has nothing to trade on stays
+    flat, and flat policies do not differ. Teachers are as configured and kept in `folder`.
+    """
+
+    name = "market"
+
+    def __init__(
+        self, config: Config, data: MarketData, splits: Splits, scaler: Scaler, data_version: str, folder: Path
+    ) -> None:
+        self._config, self._data, self._splits, self._scaler = config, data, splits, scaler
+        spans = {"train": asdict(splits.train), "valid": asdict(splits.valid)}
+        budget = config.budget.model_dump(include={"pretrain_updates", "ppo_updates"})
+        self.terms = {"data_version": data_version, "spans": spans, "budget": budget}
+        self._folder = folder / settings_key([config], self.terms)
+
+    def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
+        """Train and judge."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self._folder) as out:
+            found = self._train(config, bucket, seed, share, Path(out))
+        return Measured(
+            score=-found["valid_forecast_loss"],
+            decisions=int(found["decision_times"]),
+            more={name: found[name] for name in BESIDE},
+        )
+
+    def _train(self, config: Config, bucket: str, seed: int, share: float, out: Path) -> dict[str, float]:
+        budget = config.budget
+        amounts = {
+            "rounds": 1,
+            "pretrain_updates": max(1, round(share * budget.pretrain_updates)),
+            "ppo_updates": max(1, round(share * budget.ppo_updates)),
+        }
+        profiles = {**config.profiles, config.profile: budget.model_copy(update=amounts)}
+        settings = config.model_copy(update={"seed": seed, "profiles": profiles})
+        return train_bucket(
+            self._data, self._splits, self._scaler, bucket, settings, self._teacher(bucket, seed), out
+        )  # fmt: skip
+
+    def _teacher(self, bucket: str, seed: int) -> Path | None:
+        """The folder of the bucket before it, trained in full as configured; None for the first."""
+        place = BUCKETS.index(bucket)
+        if place == 0:
+            return None
+        before = BUCKETS[place - 1]
+        folder = self._folder / f"{before}-{seed}"
+        if not (folder / WEIGHTS).is_file():
+            with whole(folder) as out:
+                self._train(self._config, before, seed, 1.0, out)
+        return folder

@@ -1,0 +1,117 @@
+"""Making what is missing of an ablation: which trainings are left, one after the other, each kept when it is done."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from btcai.config import Config
+from btcai.experiments.arms import ARMS, BASE, arm_config, is_same
+from btcai.experiments.trials import Kept, Measured, Outcome, Trial
+from btcai.schema import BUCKETS
+from btcai.versions import code_sha256
+
+CODE = ("agent", "compiled.py", "market", "models", "schema.py", "training", "yardstick")
+"""Files and packages of btcai that shape a training."""
+
+IN_KEY = {
+    "threads", "device", "market", "risk", "sizing", "buckets", "model", "pretrain", "augment", "ppo", "transfer",
+}  # fmt: skip
+"""Sections of params.yaml that do."""
+
+
+class Subject(Protocol):
+    """A market to try settings on."""
+
+    @property
+    def name(self) -> str:
+        """As `btcai ablate --on` has it."""
+
+    @property
+    def terms(self) -> object:
+        """JSON-able: on what market, how much."""
+
+    def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
+        """Train a bucket with these settings and a share of the full budget, and mark it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a comparison is to hold: every arm on every bucket, for so many seeds and each of these budgets."""
+
+    arms: tuple[str, ...]
+    buckets: tuple[str, ...] = BUCKETS
+    seeds: int = 5
+    shares: tuple[float, ...] = (0.25,)
+
+    def trials(self, config: Config, subject: str) -> Iterator[Trial]:
+        """Short budgets first, seed by seed, so that whatever is there can be compared.
+
+        What changes nothing is left out: an arm that is as configured, and one of the hand-over in the first bucket.
+        """
+        arms = [BASE, *(arm for arm in self.arms if arm != BASE and not is_same(config, arm))]
+        for share in sorted(self.shares):
+            for seed in range(self.seeds):
+                for bucket in (bucket for bucket in BUCKETS if bucket in self.buckets):
+                    for arm in arms:
+                        if bucket != BUCKETS[0] or not ARMS[arm].hand_over:
+                            yield Trial(subject=subject, share=share, seed=seed, bucket=bucket, arm=arm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The trainings asked for and the keys that their outcomes must have, in the order in which they will be made."""
+
+    keys: dict[Trial, str]
+    kept: Kept
+
+    @property
+    def done(self) -> dict[Trial, Outcome]:
+        """What is known already."""
+        found = ((trial, self.kept.get(trial, key)) for trial, key in self.keys.items())
+        return {trial: outcome for trial, outcome in found if outcome is not None}
+
+    @property
+    def left(self) -> list[Trial]:
+        """What is not."""
+        done = self.done
+        return [trial for trial in self.keys if trial not in done]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By what the others took for their share of the budget; None where there are none."""
+        done = self.done
+        shares = sum(trial.share for trial in done)
+        if not shares:
+            return None
+        return sum(outcome.seconds for outcome in done.values()) / shares * sum(trial.share for trial in self.left)
+
+
+def plan(config: Config, subject: Subject, asked: Asked, kept: Kept) -> Plan:
+    """What is asked for, beside what is known of it."""
+    keys = {arm: trial_key(config, subject, arm) for arm in (BASE, *asked.arms)}
+    return Plan(keys={trial: keys[trial.arm] for trial in asked.trials(config, subject.name)}, kept=kept)
+
+
+def make(config: Config, plan: Plan, subject: Subject) -> Iterator[Trial]:
+    """Make what is left; each is on the disk before it is yielded."""
+    for trial in plan.left:
+        start = time.perf_counter()
+        measured = subject.run(arm_config(config, trial.arm), trial.bucket, trial.seed, trial.share)
+        seconds = time.perf_counter() - start
+        plan.kept.add(trial, Outcome(key=plan.keys[trial], seconds=seconds, measured=measured))
+        yield trial
+
+
+def trial_key(config: Config, subject: Subject, arm: str) -> str:
+    """Twelve hex digits of what an arm's outcomes rest on; teachers are as configured, so that is part of it."""
+    return settings_key([config, arm_config(config, arm)], subject.terms)
+
+
+def settings_key(configs: list[Config], terms: object) -> str:
+    """Of settings, the code behind them, and JSON-able terms."""
+    settings = [config.model_dump(mode="json", include=IN_KEY) for config in configs]
+    text = json.dumps([settings, terms, code_sha256(CODE)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

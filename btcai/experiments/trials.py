@@ -1,0 +1,74 @@
+"""Trainings that an ablation asks for, and those that were done: a line of JSON each, kept as soon as it ended."""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Trial:
+    """One training: an arm of the comparison on one bucket of a subject, with a share of the full budget."""
+
+    subject: str
+    share: float
+    seed: int
+    bucket: str
+    arm: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a training is worth.
+
+    score: higher is better; decisions: decision times that it met, each once an update; more: what else is known.
+    """
+
+    score: float
+    decisions: int
+    more: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a trial. key: of settings, code and market that it rests on; seconds: of training and marking."""
+
+    key: str
+    seconds: float
+    measured: Measured
+
+
+class Kept:
+    """The outcomes in one file; of a trial the latest counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[Trial, Outcome] = {}
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                outcome = entry["outcome"] | {"measured": Measured(**entry["outcome"]["measured"])}
+                self._found[Trial(**entry["trial"])] = Outcome(**outcome)
+            except (ValueError, TypeError, LookupError):
+                logger.warning("%s line %d cannot be read and is skipped: its training is made again", path, number)
+        self._torn = bool(text) and not text.endswith("\n")
+
+    def get(self, trial: Trial, key: str) -> Outcome | None:
+        """What is known of a trial under this key."""
+        found = self._found.get(trial)
+        return found if found is not None and found.key == key else None
+
+    def add(self, trial: Trial, outcome: Outcome) -> None:
+        """Append, on the disk before this returns."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            entry = json.dumps({"trial": asdict(trial), "outcome": asdict(outcome)})
+            file.write(f"{chr(10) if self._torn else ''}{entry}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._torn = False
+        self._found[trial] = outcome

@@ -1,0 +1,53 @@
+"""A search as a table, CSV and a picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from btcai.experiments.tuning import ended
+from btcai.pictures import png_bytes
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from rich.console import RenderableType
+
+SHOWN = 10
+"""Trials in the terminal; all of them are in the CSV."""
+
+
+def view(study: "Study") -> "RenderableType":
+    """The best trials, best first; the settings as they were are trial 0."""
+    done = sorted((trial for trial in ended(study) if trial.value is not None), key=lambda one: -(one.value or 0.0))
+    names = sorted({name for trial in done for name in trial.params})
+    table = Table("trial", "score", *names)
+    for trial in done[:SHOWN]:
+        table.add_row(str(trial.number), f"{trial.value:.4f}", *(f"{trial.params[name]:.4g}" for name in names))
+    return table
+
+
+def write(study: "Study", folder: Path) -> None:
+    """trials.csv and tuning.png: the scores in the order of the trials, and the best so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study.trials_dataframe(attrs=("number", "value", "params", "state")).to_csv(folder / "trials.csv", index=False)
+    (folder / "tuning.png").write_bytes(_png(study))
+
+
+def _png(study: "Study") -> bytes:
+    from matplotlib.figure import Figure
+
+    done = [trial for trial in ended(study) if trial.value is not None]
+    figure = Figure(figsize=(8.0, 4.0), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    scores = [float(trial.value or 0.0) for trial in done]
+    best = [max(scores[: k + 1]) for k in range(len(scores))]
+    numbers = [trial.number for trial in done]
+    axes.plot(numbers, scores, linestyle="", marker="o", markersize=4, color="#0072B2", label="a trial")
+    axes.step(numbers, best, where="post", color="#D55E00", linewidth=1.4, label="best so far")
+    if scores:
+        axes.axhline(scores[0], color="#777777", linestyle="--", linewidth=1.0, label="as configured")
+    axes.set_xlabel("trial")
+    axes.set_ylabel("score, mean over buckets and seeds")
+    axes.legend(frameon=False)
+    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+    return png_bytes(figure)

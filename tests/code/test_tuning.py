@@ -1,0 +1,93 @@
+"""`btcai tune`: a search that goes on where it was, and whose trials are all kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+from learning_tasks import settings
+
+from btcai.config import Config
+from btcai.errors import ConfigError
+from btcai.experiments import tuning_report
+from btcai.experiments.trials import Measured
+from btcai.experiments.tuning import SPACE, Search, ended, open_study, tune
+from btcai.params import changed
+
+
+class Hill:
+    """A score with its top at clip .3 and alpha .5; every bucket's is the same but the last one's, which is lower."""
+
+    name, terms = "hill", {"top": 0.3}
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.fail_at = fail_at
+
+    def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
+        self.asked.append((bucket, seed))
+        if len(self.asked) == self.fail_at:
+            raise KeyboardInterrupt
+        off = (config.ppo.clip - 0.3) ** 2 + (config.transfer.alpha - 0.5) ** 2
+        return Measured(score=1.0 - off - (0.1 if bucket == "long" else 0.0), decisions=1, more={})
+
+
+SEARCH = Search(settings=("ppo.clip", "transfer.alpha"), buckets=("scalping", "long"), seeds=1, share=0.25)
+
+
+def scores(folder: Path, trials: int, subject: Hill | None = None) -> list[float]:
+    subject = subject or Hill()
+    study = open_study(settings(), subject, SEARCH, folder)
+    list(tune(settings(), subject, SEARCH, study, trials))
+    return [float(trial.value or 0.0) for trial in ended(study)]
+
+
+@pytest.mark.parametrize("name", SPACE)
+def test_every_setting_to_tune_is_one_of_params_yaml_and_its_ends_are_valid(name: str) -> None:
+    for value in (SPACE[name].low, SPACE[name].high):
+        assert changed(settings(), {name: value}) is not None
+
+
+def test_the_settings_as_they_are_come_first_and_a_better_one_is_found(tmp_path: Path) -> None:
+    found = scores(tmp_path, 15)
+    present = 1.0 - (settings().transfer.alpha - 0.5) ** 2 - (settings().ppo.clip - 0.3) ** 2
+    assert found[0] == pytest.approx(present - 0.05)
+    assert max(found) > found[0]
+    assert len(found) == 15
+
+
+def test_a_search_goes_on_where_it_was_and_finds_the_same(tmp_path: Path) -> None:
+    whole = scores(tmp_path / "whole", 8)
+    assert scores(tmp_path / "parts", 3) == whole[:3]
+    with pytest.raises(KeyboardInterrupt):
+        scores(tmp_path / "parts", 8, Hill(fail_at=4))  # in the middle of a trial
+    assert sorted(scores(tmp_path / "parts", 8)) == sorted(whole)
+
+
+def test_what_lags_behind_is_given_up_after_its_first_bucket(tmp_path: Path) -> None:
+    subject = Hill()
+    scores(tmp_path, 15, subject)
+    assert subject.asked[:2] == [("scalping", 0), ("long", 0)]
+    assert len(subject.asked) < 30
+
+
+def test_another_search_does_not_go_on_with_this_one(tmp_path: Path) -> None:
+    scores(tmp_path, 2)
+    other = Search(settings=("ppo.clip",), buckets=("scalping", "long"), seeds=1, share=0.25)
+    assert not ended(open_study(settings(), Hill(), other, tmp_path))
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a setting to tune must be one of .*, was ppo.nothing"):
+        Search(settings=("ppo.nothing",), buckets=("scalping",), seeds=1, share=0.5)
+
+
+def test_the_report_holds_every_trial(tmp_path: Path) -> None:
+    scores(tmp_path, 4)
+    study = open_study(settings(), Hill(), SEARCH, tmp_path)
+    tuning_report.write(study, tmp_path)
+    lines = (tmp_path / "trials.csv").read_text("utf-8").splitlines()
+    assert len(lines) == 5
+    assert "params_transfer.alpha" in lines[0]
+    assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert tuning_report.view(study).row_count == 4  # type: ignore[attr-defined]
+    assert json.loads((tmp_path / "studies.log").read_text("utf-8").splitlines()[0])
