@@ -214,6 +214,31 @@ def test_a_hand_over_knows_both_buckets_horizons(tmp_path: Path, monkeypatch: py
     assert told == [tiny_config().transfer, (1, 3, 12, 36), (2, 12, 72, 288)]
 
 
+@pytest.mark.parametrize(("collapsed", "given"), [(None, True), ("flat", False), ("always long", False)])
+def test_a_policy_that_collapsed_is_not_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapsed: str | None, given: bool
+) -> None:
+    config = tiny_config(pretrain_updates=0, ppo_updates=1)
+    transfer = config.transfer.model_copy(update={"policy": True, "kickstart": 1.0})
+    config = config.model_copy(update={"transfer": transfer})
+    save_model(loud_network(config, "scalping"), tmp_path / "scalping")
+    (tmp_path / "scalping" / "metrics.json").write_text(json.dumps({"collapsed": collapsed}), encoding="utf-8")
+    told: list[Any] = []
+    monkeypatch.setattr(progressive, "hand_over", lambda *args: told.append(args[2]))
+    train_bucket(market(), SHORT, scaler(), "short", config, tmp_path / "scalping", tmp_path / "short")
+    assert told == [transfer.model_copy(update={"policy": given, "kickstart": float(given)})]
+
+
+def test_what_a_bucket_began_with_is_told(tmp_path: Path) -> None:
+    first = read(train(tmp_path / "scalping"))
+    assert first["valid_forecast_loss"] <= first["valid_forecast_loss_fresh"]
+    assert "valid_forecast_loss_handed_over" not in first
+    second = read(train(tmp_path / "short", "short", teacher=tmp_path / "scalping"))
+    told = [second[f"valid_forecast_loss{part}"] for part in ("", "_fresh", "_handed_over")]
+    assert len(set(told)) == 3
+    assert told[0] <= told[2]
+
+
 def test_a_missing_teacher_names_the_stage_that_trains_it(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="btcai run"):
         train(tmp_path / "short", "short", teacher=tmp_path / "scalping")
