@@ -19,6 +19,7 @@ _LEARNERS = {OURS: "#0072B2", SB3: "#D55E00", LINEAR: "#777777", NO_PREDICTION: 
 _LEVELS = dict(zip(LEVELS, ("#009E73", "#0072B2", "#E69F00", "#D55E00"), strict=True))
 _WIDTH, _HEIGHT, _DPI = 11.0, 4.8, 110
 _LOWEST = 0.4  # of what is shown: below is far from a result
+_TICKS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 240.0)
 
 
 def draw(runs: Runs, seconds: Seconds, path: Path) -> None:
@@ -77,6 +78,10 @@ def _curves(axes: "Axes", runs: Runs) -> None:
             seconds, scores = np.mean([curve for curve in rivals if len(curve) == len(rivals[0])], axis=0).T
             axes.plot(seconds, scores, color=color, linestyle="--", linewidth=1.0)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [seconds for seconds in _TICKS_S if low <= seconds <= high]
+    axes.set_xticks(ticks, [f"{seconds:g}" for seconds in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("seconds of training")
     axes.set_ylim(bottom=max(_LOWEST, axes.get_ylim()[0]))
     axes.set_title(f"ours: complete runs of each budget; dashed: {SB3}", fontsize=8)

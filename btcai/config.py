@@ -311,8 +311,6 @@ class TransferConfig(_Section):
     """The forecast heads too, adapted to the horizons."""
     policy: bool
     """The policy and its values too."""
-    rate_share: float = Field(gt=0, le=1)
-    """Of the learning rates of a student: what it was given is not to be forgotten in large first steps."""
     kickstart: float = Field(ge=0)
     """Weight of the policy's divergence from the teacher's at the start of PPO; 0: none."""
     kickstart_frac: float = Field(gt=0, le=1)

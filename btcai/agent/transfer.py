@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from btcai.agent.kickstart import Kickstart
-from btcai.config import PpoConfig, PretrainConfig, TransferConfig
+from btcai.config import PpoConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.heads import ForecastHead
 
@@ -51,15 +51,9 @@ def hand_over(
     return Kickstart(teacher=teacher, weight=config.kickstart, frac=config.kickstart_frac)
 
 
-def student_settings(
-    pretrain: PretrainConfig, ppo: PpoConfig, config: TransferConfig
-) -> tuple[PretrainConfig, PpoConfig]:
-    """How a student trains: at its share of the rates, and at full cost from the start where it trades already."""
-    predicting = {"learning_rate": config.rate_share * pretrain.learning_rate}
-    trading = {"learning_rate": config.rate_share * ppo.learning_rate}
-    if config.policy:
-        trading["cost_ramp_frac"] = 0.0
-    return pretrain.model_copy(update=predicting), ppo.model_copy(update=trading)
+def at_full_cost(ppo: PpoConfig) -> PpoConfig:
+    """For agents that trade already: costs are at full size from the first update."""
+    return ppo.model_copy(update={"cost_ramp_frac": 0.0})
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ BASE, SCRATCH = "as configured", "from scratch"
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """changes: "section.name" of params.yaml -> value; only_after: whether there must be a bucket before."""
+    """changes: "section.name" of params.yaml -> value; hand_over: whether it is one of hand-overs, which the first
+    bucket does not have."""
 
     changes: Mapping[str, bool | int | float | str]
     hand_over: bool = False
@@ -28,31 +29,34 @@ ARMS: Mapping[str, Arm] = {
             "transfer.alpha": 0.0,
             "transfer.forecasts": False,
             "transfer.policy": False,
-            "transfer.rate_share": 1.0,
             "transfer.kickstart": 0.0,
         },
         hand_over=True,
     ),
-    "without selection handed on": Arm(changes={"transfer.selection": False}, hand_over=True),
-    "without the stem handed on": Arm(changes={"transfer.stem": False}, hand_over=True),
-    "without the trunk handed on": Arm(changes={"transfer.alpha": 0.0}, hand_over=True),
+    "selection not handed on": Arm(changes={"transfer.selection": False}, hand_over=True),
+    "stem not handed on": Arm(changes={"transfer.stem": False}, hand_over=True),
+    "trunk not handed on": Arm(changes={"transfer.alpha": 0.0}, hand_over=True),
     "whole trunk": Arm(changes={"transfer.alpha": 1.0}, hand_over=True),
-    "trunk shrunk and perturbed": Arm(changes={"transfer.alpha": 0.8}, hand_over=True),
-    "forecasts handed on": Arm(changes={"transfer.forecasts": True}, hand_over=True),
-    "without forecasts handed on": Arm(changes={"transfer.forecasts": False}, hand_over=True),
-    "policy handed on": Arm(changes={"transfer.policy": True}, hand_over=True),
-    "without the policy handed on": Arm(changes={"transfer.policy": False}, hand_over=True),
+    "forecasts not handed on": Arm(changes={"transfer.forecasts": False}, hand_over=True),
+    "policy not handed on": Arm(changes={"transfer.policy": False}, hand_over=True),
+    "kickstarted": Arm(changes={"transfer.kickstart": 1.0}, hand_over=True),
     "prioritised stretches": Arm(changes={"ppo.replay.prioritised": 0.5}),
     "learning rate by a controller": Arm(changes={"ppo.adaptive_rate": True}),
-    "slower after a hand-over": Arm(changes={"transfer.rate_share": 0.3}, hand_over=True),
-    "kickstarted": Arm(changes={"transfer.kickstart": 1.0}, hand_over=True),
+    "entropy bonus": Arm(changes={"ppo.entropy_coef": 0.01}),
+    "costs that rise": Arm(changes={"ppo.cost_ramp_frac": 0.3}),
+    "policy trains the encoder too": Arm(changes={"ppo.encoder_every": 4}),
+    "no surprise control": Arm(changes={"ppo.surprise_control": 0.0}),
+    "no first hold logit": Arm(changes={"ppo.first_hold_logit": 0.0}),
+    "no warm-up": Arm(changes={"ppo.warm_up_updates": 0}),
+    "no averaged weights": Arm(changes={"ppo.average_decay": 0.0}),
+    "no weight decay": Arm(changes={"pretrain.weight_decay": 0.0, "ppo.weight_decay": 0.0}),
 }
 
 
 def arm_config(config: Config, name: str) -> Config:
     """The settings of an arm."""
     if name not in ARMS:
-        raise ConfigError(f"an arm must be one of {', '.join(ARMS)}, was {name}; see them with: btcai ablate --list")
+        raise ConfigError(f"an arm must be one of {', '.join(ARMS)}, was {name}")
     return changed(config, ARMS[name].changes)
 
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from btcai.agent.kickstart import Kickstart
 from btcai.agent.shards import shards
 from btcai.agent.task import Task
-from btcai.agent.transfer import blend_trunk, hand_over, mean_trunk, student_settings
+from btcai.agent.transfer import at_full_cost, blend_trunk, hand_over, mean_trunk
 from btcai.calibration import coverage, fit_static
 from btcai.config import BucketConfig, Config, TransferConfig
 from btcai.features.scaling import Scaler
@@ -74,8 +74,8 @@ def train_bucket(
         transfer = _worth_handing_over(config.transfer, teacher)
         kickstart = hand_over(load_model(teacher, previous, config), model, transfer, *bars)
         losses["valid_forecast_loss_handed_over"] = _loss(model, task)
-        predicting, trading = student_settings(config.pretrain, config.ppo, transfer)
-        config = config.model_copy(update={"pretrain": predicting, "ppo": trading})
+        if transfer.policy:
+            config = _at_full_cost(config)
     curves: Curves = []
     model, found = _to_convergence(model, task, config, rng, checkpoints, bucket_name, curves, kickstart)
     judged = validate(model, task)
@@ -144,8 +144,7 @@ def consolidate(
 
 
 def _at_full_cost(config: Config) -> Config:
-    """Agents that already trade need no ramp: costs are at full size from the first update."""
-    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"cost_ramp_frac": 0.0})})
+    return config.model_copy(update={"ppo": at_full_cost(config.ppo)})
 
 
 def _worth_handing_over(transfer: TransferConfig, teacher: Path) -> TransferConfig:
@@ -174,25 +173,23 @@ def _to_convergence(
     nothing, 0 where the last one still did, nan where that was not asked) beside the calibration's figures.
     """
     budget = config.budget
-    amounts = budget.pretrain_updates, budget.ppo_updates
-    best: Standing | None = None
-    missed: list[FloatArray] = []
-    figures: dict[str, float] = {}
-    done, converged = 0, float("nan")
-    while done < budget.rounds and converged != 1:
+    amounts, share = (budget.pretrain_updates, budget.ppo_updates), config.ppo.surprise_control
+    folder = checkpoints and checkpoints / "round-1"
+    figures = _teach(model, task, config, amounts, rng, folder, f"{bucket_name}: ", curves, kickstart)
+    done, converged = 1, float("nan")
+    if budget.rounds > 1:
+        converged, missed = 0.0, surprises(model, task)
+        best = standing(model, task, missed, share)
+    while done < budget.rounds and not converged:
         done += 1
-        candidate = model if best is None else copy.deepcopy(model)
-        label = f"{bucket_name}: " if done == 1 else f"{bucket_name}: round {done}, "
+        candidate, label = copy.deepcopy(model), f"{bucket_name}: round {done}, "
         folder = checkpoints and checkpoints / f"round-{done}"
-        settings, pull = (config, kickstart) if done == 1 else (_at_full_cost(config), None)
-        calibrated = _teach(candidate, task, settings, amounts, rng, folder, label, curves, pull)
-        if budget.rounds > 1:
-            missed = missed or surprises(candidate, task)
-            found = standing(candidate, task, missed, config.ppo.surprise_control)
-            converged = 0.0 if best is None else float(not _gained(best, found, config, label))
-            best = found if converged == 0 else best
-        if converged != 1:
-            model, figures = candidate, calibrated
+        calibrated = _teach(candidate, task, _at_full_cost(config), amounts, rng, folder, label, curves)
+        found = standing(candidate, task, missed, share)
+        if _gained(best, found, config, label):
+            model, best, figures = candidate, found, calibrated
+        else:
+            converged = 1.0
     updates = {"rounds": done, "pretrain_updates": done * amounts[0], "ppo_updates": done * amounts[1]}
     trained = _amounts(config, task, updates["pretrain_updates"], updates["ppo_updates"])
     return model, {**updates, "converged": converged, **trained, **figures}

@@ -5,7 +5,7 @@ import torch
 from learning_tasks import settings
 
 from btcai.agent.kickstart import Kickstart
-from btcai.agent.transfer import adapt_horizons, blend_trunk, hand_over, mean_trunk, student_settings
+from btcai.agent.transfer import adapt_horizons, at_full_cost, blend_trunk, hand_over, mean_trunk
 from btcai.config import ModelConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES
@@ -21,7 +21,6 @@ NOTHING = TransferConfig(
     alpha=0.0,
     forecasts=False,
     policy=False,
-    rate_share=1.0,
     kickstart=0.0,
     kickstart_frac=0.5,
 )
@@ -76,15 +75,9 @@ def test_the_selection_and_the_map_of_a_patch_travel_apart(given: set[str]) -> N
     assert torch.allclose(student.stem.embed.weight, (teacher if "stem" in given else fresh).stem.embed.weight)
 
 
-def test_a_student_trains_at_its_share_of_the_rates_and_at_full_cost_where_it_trades_already() -> None:
-    config = settings()
-    ppo = config.ppo.model_copy(update={"cost_ramp_frac": 0.5})
-    slower = NOTHING.model_copy(update={"rate_share": 0.25})
-    predicting, trading = student_settings(config.pretrain, ppo, slower)
-    assert predicting == config.pretrain.model_copy(update={"learning_rate": 0.25 * config.pretrain.learning_rate})
-    assert trading == ppo.model_copy(update={"learning_rate": 0.25 * ppo.learning_rate})
-    _, trading = student_settings(config.pretrain, ppo, NOTHING.model_copy(update={"policy": True}))
-    assert trading == ppo.model_copy(update={"cost_ramp_frac": 0.0})
+def test_who_trades_already_meets_full_costs() -> None:
+    ramp = settings().ppo.model_copy(update={"cost_ramp_frac": 0.5})
+    assert at_full_cost(ramp) == ramp.model_copy(update={"cost_ramp_frac": 0.0})
 
 
 def test_a_kickstart_is_made_where_it_is_asked_for() -> None:
