@@ -34,7 +34,7 @@ def ablate(
     from btcai.experiments.trials import Kept
 
     root = Path.cwd()
-    config, folder = _config(root), root / paths.ABLATION
+    config, folder = _config(root), root / paths.ABLATION / on
     subject = _subject(on, config, root)
     asked = running.Asked(
         arms=tuple(_listed(arms)) or tuple(ARMS),
@@ -45,18 +45,20 @@ def ablate(
     plan = running.plan(config, subject, asked, Kept(folder / "trials.jsonl"))
     show(report.left(plan))
     if not left:
+        for trial in plan.done:  # where an earlier call was killed before it could
+            _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
         with progress("ablate") as advance:
             wanted = len(plan.left)
             for done, trial in enumerate(running.make(config, plan, subject), start=1):
-                advance(done, wanted)
                 _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
-    report.write(plan.done, folder, config.seed)
+                advance(done, wanted)
+        report.write(plan.done, folder, config.seed)
     show(report.view(plan.done, config.seed))
 
 
 def tune(
     on: On = "two_scale",
-    settings: Annotated[str, typer.Option(help="Of params.yaml, comma-separated; all that can be without.")] = "",
+    settings: Annotated[str, typer.Option(help="Of params.yaml, comma-separated; all that it knows without.")] = "",
     buckets: Buckets = "",
     trials: Annotated[int, typer.Option(min=1, help="In all, those of earlier calls included.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, help="Of each trial.")] = 1,
@@ -72,7 +74,7 @@ def tune(
     from btcai.experiments import tuning, tuning_report
 
     root = Path.cwd()
-    config, folder = _config(root), root / paths.TUNING
+    config, folder = _config(root), root / paths.TUNING / on
     subject = _subject(on, config, root)
     search = tuning.Search(
         settings=tuple(_listed(settings)) or tuple(tuning.SPACE),
@@ -81,10 +83,12 @@ def tune(
         share=_share(str(share)),
     )
     study = tuning.open_study(config, subject, search, folder)
+    for trial in tuning.ended(study):  # where an earlier call was killed before it could
+        _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
     with progress("tune") as advance:
         for trial in tuning.tune(config, subject, search, study, trials):
-            advance(len(tuning.ended(study)), trials)
             _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
+            advance(len(tuning.ended(study)), trials)
     tuning_report.write(study, folder)
     show(tuning_report.view(study))
 
@@ -95,12 +99,14 @@ def _subject(on: str, config: "Config", root: Path) -> "Subject":
     from btcai.experiments.history import History
     from btcai.experiments.two_scale import Size, TwoScale
 
-    teachers = root / paths.ABLATION / "teachers"
     if on == TwoScale.name:
-        return TwoScale(config, Size(), teachers)
+        return TwoScale(config, Size(), root / paths.ABLATION / "teachers")
     if on == History.name:
-        return History(config, *stages.load_features(root), stages.data_version(root), teachers)
-    raise ConfigError(f"--on must be {TwoScale.name} or {History.name}, was {on}")
+        data = stages.load_features(root)
+        return History(config, *data, stages.data_version(root), root / paths.ABLATION / "teachers")
+    raise ConfigError(
+        f"--on must be {TwoScale.name} or {History.name}, was {on}; run: btcai ablate --on {TwoScale.name}"
+    )
 
 
 def _on_record(root: Path, subject: "Subject", key: str, tried: dict[str, object]) -> None:
@@ -136,7 +142,9 @@ def _share(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise ConfigError(f"a share of the full budget must be above 0 and at most 1, was {text}")
+        raise ConfigError(
+            f"a share of the full budget must be above 0 and at most 1, was {text}; give a quarter as .25"
+        )
     return share
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 MLFLOW_PAGES = "http://127.0.0.1:5000"
 """Where `make mlflow-server` answers."""
 
-_STEP = re.compile(r"(?P<phase>\w+: [\w ]+?) \[[#.]+\] (?P<done>\d+)/(?P<all>\d+)\b")
+_STEP = re.compile(r"(?P<phase>\w+: [\w ,]+?) \[[#.]+\] (?P<done>\d+)/(?P<all>\d+)\b")
 """A trainer's line: `scalping: PPO [#####...............] 10/40  score ...`."""
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from btcai.agent.ppo import LEAST_STD, Experience, Gradient, Weights
+from btcai.agent.ppo import LEAST_STD, Experience, Gradient, Weights, spread
 from btcai.agent.shards import SHARDS, Shards
 from btcai.compiled import summing
 from btcai.models.heads import ActorCriticHead
@@ -38,6 +38,7 @@ def head_gradient(
         np.ascontiguousarray(tensor.numpy())
         for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
     )
+    counts = np.ones(len(action), np.float32) if experience.weight is None else experience.weight.float().numpy()
     given = experience.teacher
     teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
@@ -57,7 +58,7 @@ def head_gradient(
         )
         figures = np.zeros(7)
         _rows(
-            rows, projected, observation, action, old_logp, advantage, value_target, teacher, mean, std,
+            rows, projected, observation, action, old_logp, advantage, value_target, counts, teacher, mean, std,
             np.ascontiguousarray(w_account.T), w_policy, b_policy, w_value[0], b_value[0],
             weights.clip, weights.value, weights.entropy, weights.teacher,
             d_projected, d_account, d_policy, d_policy_bias, d_value, d_value_bias, figures,
@@ -71,7 +72,10 @@ def head_gradient(
     def gradient(index: Tensor) -> Tensor:
         rows = index.numpy()
         drawn = advantage[rows]
-        mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
+        if experience.weight is None:
+            mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
+        else:
+            mean, std = (float(figure) for figure in spread(experience, index))
         found = shards.map(lambda part: of_shard(part, mean, std), np.split(rows, SHARDS))
         for parameter, *parts in zip(parameters, *(gradients for gradients, _ in found), strict=True):
             parameter.grad = (sum(parts[1:], start=parts[0]) / drawn.size).contiguous()
@@ -89,6 +93,7 @@ def _rows(
     old_logp: Float32Array,
     advantage: Float32Array,
     value_target: Float32Array,
+    counts: Float32Array,
     teacher: Float32Array,
     mean: float,
     std: float,
@@ -116,14 +121,15 @@ def _rows(
 ) -> None:
     """Adds the gradients' sums over all decisions of the stretches `rows` to the arrays d_*; figures likewise.
 
-    projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); teacher (S, G, K, actions), or empty; the
-    others as the head has them. hidden,
-    d_hidden (hidden,), prob, log_prob, d_logit (actions,) are room to work in.
+    projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); teacher (S, G, K, actions), or empty;
+    counts (S,) what a stretch counts; the others as the head has them. hidden, d_hidden (hidden,), prob, log_prob,
+    d_logit (actions,) are room to work in.
     """
     zero, one = np.float32(0.0), np.float32(1.0)
     least, most = one - np.float32(clip), one + np.float32(clip)
     for i in range(len(rows)):
         s = rows[i]
+        count = counts[s]
         for g in range(observation.shape[1]):
             for k in range(projected.shape[1]):
                 _hidden(projected, i, observation, s, g, k, w_account, hidden)
@@ -137,21 +143,21 @@ def _rows(
                 ratio = np.exp(log_ratio)
                 worth = np.float32((advantage[s, g, k] - mean) / std)
                 clipped = min(max(ratio, least), most) * worth
-                d_logp = -ratio * worth if ratio * worth <= clipped else zero
+                d_logp = -ratio * worth * count if ratio * worth <= clipped else zero
                 error = value - value_target[s, g, k]
-                figures[0] -= min(ratio * worth, clipped)
-                figures[1] += 0.5 * error * error
-                figures[2] += entropy
+                figures[0] -= count * min(ratio * worth, clipped)
+                figures[1] += 0.5 * count * error * error
+                figures[2] += count * entropy
                 figures[4] += ratio - one - log_ratio
                 figures[5] += abs(ratio - one) > clip
 
-                d_said = np.float32(value_weight) * error
+                d_said = np.float32(value_weight) * error * count
                 d_value_bias[0] += d_said
                 for a in range(N_ACTIONS):
-                    d_logit[a] = prob[a] * (np.float32(entropy_weight) * (log_prob[a] + entropy) - d_logp)
+                    d_logit[a] = prob[a] * (np.float32(entropy_weight) * count * (log_prob[a] + entropy) - d_logp)
                 d_logit[taken] += d_logp
                 if len(teacher) > 0:
-                    figures[6] += _towards(teacher[s, g, k], prob, log_prob, teacher_weight, d_logit)
+                    figures[6] += count * _towards(teacher[s, g, k], prob, log_prob, teacher_weight * count, d_logit)
                 _back(hidden, d_logit, d_said, w_policy, w_value, d_policy, d_policy_bias, d_value, d_hidden)
                 for j in range(len(hidden)):
                     d_projected[i, k, j] += d_hidden[j]

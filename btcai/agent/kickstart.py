@@ -27,10 +27,6 @@ class Kickstart:
     weight: float
     frac: float
 
-    def __post_init__(self) -> None:
-        if not self.frac > 0:
-            raise ValueError(f"frac must be above 0, was {self.frac}; with weight 0 there is no kickstart")
-
     def weight_at(self, update: int, updates: int) -> float:
         """The weight at an update, counted from 0."""
         return self.weight * max(0.0, 1 - update / (self.frac * updates))

@@ -101,6 +101,7 @@ class Experience:
     advantage: Tensor  # not normalised
     value_target: Tensor  # in the unit of the values that are evaluated
     teacher: Tensor | None = None  # probabilities of the actions (N, ..., A) that a teacher has
+    weight: Tensor | None = None  # of each row (N,): how often it would have been drawn evenly; 1 where None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +126,7 @@ class Losses:
     """Means over an update's minibatches.
 
     kl is the k3 estimate of KL(old || new) in nats, clip_frac the share of clipped ratios, grad_norm the gradient's
-    length before it is clipped. teacher_kl is KL(teacher || new), 0 without a teacher.
+    length before it is clipped. teacher_kl is KL(teacher || new), 0 without a teacher. last_kl is the last epoch's kl.
     """
 
     policy: float
@@ -137,6 +138,7 @@ class Losses:
     teacher_kl: float
     grad_norm: float
     epochs: float
+    last_kl: float
 
 
 FIGURES = ("policy", "value", "entropy", "auxiliary", "kl", "clip_frac", "teacher_kl", "grad_norm")
@@ -146,14 +148,17 @@ LEAST_STD = 1e-8
 
 
 def clipped_policy_loss(
-    logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float
+    logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float, counts: Tensor | float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean clipped surrogate loss (arXiv 1707.06347, eq. 7), its KL estimate and the clipped share; scalars."""
+    """Mean clipped surrogate loss (arXiv 1707.06347, eq. 7), its KL estimate and the clipped share; scalars.
+
+    counts: what each row counts in the loss alone.
+    """
     log_ratio = logp - old_logp
     ratio = log_ratio.exp()
     surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
     kl = (ratio - 1 - log_ratio).mean()
-    return -surrogate.mean(), kl.detach(), ((ratio - 1).abs() > clip).float().mean().detach()
+    return -(counts * surrogate).mean(), kl.detach(), ((ratio - 1).abs() > clip).float().mean().detach()
 
 
 Gradient = Callable[[Tensor], Tensor]
@@ -194,7 +199,7 @@ def ppo_update(
         )
     optimizer.zero_grad()  # gradients of what is not among `parameters` are not to be stepped along again
     figures: list[Tensor] = []
-    done = 0
+    done, last_kl = 0, 0.0
     for _ in range(epochs):
         done += 1
         for rows in torch.from_numpy(rng.permutation(n_rows)).chunk(minibatches):
@@ -202,10 +207,26 @@ def ppo_update(
             grad_norm = nn.utils.clip_grad_norm_(parameters, grad_clip)
             optimizer.step()
             figures.append(torch.cat([found, grad_norm[None].to(found.device)]))
-        if float(torch.stack(figures[-minibatches:])[:, KL].mean()) > target_kl:
+        last_kl = float(torch.stack(figures[-minibatches:])[:, KL].mean())
+        if last_kl > target_kl:
             break
     mean = torch.stack(figures).mean(0).tolist()
-    return Losses(**dict(zip(FIGURES, mean, strict=True)), epochs=done)
+    return Losses(**dict(zip(FIGURES, mean, strict=True)), epochs=done, last_kl=last_kl)
+
+
+def spread(experience: Experience, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a minibatch's advantages, as of even draws, to normalise them by; scalars."""
+    drawn = experience.advantage[index]
+    if experience.weight is None:
+        return drawn.mean(), drawn.std() + LEAST_STD
+    counts = _beside(experience.weight[index], drawn).expand_as(drawn)
+    mean = (counts * drawn).sum() / counts.sum()
+    return mean, ((counts * (drawn - mean).square()).sum() / counts.sum()).sqrt() + LEAST_STD
+
+
+def _beside(weight: Tensor, of: Tensor) -> Tensor:
+    """(B,) in the shape of (B, ...)."""
+    return weight.view(-1, *[1] * (of.dim() - 1))
 
 
 def autograd_gradient(
@@ -215,22 +236,22 @@ def autograd_gradient(
 
     def gradient(index: Tensor) -> Tensor:
         index = index.to(experience.action.device)
-        drawn = experience.advantage[index]
-        mean, std = drawn.mean(), drawn.std() + LEAST_STD
+        mean, std = spread(experience, index)
 
         def part(rows: Tensor) -> tuple[Tensor, Tensor]:
             said = evaluate(rows)
             log_prob = said.logits.log_softmax(-1)
             logp = log_prob.gather(-1, experience.action[rows].unsqueeze(-1)).squeeze(-1)
             advantage = (experience.advantage[rows] - mean) / std
-            policy, kl, clip_frac = clipped_policy_loss(logp, experience.logp[rows], advantage, weights.clip)
-            value = 0.5 * (said.value - experience.value_target[rows]).square().mean()
-            entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
+            counts = 1.0 if experience.weight is None else _beside(experience.weight[rows], advantage)
+            policy, kl, clip_frac = clipped_policy_loss(logp, experience.logp[rows], advantage, weights.clip, counts)
+            value = 0.5 * (counts * (said.value - experience.value_target[rows]).square()).mean()
+            entropy = -(counts * (log_prob.exp() * log_prob).sum(-1)).mean()
             loss = policy + weights.value * value - weights.entropy * entropy + weights.auxiliary * said.auxiliary
             teacher_kl = torch.zeros_like(kl)
             if experience.teacher is not None:
                 given = experience.teacher[rows]
-                teacher_kl = (torch.xlogy(given, given) - given * log_prob).sum(-1).mean()
+                teacher_kl = (counts * (torch.xlogy(given, given) - given * log_prob).sum(-1)).mean()
                 loss = loss + weights.teacher * teacher_kl
             return loss, torch.stack([policy, value, entropy, said.auxiliary, kl, clip_frac, teacher_kl]).detach()
 

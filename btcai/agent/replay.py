@@ -1,8 +1,9 @@
-"""Prioritised stretches: training returns to the parts of its span that surprised it, and is paid as if it had not.
+"""Prioritised stretches: training returns to the parts of its span that surprised it.
 
 Prioritised Level Replay (Jiang et al. 2021, arXiv 2010.03934, sections 3.1 and 3.2) with parts of the training span for
 levels: a part's score is the mean size of the advantages that its last visit had, drawn by rank, mixed with how long
-ago it was seen and with uniform draws. Rows are weighted back to uniform (Schaul et al. 2016, arXiv 1511.05952, 3.4).
+ago it was seen and with uniform draws. In the losses rows are weighted back to uniform (Schaul et al. 2016, arXiv
+1511.05952, 3.4); running scales, of values and of the share of surprises, see the draws as they are.
 A few hundred parts: a cumulated sum is drawn from, where a sum tree would be slower.
 """
 
@@ -14,7 +15,7 @@ from btcai.agent.task import Task, start_bars
 from btcai.config import ReplayConfig
 from btcai.schema import FloatArray, IntArray, Span
 
-RANK_TEMPERATURE = 0.3
+RANK_TEMPERATURE = 1.0
 """Of the draw by rank: weights are rank ** (-1 / temperature). The paper's .1 gives the first rank all but a thousandth
 of the draws; there levels are drawn one after the other, here several at a time."""
 
@@ -43,7 +44,9 @@ class Parts:
     def visited(self, parts: IntArray, surprise: FloatArray, update: int) -> "Parts":
         """After stretches (n,) that began in these parts, with a mean size of the advantages (n,) each."""
         score, seen = self.score.copy(), self.seen.copy()
-        score[parts], seen[parts] = surprise, update
+        score[parts] = 0.0
+        np.maximum.at(score, parts, surprise)  # of a part drawn twice the greater
+        seen[parts] = update
         return Parts(first=self.first, sizes=self.sizes, score=score, seen=seen)
 
 
@@ -58,7 +61,7 @@ def parts_of(task: Task, span: Span, decisions: int) -> Parts:
 def draw(
     parts: Parts, config: ReplayConfig, update: int, n: int, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Parts (n,), a start within each (n,), and what their rows count (n,): 1 on average, bounded by the even draws."""
+    """Parts (n,), a start within each (n,), and what their rows count (n,): with correction 1 on average 1."""
     probability = _probability(parts, config, update)
     drawn = rng.choice(len(probability), n, p=probability)
     starts = parts.first[drawn] + (rng.random(n) * parts.sizes[drawn]).astype(np.int64)

@@ -26,7 +26,8 @@ def hand_over(
     the patch stem resampled to fit; the forecasts, whose horizons are teacher_bars and student_bars, (1 + H,) as in
     BucketConfig.target_bars; and the policy with its values, whose account is in shares of what a bucket may hold, and
     whose forecasts mean the same by rank alone, from the shortest to the longest. The threshold for trading greedily
-    comes with it in hold_bias, for PPO to take out.
+    comes with it in hold_bias, for PPO to take out. A policy that collapsed is not handed over: a student that starts
+    flat tries nothing, and stays flat.
 
     Returns what PPO needs to go on learning from the teacher, where that is asked for.
     """
@@ -41,14 +42,19 @@ def hand_over(
         weight.copy_(config.alpha * given[name] + (1 - config.alpha) * weight)
     if config.forecasts:
         adapt_horizons(teacher.forecast, student.forecast, teacher_bars, student_bars)
-    if config.policy:
+    if gives_policy(teacher, config):
         student.head.load_state_dict(teacher.head.state_dict())
         student.value_mean.copy_(teacher.value_mean)
         student.value_std.copy_(teacher.value_std)
         student.hold_bias.copy_(teacher.hold_bias)
-    if not config.kickstart:
+    if not config.kickstart or teacher.collapsed:
         return None
     return Kickstart(teacher=teacher, weight=config.kickstart, frac=config.kickstart_frac)
+
+
+def gives_policy(teacher: ActorCritic, config: TransferConfig) -> bool:
+    """Whether a hand-over takes the policy along."""
+    return config.policy and not teacher.collapsed
 
 
 def at_full_cost(ppo: PpoConfig) -> PpoConfig:

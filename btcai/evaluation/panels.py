@@ -100,7 +100,8 @@ def _curve(axes: "Axes", rows: pd.DataFrame, measure: _Measure) -> None:
 
 def _shade(axes: "Axes", rows: pd.DataFrame) -> None:
     for phase, first, last in _phases(rows):
-        axes.axvspan(first - 0.5, last + 0.5, color=_SHADES.get(phase.split()[0], "#FFFFFF"), linewidth=0, zorder=0)
+        kind = next((kind for kind in ("consolidation", "PPO") if kind in phase), "prediction")
+        axes.axvspan(first - 0.5, last + 0.5, color=_SHADES[kind], linewidth=0, zorder=0)
     axes.set_xlim(0.5, max(1, len(rows)) + 0.5)
 
 

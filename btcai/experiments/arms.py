@@ -58,8 +58,3 @@ def arm_config(config: Config, name: str) -> Config:
     if name not in ARMS:
         raise ConfigError(f"an arm must be one of {', '.join(ARMS)}, was {name}")
     return changed(config, ARMS[name].changes)
-
-
-def is_same(config: Config, name: str) -> bool:
-    """Whether an arm changes nothing of what is configured, so that there is nothing to compare."""
-    return name != BASE and arm_config(config, name) == config

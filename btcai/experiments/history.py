@@ -22,7 +22,9 @@ class History:
     """Trains a bucket after its teacher, as the stage `train` does; the full budget is one round of the profile in use.
 
     The score is the prediction loss on the validation span, below zero: a policy that has nothing to trade on stays
-    flat, and flat policies do not differ. Teachers are as configured and kept in `folder`.
+    flat, and flat policies do not differ. So it says nothing of what PPO alone reads, as long as PPO leaves the encoder
+    as it is. All seeds share one span: an interval over them says nothing of other markets. Teachers are as configured
+    and kept in `folder`.
     """
 
     name = "market"
@@ -35,6 +37,12 @@ class History:
         budget = config.budget.model_dump(include={"pretrain_updates", "ppo_updates"})
         self.terms = {"data_version": data_version, "spans": spans, "budget": budget}
         self._folder = folder / settings_key([config], self.terms)
+
+    def sees(self, one: Config, other: Config) -> bool:
+        """Whether they differ in what forecasts are learned by."""
+        if one.ppo.encoder_every or other.ppo.encoder_every:
+            return one != other
+        return _predicting(one) != _predicting(other)
 
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         """Train and judge."""
@@ -71,3 +79,8 @@ class History:
             with whole(folder) as out:
                 self._train(self._config, before, seed, 1.0, out)
         return folder
+
+
+def _predicting(config: Config) -> dict[str, object]:
+    """Without what PPO alone reads."""
+    return config.model_dump(exclude={"ppo": True, "transfer": {"policy", "kickstart", "kickstart_frac"}})

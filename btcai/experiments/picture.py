@@ -9,6 +9,7 @@ from btcai.experiments.arms import BASE
 from btcai.experiments.statistics import interquartile_mean
 from btcai.experiments.table import Found, Row
 from btcai.pictures import png_bytes
+from btcai.schema import BUCKETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ def ablation_png(found: Found, rows: Sequence[Row]) -> bytes:
     """Upper row: score against decision times, a panel a bucket. Below: the gain of each arm with the most budget."""
     from matplotlib.figure import Figure
 
-    buckets = list(dict.fromkeys(trial.bucket for trial in sorted(found, key=lambda trial: _place(trial.bucket))))
+    buckets = [bucket for bucket in BUCKETS if any(trial.bucket == bucket for trial in found)]
     figure = Figure(
         figsize=(max(3.2 * len(buckets), 8.0), 4.2 + 0.28 * len(_arms(found))), dpi=110, layout="constrained"
     )
@@ -37,12 +38,6 @@ def ablation_png(found: Found, rows: Sequence[Row]) -> bytes:
     return png_bytes(figure)
 
 
-def _place(bucket: str) -> int:
-    from btcai.schema import BUCKETS
-
-    return BUCKETS.index(bucket)
-
-
 def _arms(found: Found) -> list[str]:
     names = sorted({trial.arm for trial in found})
     return [BASE, *(name for name in names if name != BASE)]
@@ -56,7 +51,7 @@ def _curves(axes: "Axes", found: Found, bucket: str) -> None:
             continue
         met = sorted({outcome.measured.decisions for outcome in mine.values()})
         scores = [[o.measured.score for o in mine.values() if o.measured.decisions == count] for count in met]
-        colour, mark = _COLOURS[place % len(_COLOURS)], _MARKS[place % len(_MARKS)]
+        colour, mark = _COLOURS[place % len(_COLOURS)], _MARKS[place // len(_COLOURS) % len(_MARKS)]
         means = [float(interquartile_mean(np.array(one))) for one in scores]
         axes.plot(met, means, marker=mark, markersize=4, linewidth=1.4, color=colour, label=arm)
         for count, one in zip(met, scores, strict=True):

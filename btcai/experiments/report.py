@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _ROW_COLUMNS = ("subject", "share", "bucket", "arm", "seeds", "score", "score_low", "score_high", "gain", "gain_low",
-                "gain_high", "verdict")  # fmt: skip
+                "gain_high", "chance", "verdict")  # fmt: skip
 _STEPS_COLUMNS = ("subject", "bucket", "arm", "share", "target", "seeds", "ratio", "ratio_low", "ratio_high")
 
 
@@ -31,11 +31,12 @@ def view(found: Found, seed: int) -> "RenderableType":
     """The tables in the terminal; the steps beside where there are several budgets."""
     from rich.console import Group
 
-    scores = Table("on", "budget", "bucket", "arm", "seeds", "score [95 %]", "gain [95 %]", "verdict")
+    scores = Table("on", "budget", "bucket", "arm", "seeds", "score [95 %]", "gain [95 %]", "chance", "verdict")
     for row in rows(found, seed):
         gain = "" if row.gain is None else _told(row.gain, "+.3f")
+        chance = "" if row.chance is None else f"{row.chance:.3f}"
         scores.add_row(
-            row.subject, f"{row.share:g}", row.bucket, row.arm, str(row.seeds), _told(row.score, ".3f"), gain,
+            row.subject, f"{row.share:g}", row.bucket, row.arm, str(row.seeds), _told(row.score, ".3f"), gain, chance,
             row.verdict or "",
         )  # fmt: skip
     table = Table("on", "bucket", "arm", "from scratch with", "scores", "seeds", "steps to it, of its [95 %]")
@@ -51,15 +52,26 @@ def view(found: Found, seed: int) -> "RenderableType":
 def write(found: Found, folder: Path, seed: int) -> None:
     """scores.csv, steps.csv and ablation.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    _csv(folder / "scores.csv", _ROW_COLUMNS, (_row(row) for row in rows(found, seed)))
+    made = rows(found, seed)
+    _csv(folder / "scores.csv", _ROW_COLUMNS, (_row(row) for row in made))
     _csv(folder / "steps.csv", _STEPS_COLUMNS, (_step(one) for one in steps(found, seed)))
     if found:
-        (folder / "ablation.png").write_bytes(ablation_png(found, rows(found, seed)))
+        (folder / "ablation.png").write_bytes(ablation_png(found, made))
 
 
 def _row(row: Row) -> tuple[object, ...]:
     gain = ("", "", "") if row.gain is None else _figures(row.gain)
-    return row.subject, row.share, row.bucket, row.arm, row.seeds, *_figures(row.score), *gain, row.verdict or ""
+    return (
+        row.subject,
+        row.share,
+        row.bucket,
+        row.arm,
+        row.seeds,
+        *_figures(row.score),
+        *gain,
+        "" if row.chance is None else f"{row.chance:.4g}",
+        row.verdict or "",
+    )
 
 
 def _step(one: Steps) -> tuple[object, ...]:

@@ -5,16 +5,21 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Protocol
 
 from btcai.config import Config
-from btcai.experiments.arms import ARMS, BASE, arm_config, is_same
+from btcai.experiments.arms import ARMS, BASE, arm_config
 from btcai.experiments.trials import Kept, Measured, Outcome, Trial
 from btcai.schema import BUCKETS
+from btcai.stages import MODEL_CODE
 from btcai.versions import code_sha256
 
-CODE = ("agent", "compiled.py", "market", "models", "schema.py", "training", "yardstick")
-"""Files and packages of btcai that shape a training."""
+CODE = (*MODEL_CODE, "experiments", "yardstick")
+"""Files and packages of btcai that shape a score."""
+
+LIBRARIES = ("numba", "numpy", "torch")
+"""So do these."""
 
 IN_KEY = {
     "threads", "device", "market", "risk", "sizing", "buckets", "model", "pretrain", "augment", "ppo", "transfer",
@@ -33,6 +38,9 @@ class Subject(Protocol):
     def terms(self) -> object:
         """JSON-able: on what market, how much."""
 
+    def sees(self, one: Config, other: Config) -> bool:
+        """Whether its score can differ between two settings."""
+
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         """Train a bucket with these settings and a share of the full budget, and mark it."""
 
@@ -46,18 +54,19 @@ class Asked:
     seeds: int = 5
     shares: tuple[float, ...] = (0.25,)
 
-    def trials(self, config: Config, subject: str) -> Iterator[Trial]:
+    def trials(self, config: Config, subject: Subject) -> Iterator[Trial]:
         """Short budgets first, seed by seed, so that whatever is there can be compared.
 
-        What changes nothing is left out: an arm that is as configured, and one of the hand-over in the first bucket.
+        What changes nothing is left out: an arm that the subject does not see, and one of the hand-over in the first
+        bucket.
         """
-        arms = [BASE, *(arm for arm in self.arms if arm != BASE and not is_same(config, arm))]
+        arms = [BASE, *(arm for arm in self.arms if subject.sees(config, arm_config(config, arm)))]
         for share in sorted(self.shares):
             for seed in range(self.seeds):
                 for bucket in (bucket for bucket in BUCKETS if bucket in self.buckets):
                     for arm in arms:
                         if bucket != BUCKETS[0] or not ARMS[arm].hand_over:
-                            yield Trial(subject=subject, share=share, seed=seed, bucket=bucket, arm=arm)
+                            yield Trial(subject=subject.name, share=share, seed=seed, bucket=bucket, arm=arm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +101,7 @@ class Plan:
 def plan(config: Config, subject: Subject, asked: Asked, kept: Kept) -> Plan:
     """What is asked for, beside what is known of it."""
     keys = {arm: trial_key(config, subject, arm) for arm in (BASE, *asked.arms)}
-    return Plan(keys={trial: keys[trial.arm] for trial in asked.trials(config, subject.name)}, kept=kept)
+    return Plan(keys={trial: keys[trial.arm] for trial in asked.trials(config, subject)}, kept=kept)
 
 
 def make(config: Config, plan: Plan, subject: Subject) -> Iterator[Trial]:
@@ -113,5 +122,6 @@ def trial_key(config: Config, subject: Subject, arm: str) -> str:
 def settings_key(configs: list[Config], terms: object) -> str:
     """Of settings, the code behind them, and JSON-able terms."""
     settings = [config.model_dump(mode="json", include=IN_KEY) for config in configs]
-    text = json.dumps([settings, terms, code_sha256(CODE)], sort_keys=True)
+    libraries = {name: version(name) for name in LIBRARIES}
+    text = json.dumps([settings, terms, libraries, code_sha256(CODE)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

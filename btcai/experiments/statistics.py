@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import trim_mean
+from scipy.stats import trim_mean, ttest_1samp
 
 from btcai.schema import FloatArray
 
@@ -30,6 +30,24 @@ def bootstrapped(scores: FloatArray, seed: int) -> Estimate:
     drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, buckets, n))
     resampled = np.take_along_axis(np.broadcast_to(scores, drawn.shape), drawn, -1)
     return _estimate(float(interquartile_mean(scores.ravel())), interquartile_mean(resampled.reshape(RESAMPLES, -1)))
+
+
+def chance_of(differences: FloatArray) -> float:
+    """How likely differences (n,) without a mean have one as far from 0, two-sided; 1 where there is but one."""
+    if len(differences) < 2 or not np.any(differences):
+        return 1.0
+    if np.ptp(differences) <= 1e-12 * np.abs(differences).max():
+        return 0.0
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def holm(chances: FloatArray) -> FloatArray:
+    """Chances (n,) of n findings, raised so that below a level any of them is false as seldom as that (Holm 1979)."""
+    order = np.argsort(chances)
+    raised = np.maximum.accumulate(chances[order] * np.arange(len(chances), 0, -1))
+    corrected = np.empty_like(raised)
+    corrected[order] = np.minimum(1.0, raised)
+    return corrected
 
 
 def steps_ratio(shares: FloatArray, base: FloatArray, arm: FloatArray, at: int, seed: int) -> Estimate:

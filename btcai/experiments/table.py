@@ -1,13 +1,21 @@
 """What the trainings of an ablation say: one row an arm and bucket, held against what is configured, seed by seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from btcai.experiments.arms import ARMS, BASE, SCRATCH
-from btcai.experiments.statistics import Estimate, bootstrapped, steps_ratio
+from btcai.experiments.statistics import (
+    LEVEL,
+    Estimate,
+    bootstrapped,
+    chance_of,
+    holm,
+    interquartile_mean,
+    steps_ratio,
+)
 from btcai.experiments.trials import Outcome, Trial
 from btcai.schema import BUCKETS, FloatArray
 
@@ -32,16 +40,19 @@ class Row:
     score: Estimate
     gain: Estimate | None
     """None for what is configured itself."""
+    chance: float | None
+    """How likely seeds alone make such a gain or loss, two-sided (paired t-test of the means over buckets), after Holm
+    for all arms that are held against the same: the bootstrap of a few seeds is narrower than it should be."""
 
     @property
     def verdict(self) -> Verdict | None:
-        if self.gain is None:
+        if self.gain is None or self.chance is None:
             return None
         if self.seeds < LEAST_SEEDS:
             return "too few seeds"
-        if self.gain.low > 0:
-            return "better"
-        return "worse" if self.gain.high < 0 else "not told apart"
+        if self.chance >= 1 - LEVEL:
+            return "not told apart"
+        return "better" if self.gain.value > 0 else "worse"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +89,20 @@ def rows(found: Found, seed: int) -> list[Row]:
             whole = [bucket for bucket in pairs[BASE] if not (ARMS[arm].hand_over and bucket == BUCKETS[0])]
             if len(whole) > 1 and list(by_bucket) == whole:
                 made.append(_row(subject, share, ALL, arm, list(by_bucket.values()), seed))
-    return made
+    return _corrected(made)
+
+
+def _corrected(found: list[Row]) -> list[Row]:
+    """With `chance` after Holm (1979), over the arms of one subject, share and bucket."""
+    families: dict[tuple[str, float, str], list[int]] = {}
+    for place, row in enumerate(found):
+        if row.chance is not None:
+            families.setdefault((row.subject, row.share, row.bucket), []).append(place)
+    for places in families.values():
+        chances = holm(np.array([found[place].chance for place in places]))
+        for place, chance in zip(places, chances, strict=True):
+            found[place] = replace(found[place], chance=float(chance))
+    return found
 
 
 def steps(found: Found, seed: int) -> list[Steps]:
@@ -95,7 +119,7 @@ def steps(found: Found, seed: int) -> list[Steps]:
                     continue
                 for at, share in enumerate(shares):
                     ratio = steps_ratio(np.array(shares), base, scores, at, seed)
-                    target = float(bootstrapped(base[at][None], seed).value)
+                    target = float(interquartile_mean(base[at]))
                     made.append(
                         Steps(
                             subject=subject, bucket=bucket, arm=arm, share=share, target=target, seeds=len(seeds),
@@ -119,6 +143,7 @@ def _row(
         seeds=seeds,
         score=bootstrapped(own, seed),
         gain=None if arm == BASE else bootstrapped(own - base, seed),
+        chance=None if arm == BASE else chance_of((own - base).mean(0)),
     )
 
 

@@ -42,25 +42,24 @@ class Outcome:
 
 
 class Kept:
-    """The outcomes in one file; of a trial the latest counts."""
+    """The outcomes in one file, by trial and key; the latest counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found: dict[Trial, Outcome] = {}
+        self._found: dict[tuple[Trial, str], Outcome] = {}
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         for number, line in enumerate(text.splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                outcome = entry["outcome"] | {"measured": Measured(**entry["outcome"]["measured"])}
-                self._found[Trial(**entry["trial"])] = Outcome(**outcome)
+                outcome = Outcome(**entry["outcome"] | {"measured": Measured(**entry["outcome"]["measured"])})
+                self._found[Trial(**entry["trial"]), outcome.key] = outcome
             except (ValueError, TypeError, LookupError):
                 logger.warning("%s line %d cannot be read and is skipped: its training is made again", path, number)
         self._torn = bool(text) and not text.endswith("\n")
 
     def get(self, trial: Trial, key: str) -> Outcome | None:
         """What is known of a trial under this key."""
-        found = self._found.get(trial)
-        return found if found is not None and found.key == key else None
+        return self._found.get((trial, key))
 
     def add(self, trial: Trial, outcome: Outcome) -> None:
         """Append, on the disk before this returns."""
@@ -71,4 +70,4 @@ class Kept:
             file.flush()
             os.fsync(file.fileno())
         self._torn = False
-        self._found[trial] = outcome
+        self._found[trial, outcome.key] = outcome

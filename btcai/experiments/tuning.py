@@ -58,60 +58,72 @@ class Search:
 
 
 def open_study(config: Config, subject: Subject, search: Search, folder: Path) -> "Study":
-    """The study of just this search, kept in `folder`; the settings as they are go first."""
+    """The study of just this search, kept in `folder`.
+
+    ConfigError where the subject's score cannot show what a setting does.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    for name in search.settings:
+        moved = SPACE[name].low if _current(config, name) != SPACE[name].low else SPACE[name].high
+        if not subject.sees(config, changed(config, {name: moved})):
+            raise ConfigError(
+                f"{name} does not show on {subject.name}: leave it out of --settings, or use --on two_scale"
+            )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     terms = [subject.name, subject.terms, search.buckets, search.seeds, search.share, sorted(search.settings)]
-    study = optuna.create_study(
+    return optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "studies.log"))),
         study_name=settings_key([config], terms),
         direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         load_if_exists=True,
     )
-    if not study.trials:
-        study.enqueue_trial({name: _current(config, name) for name in search.settings})
-    return study
 
 
 def tune(config: Config, subject: Subject, search: Search, study: "Study", trials: int) -> Iterator["FrozenTrial"]:
-    """Go on until the study has so many trials that came to an end; each is kept before it is yielded.
+    """Go on until the study has so many trials, the settings as they are among them; each is kept before it is yielded.
 
-    A trial is the mean score over buckets and seeds, bucket after bucket: one that lags behind the median of the others
-    is given up (Optuna's MedianPruner). What a kill left running is tried again.
+    A trial is the mean score over buckets and seeds. What a kill left unfinished is tried again.
     """
-    import optuna
+    from optuna.samplers import TPESampler
+    from optuna.trial import TrialState
 
-    states = optuna.trial.TrialState
-
-    def objective(trial: "Trial") -> float:
-        settings = changed(config, suggested(trial, search))
-        scores: list[float] = []
-        for number, bucket in enumerate(search.buckets):
-            scores += [subject.run(settings, bucket, seed, search.share).score for seed in range(search.seeds)]
-            trial.report(float(np.mean(scores)), number)
-            if number + 1 < len(search.buckets) and trial.should_prune():
-                raise optuna.TrialPruned
-        return float(np.mean(scores))
-
-    for stale in study.get_trials(states=(states.RUNNING,)):
-        study.enqueue_trial(stale.params)
-        study.tell(stale.number, state=states.FAIL)
+    for stale in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(stale.number, state=TrialState.FAIL)
+        if set(stale.params) == set(search.settings):
+            study.enqueue_trial(stale.params)
+    present = {name: _current(config, name) for name in search.settings}
+    if not any(is_present(trial) for trial in ended(study)):
+        study.enqueue_trial(present, user_attrs={PRESENT: True})
     while (n := len(ended(study))) < trials:
-        study.sampler = optuna.samplers.TPESampler(seed=config.seed + n)  # the same on going on
-        study.optimize(objective, n_trials=1)
-        yield study.trials[-1]
+        study.sampler = TPESampler(seed=config.seed + n)  # the same on going on
+        trial = study.ask()
+        settings = changed(config, suggested(trial, search))
+        scores = [
+            subject.run(settings, bucket, seed, search.share).score
+            for bucket in search.buckets
+            for seed in range(search.seeds)
+        ]
+        yield study.tell(trial, float(np.mean(scores)))
+
+
+PRESENT = "as configured"
+"""Mark of the trial of the settings as they are."""
 
 
 def ended(study: "Study") -> list["FrozenTrial"]:
-    """Trials that are done or were given up."""
+    """Trials that came to an end."""
     from optuna.trial import TrialState
 
-    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return study.get_trials(states=(TrialState.COMPLETE,))
+
+
+def is_present(trial: "FrozenTrial") -> bool:
+    """Whether it is of the settings as they are."""
+    return bool(trial.user_attrs.get(PRESENT))
 
 
 def suggested(trial: "Trial", search: Search) -> dict[str, float]:

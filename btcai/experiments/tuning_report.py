@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from btcai.experiments.tuning import ended
+from btcai.experiments.tuning import PRESENT, ended, is_present
 from btcai.pictures import png_bytes
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ SHOWN = 10
 
 
 def view(study: "Study") -> "RenderableType":
-    """The best trials, best first; the settings as they were are trial 0."""
-    done = sorted((trial for trial in ended(study) if trial.value is not None), key=lambda one: -(one.value or 0.0))
+    """The best trials, best first, and the settings as they are."""
+    done = sorted(ended(study), key=lambda one: -(one.value or 0.0))
     names = sorted({name for trial in done for name in trial.params})
     table = Table("trial", "score", *names)
-    for trial in done[:SHOWN]:
-        table.add_row(str(trial.number), f"{trial.value:.4f}", *(f"{trial.params[name]:.4g}" for name in names))
+    for trial in [*done[:SHOWN], *filter(is_present, done[SHOWN:])]:
+        name = PRESENT if is_present(trial) else str(trial.number)
+        table.add_row(name, f"{trial.value:.4f}", *(f"{trial.params[name]:.4g}" for name in names))
     return table
 
 
@@ -36,7 +37,7 @@ def write(study: "Study", folder: Path) -> None:
 def _png(study: "Study") -> bytes:
     from matplotlib.figure import Figure
 
-    done = [trial for trial in ended(study) if trial.value is not None]
+    done = ended(study)
     figure = Figure(figsize=(8.0, 4.0), dpi=110, layout="constrained")
     axes = figure.subplots()
     scores = [float(trial.value or 0.0) for trial in done]
@@ -44,8 +45,8 @@ def _png(study: "Study") -> bytes:
     numbers = [trial.number for trial in done]
     axes.plot(numbers, scores, linestyle="", marker="o", markersize=4, color="#0072B2", label="a trial")
     axes.step(numbers, best, where="post", color="#D55E00", linewidth=1.4, label="best so far")
-    if scores:
-        axes.axhline(scores[0], color="#777777", linestyle="--", linewidth=1.0, label="as configured")
+    for trial in filter(is_present, done):
+        axes.axhline(trial.value or 0.0, color="#777777", linestyle="--", linewidth=1.0, label="as configured")
     axes.set_xlabel("trial")
     axes.set_ylabel("score, mean over buckets and seeds")
     axes.legend(frameon=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from btcai.config import Config
 from btcai.experiments.running import settings_key
 from btcai.experiments.trials import Measured
+from btcai.files import whole
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, MarketData
 from btcai.training.checkpoint import WEIGHTS, restore, save_model, set_up_torch
@@ -48,6 +49,10 @@ class TwoScale:
         self.terms = asdict(size)
         self._folder = folder / settings_key([config], self.terms)
         self._data = lru_cache(maxsize=2)(self._training_data)
+
+    def sees(self, one: Config, other: Config) -> bool:
+        """Everything that differs shows."""
+        return one != other
 
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         """Train and mark."""
@@ -94,7 +99,8 @@ class TwoScale:
             agent = new_agent(self._config.model, self._config.buckets[before].patch_bars, self._data(before, seed))
             return restore(agent, folder)
         agent = self._learn(self._config, before, seed, self._size.budget(1.0), self._teacher(before, seed))
-        save_model(agent, folder)
+        with whole(folder) as out:
+            save_model(agent, out)
         return agent.eval()
 
     def _market(self, bucket: str) -> TwoScaleMarket:

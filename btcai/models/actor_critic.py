@@ -49,6 +49,7 @@ class ActorCritic(nn.Module):
     value_mean: Tensor
     value_std: Tensor
     hold_bias: Tensor
+    collapsed: Tensor
 
     def __init__(self, config: ModelConfig, patch_bars: int, n_features: int, n_horizons: int) -> None:
         super().__init__()
@@ -71,6 +72,8 @@ class ActorCritic(nn.Module):
         self.register_buffer("value_std", torch.ones(()))
         # How much of HOLD's bias is the threshold that was chosen for trading greedily; further training takes it out.
         self.register_buffer("hold_bias", torch.zeros(()))
+        # 1 where the policy, as it was last validated, stays flat, or in the market, or knows one action alone.
+        self.register_buffer("collapsed", torch.zeros(()))
 
     @contextmanager
     def encoder_on(self, device: str) -> Iterator[None]:

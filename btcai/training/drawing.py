@@ -1,4 +1,4 @@
-"""Which stretches of the training span an update of PPO learns from, and what its advantages then count."""
+"""Which stretches of the training span an update of PPO learns from, and what each of them counts."""
 
 from dataclasses import dataclass, replace
 
@@ -37,12 +37,10 @@ def drawn_stretches(
     return Drawn(stretches=stretches, parts=parts, of=of, weight=weight)
 
 
-def paid_back(experience: Experience, drawn: Drawn, update: int) -> tuple[Experience, dict[str, list[float]] | None]:
-    """Advantages weighted back to even draws, about their even mean; and what is known of the parts from now on."""
+def counted(experience: Experience, drawn: Drawn, update: int) -> tuple[Experience, dict[str, list[float]] | None]:
+    """With what rows count; and what is known of the parts from now on."""
     if drawn.parts is None or drawn.of is None or drawn.weight is None:
         return experience, None
     surprise = experience.advantage.abs().mean((1, 2)).double().numpy()
-    weight = torch.from_numpy(drawn.weight).to(experience.advantage)[:, None, None]
-    mean = (weight * experience.advantage).mean() / weight.mean()
     known = drawn.parts.visited(drawn.of, surprise, update + 1).as_facts()
-    return replace(experience, advantage=weight * (experience.advantage - mean)), known
+    return replace(experience, weight=torch.from_numpy(drawn.weight).float()), known

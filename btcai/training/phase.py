@@ -56,6 +56,11 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
         yield from rows
     good, good_update = live.capture(memory.kept, memory.facts), update
     while update < updates:
+        if checkpoints is not None and good_update == update and stopping.is_asked():
+            raise stopping.Stopped(
+                f"training was asked to stop and did after update {update} of {updates}; what was done is kept in "
+                f"{checkpoints.folder.parent}; go on with: btcai run"
+            )
         try:
             row = step(update, 0.5**rollbacks)
         except BlewUp as blown:
@@ -73,11 +78,6 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
             if checkpoints is not None:
                 checkpoints.save(update, good[0], {**good[1], "rollbacks": rollbacks, "rows": rows})
         yield rows[-1]
-        if checkpoints is not None and good_update == update < updates and stopping.is_asked():
-            raise stopping.Stopped(
-                f"training was asked to stop and did after update {update} of {updates}, which is kept in "
-                f"{checkpoints.folder}; go on with: btcai run"
-            )
 
 
 def updates_apart(updates: int) -> int:

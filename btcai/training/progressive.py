@@ -20,9 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from btcai.agent.kickstart import Kickstart
 from btcai.agent.shards import shards
 from btcai.agent.task import Task
-from btcai.agent.transfer import at_full_cost, blend_trunk, hand_over, mean_trunk
+from btcai.agent.transfer import at_full_cost, blend_trunk, gives_policy, hand_over, mean_trunk
 from btcai.calibration import coverage, fit_static
-from btcai.config import BucketConfig, Config, TransferConfig
+from btcai.config import BucketConfig, Config
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
 from btcai.market.bars import bar_arrays
@@ -71,10 +71,10 @@ def train_bucket(
     if teacher is not None:
         previous = BUCKETS[BUCKETS.index(bucket_name) - 1]
         bars = (config.buckets[name].target_bars for name in (previous, bucket_name))
-        transfer = _worth_handing_over(config.transfer, teacher)
-        kickstart = hand_over(load_model(teacher, previous, config), model, transfer, *bars)
+        giver = load_model(teacher, previous, config)
+        kickstart = hand_over(giver, model, config.transfer, *bars)
         losses["valid_forecast_loss_handed_over"] = _loss(model, task)
-        if transfer.policy:
+        if gives_policy(giver, config.transfer):
             config = _at_full_cost(config)
     curves: Curves = []
     model, found = _to_convergence(model, task, config, rng, checkpoints, bucket_name, curves, kickstart)
@@ -147,16 +147,6 @@ def _at_full_cost(config: Config) -> Config:
     return config.model_copy(update={"ppo": at_full_cost(config.ppo)})
 
 
-def _worth_handing_over(transfer: TransferConfig, teacher: Path) -> TransferConfig:
-    """As configured, but without a policy that collapsed: a student that starts flat tries nothing, and stays flat."""
-    path = teacher / "metrics.json"
-    collapsed = json.loads(path.read_text(encoding="utf-8"))["collapsed"] if path.is_file() else None
-    if collapsed is None:
-        return transfer
-    log.info("%s: its policy is %s and is not handed over", teacher.name, collapsed)
-    return transfer.model_copy(update={"policy": False, "kickstart": 0.0})
-
-
 def _to_convergence(
     model: ActorCritic,
     task: Task,
@@ -225,11 +215,12 @@ def _teach(
 ) -> dict[str, float]:
     """Prediction and PPO, so many updates of each, with rows added to `curves`; returns the calibration's figures."""
     with model.encoder_on(config.device), kickstart.teacher.encoder_on(config.device) if kickstart else nullcontext():
-        stored = _checkpoints(checkpoints, "prediction", config, task, model)
+        stored = _checkpoints(checkpoints, "prediction", config, task, [model])
         rows = pretrain(model, task, config.pretrain, updates[0], rng, stored)
         _record(curves, rows, f"{label}prediction", updates[0])
         calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
-        stored = _checkpoints(checkpoints, "ppo", config, task, model)
+        read = [model, kickstart.teacher] if kickstart else [model]
+        stored = _checkpoints(checkpoints, "ppo", config, task, read)
         rows = train_ppo(model, task, config.ppo, updates[1], rng, stored, kickstart)
         _record(curves, rows, f"{label}PPO", updates[1])
         return calibrate(model, task)
@@ -306,12 +297,15 @@ def _start(config: Config, part: str, bucket_name: str) -> np.random.Generator:
     return np.random.default_rng(sampling)
 
 
-def _checkpoints(folder: Path | None, phase: str, config: Config, task: Task, model: ActorCritic) -> Checkpoints | None:
-    """Of a phase about to start: of this very run only, to the weights it starts from and the code it runs."""
+def _checkpoints(
+    folder: Path | None, phase: str, config: Config, task: Task, models: list[ActorCritic]
+) -> Checkpoints | None:
+    """Of a phase about to start: of this very run only, to the weights that it reads and the code it runs."""
     if folder is None:
         return None
     read = hashlib.sha256()
-    for array in (task.features, *task.bars, *(weight.cpu() for weight in model.state_dict().values())):
+    weights = [weight.cpu() for model in models for weight in model.state_dict().values()]
+    for array in (task.features, *task.bars, *weights):
         read.update(np.ascontiguousarray(array).data)
     key = run_key(
         settings=config.model_dump(mode="json"),

@@ -29,8 +29,8 @@ from btcai.config import PpoConfig
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import Action, FloatArray
-from btcai.training.drawing import drawn_stretches, paid_back
-from btcai.training.health import BlewUp, fault
+from btcai.training.drawing import counted, drawn_stretches
+from btcai.training.health import BlewUp, collapse, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
 from btcai.training.play import (
     EncodedPath,
@@ -106,7 +106,7 @@ def train_ppo(
             reward, surprise_share = _paid(task, config, played)
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
             memory.facts["scale"] = asdict(scale)
-            experience, memory.facts["parts"] = paid_back(experience, drawn, update)
+            experience, memory.facts["parts"] = counted(experience, drawn, update)
             weights = _weights(config, kickstart, update, updates)
             if kickstart is not None and weights.teacher > 0:
                 said = teacher_probabilities(kickstart.teacher, task, stretches, rollout.observation[:, :, :-1])
@@ -114,8 +114,8 @@ def train_ppo(
             done = _update(model, task, config, stretches, played, experience, weights, optimizer, update, rng, workers)
             for losses in done.values():
                 _refuse_unsound(losses, model)
-            if config.adaptive_rate:
-                moved = next(iter(done.values())).kl
+            if config.adaptive_rate and update >= config.warm_up_updates:
+                moved = next(iter(done.values())).last_kl
                 memory.facts["rate"] = controlled_rate(memory.facts["rate"], moved, config.target_kl)
             _average_weights(average, model, min(config.average_decay, (1 + update) / (4 + update)))
             row = {
@@ -149,6 +149,7 @@ def _validated(
         memory.kept = copy.deepcopy(average.state_dict())
         memory.kept["head.policy.bias"][Action.HOLD] += bias
         memory.kept["hold_bias"].fill_(bias)
+        memory.kept["collapsed"].fill_(collapse(asdict(validation)) is not None)
     if best is None or score.sum() > np.sum(best):
         memory.facts["best"] = score.tolist()
     figures = {f"valid_{name}": value for name, value in asdict(validation).items()}
@@ -209,7 +210,7 @@ def _update(
 def _row(done: dict[str, Losses], *, kickstarted: bool) -> Row:
     """The figures of the last phase, and how many epochs each had."""
     figures = asdict(list(done.values())[-1])
-    del figures["epochs"]
+    del figures["epochs"], figures["last_kl"]
     if not kickstarted:
         del figures["teacher_kl"]
     if "encoder" not in done:
@@ -235,14 +236,14 @@ def rate_at(update: int, updates: int, config: PpoConfig) -> float:
 
 
 def controlled_rate(rate: float, kl: float, target_kl: float) -> float:
-    """The next update's factor of the learning rate, .1 to 10, from this one's and the KL that it led to.
+    """The next update's factor of the learning rate, .1 to 3, from this one's and the KL of its last epoch.
 
     As Schulman et al. 2017 (arXiv 1707.06347, section 4) adapt their penalty: half as much again where an update moved
-    the policy by less than two thirds of the target, as much less where by more than half as much again.
+    the policy by less than two thirds of the target, a third less where by more than half as much again.
     """
     if kl > 1.5 * target_kl:
         return max(0.1, rate / 1.5)
-    return min(10.0, 1.5 * rate) if kl < target_kl / 1.5 else rate
+    return min(3.0, 1.5 * rate) if kl < target_kl / 1.5 else rate
 
 
 def entropy_at(update: int, updates: int, config: PpoConfig) -> float:

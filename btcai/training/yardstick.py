@@ -7,7 +7,7 @@ import torch
 
 from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions
-from btcai.agent.transfer import at_full_cost, hand_over
+from btcai.agent.transfer import at_full_cost, gives_policy, hand_over
 from btcai.config import BucketConfig, ModelConfig, PpoConfig, PretrainConfig, TransferConfig
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import Rules
@@ -73,7 +73,7 @@ def learn(
     if teacher is not None and transfer is not None:
         bars = _target_bars(teacher.stem.patch_bars), _target_bars(market.patch_bars)
         kickstart = hand_over(teacher, agent, transfer, *bars)
-        ppo = at_full_cost(ppo) if transfer.policy else ppo
+        ppo = at_full_cost(ppo) if gives_policy(teacher, transfer) else ppo
     for _ in pretrain(agent, task, pretrain_config, budget.pretrain_updates, rng):
         pass
     for _ in train_ppo(agent, task, ppo, budget.ppo_updates, rng, kickstart=kickstart):

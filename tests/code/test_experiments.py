@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from learning_tasks import settings
+from statsmodels.stats.multitest import multipletests
 
 from btcai.config import Config, TransferConfig
 from btcai.errors import ConfigError
 from btcai.experiments import report
-from btcai.experiments.arms import ARMS, BASE, SCRATCH, arm_config, is_same
+from btcai.experiments.arms import ARMS, BASE, SCRATCH, arm_config
 from btcai.experiments.running import Asked, Plan, make, plan, trial_key
-from btcai.experiments.statistics import bootstrapped, interquartile_mean, steps_ratio
+from btcai.experiments.statistics import bootstrapped, chance_of, holm, interquartile_mean, steps_ratio
 from btcai.experiments.table import rows, steps
 from btcai.experiments.trials import Kept, Measured
 from btcai.params import changed
@@ -30,6 +31,9 @@ class Pretended:
         self.terms = {"size": size}
         self.made = 0
 
+    def sees(self, one: Config, other: Config) -> bool:
+        return one != other
+
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         self.made += 1
         score = share + 0.01 * seed + (0.2 if config.transfer.alpha == 1.0 else 0.0)
@@ -44,9 +48,13 @@ def planned(folder: Path, asked: Asked, subject: Pretended | None = None) -> tup
 ASKED = Asked(arms=(SCRATCH, "whole trunk"), buckets=("scalping", "short"), seeds=2, shares=(0.5, 0.25))
 
 
+AS_CONFIGURED = {BASE}
+"""Arms that change nothing of params.yaml as shipped: none but the one that means to."""
+
+
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_is_a_valid_change_of_the_settings(name: str) -> None:
-    assert (arm_config(settings(), name) == settings()) == (name == BASE or is_same(settings(), name))
+    assert (arm_config(settings(), name) == settings()) == (name in AS_CONFIGURED)
 
 
 def test_there_is_an_arm_for_every_choice_of_the_hand_over() -> None:
@@ -134,6 +142,16 @@ def test_buckets_are_resampled_apart() -> None:
     # two buckets without spread, far apart: resampled together their mean would vary
     scores = np.array([[0.0] * 5, [1.0] * 5])
     assert bootstrapped(scores, 0) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_chances_by_hand_and_after_holm() -> None:
+    # of 1, 2, 3 the mean is 2, its standard error 1 / sqrt(3): t = 3.464, two-sided with 2 degrees .0742
+    assert chance_of(np.array([1.0, 2.0, 3.0])) == pytest.approx(0.0742, abs=1e-4)
+    assert [chance_of(np.array(same)) for same in ([0.0] * 5, [0.2] * 5, [3.0])] == [1.0, 0.0, 1.0]
+    # the least of three times 3, the next times 2, the last as it is; never below the one before
+    assert holm(np.array([0.03, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
+    chances = np.random.default_rng(0).random(20) ** 3
+    assert holm(chances) == pytest.approx(multipletests(chances, method="holm")[1])
 
 
 def test_steps_to_a_score_by_hand() -> None:

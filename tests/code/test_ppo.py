@@ -199,7 +199,7 @@ def test_one_step_of_an_update_worked_by_hand() -> None:
         "clip_frac": 0,
         "teacher_kl": 0,
     }
-    assert asdict(losses) == pytest.approx({**expected, "grad_norm": 3.5**0.5, "epochs": 1}, abs=1e-6)
+    assert asdict(losses) == pytest.approx({**expected, "grad_norm": 3.5**0.5, "epochs": 1, "last_kl": 0}, abs=1e-6)
 
 
 def test_a_long_gradient_is_clipped_to_its_limit() -> None:

@@ -194,7 +194,7 @@ def changed(**values: object) -> Config:
         ({"splits__embargo_bars": 289}, False),
         ({"risk__cool_down_bars": 12}, False),
         ({"sizing__max_uncertainty": 2.0}, False),
-        ({"buckets__long__horizons_bars": [2016, 4032]}, False),
+        ({"buckets__long__horizons_bars": [2016, 4032, 6048]}, False),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )

@@ -10,7 +10,7 @@ from btcai.config import Config
 from btcai.errors import ConfigError
 from btcai.experiments import tuning_report
 from btcai.experiments.trials import Measured
-from btcai.experiments.tuning import SPACE, Search, ended, open_study, tune
+from btcai.experiments.tuning import SPACE, Search, ended, is_present, open_study, tune
 from btcai.params import changed
 
 
@@ -22,6 +22,9 @@ class Hill:
     def __init__(self, fail_at: int | None = None) -> None:
         self.asked: list[tuple[str, int]] = []
         self.fail_at = fail_at
+
+    def sees(self, one: Config, other: Config) -> bool:
+        return one.ppo.clip != other.ppo.clip or one.transfer.alpha != other.transfer.alpha
 
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         self.asked.append((bucket, seed))
@@ -59,15 +62,24 @@ def test_a_search_goes_on_where_it_was_and_finds_the_same(tmp_path: Path) -> Non
     whole = scores(tmp_path / "whole", 8)
     assert scores(tmp_path / "parts", 3) == whole[:3]
     with pytest.raises(KeyboardInterrupt):
-        scores(tmp_path / "parts", 8, Hill(fail_at=4))  # in the middle of a trial
+        scores(tmp_path / "parts", 8, Hill(fail_at=4))  # in the middle of the second of its trials
     assert sorted(scores(tmp_path / "parts", 8)) == sorted(whole)
 
 
-def test_what_lags_behind_is_given_up_after_its_first_bucket(tmp_path: Path) -> None:
-    subject = Hill()
-    scores(tmp_path, 15, subject)
-    assert subject.asked[:2] == [("scalping", 0), ("long", 0)]
-    assert len(subject.asked) < 30
+def test_settings_as_they_are_that_were_interrupted_are_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scores(tmp_path, 3, Hill(fail_at=2))
+    study = open_study(settings(), Hill(), SEARCH, tmp_path)
+    study.ask()  # a second one that a kill left running
+    found = list(tune(settings(), Hill(), SEARCH, study, 3))
+    assert [is_present(trial) for trial in found].count(True) == 1
+    assert len(ended(study)) == 3
+
+
+def test_what_does_not_show_on_the_subject_is_refused(tmp_path: Path) -> None:
+    blind = Search(settings=("ppo.clip", "ppo.gae_lambda"), buckets=("long",), seeds=1, share=0.25)
+    with pytest.raises(ConfigError, match=r"ppo.gae_lambda does not show on hill: leave it out of --settings"):
+        open_study(settings(), Hill(), blind, tmp_path)
 
 
 def test_another_search_does_not_go_on_with_this_one(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What settings are tried on: trainings as the pipeline's, marks as the yardstick's, nothing that is sealed."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from btcai.experiments.running import Asked, make, plan
 from btcai.experiments.trials import Kept
 from btcai.experiments.two_scale import Size, TwoScale
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import MarketData, Span
+from btcai.params import changed
+from btcai.schema import Bars, MarketData, Span
 from btcai.training.checkpoint import WEIGHTS
 from btcai.training.yardstick import learn
 from btcai.yardstick.two_scale import TwoScaleMarket
@@ -71,12 +72,18 @@ def test_other_settings_have_teachers_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_market_in_use_is_trained_and_judged_before_its_test_span(tmp_path: Path) -> None:
-    data = market()
+    data, stop = market(), SPANS.valid.stop
     beyond = data.features.copy()
-    beyond[SPANS.valid.stop :] = np.nan  # nothing there may be read
+    beyond[stop:] = np.nan  # nothing there may be read
+    bars = {field.name: getattr(data.bars, field.name).copy() for field in fields(Bars)}
+    for name in ("open", "high", "low", "close", "volume"):
+        bars[name][stop:] *= 3.0
+    mark = data.mark.copy()
+    mark[stop:] *= 3.0
+    other = replace(data, features=beyond, mark=mark, bars=Bars(**bars))
     found = [
         history(tmp_path / name, one).run(tiny_config(), "short", 3, 1.0)
-        for name, one in (("whole", data), ("cut", replace(data, features=beyond)))
+        for name, one in (("whole", data), ("cut", other))
     ]
     assert found[0] == found[1]
     assert found[0].score < 0
@@ -94,6 +101,25 @@ def test_a_comparison_on_the_market_in_use(tmp_path: Path) -> None:
     assert [json.loads(line)["trial"]["arm"] for line in lines] == ["as configured", SCRATCH]
     again = plan(config, history(tmp_path / "teachers", market()), asked, Kept(tmp_path / "trials.jsonl"))
     assert not again.left
+
+
+@pytest.mark.parametrize(
+    ("changes", "encoder_every", "seen"),
+    [
+        ({"ppo.clip": 0.1}, 0, False),
+        ({"transfer.policy": False}, 0, False),
+        ({"transfer.alpha": 0.1}, 0, True),
+        ({"pretrain.weight_decay": 0.0}, 0, True),
+        ({"ppo.clip": 0.1}, 2, True),
+        ({"ppo.encoder_every": 4}, 0, True),
+    ],
+)
+def test_the_market_in_use_does_not_see_what_ppo_alone_reads(
+    tmp_path: Path, changes: dict[str, float], encoder_every: int, seen: bool
+) -> None:
+    config = changed(tiny_config(), {"ppo.encoder_every": encoder_every})
+    assert history(tmp_path, market()).sees(config, changed(config, changes)) == seen
+    assert TwoScale(config, TINY, tmp_path).sees(config, changed(config, changes))
 
 
 @pytest.mark.parametrize("name", ["two_scale", "market"])

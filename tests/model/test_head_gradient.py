@@ -63,13 +63,17 @@ def gradients(head: ActorCriticHead, gradient: Gradient, index: Tensor) -> tuple
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [5, 2, 4, 0]])
-@pytest.mark.parametrize(("entropy", "teacher"), [(0.0, 0.0), (0.5, 0.0), (0.0, 3.0)])
+@pytest.mark.parametrize(
+    ("entropy", "teacher", "weighted"), [(0.0, 0.0, False), (0.5, 0.0, False), (0.0, 3.0, False), (0.5, 3.0, True)]
+)
 def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
-    rows: list[int], entropy: float, teacher: float
+    rows: list[int], entropy: float, teacher: float, weighted: bool
 ) -> None:
     head, latent, observation, experience = one_of_each()
     if teacher:
         experience = replace(experience, teacher=taught(observation))
+    if weighted:
+        experience = replace(experience, weight=torch.linspace(0.2, 2.5, STRETCHES))
     index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy, teacher=teacher)
     with shards() as workers:
         ours, figures = gradients(head, head_gradient(head, latent, observation, experience, weights, workers), index)
@@ -78,6 +82,7 @@ def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
             action=experience.action, logp=experience.logp.double(), advantage=experience.advantage.double(),
             value_target=experience.value_target.double(),
             teacher=None if experience.teacher is None else experience.teacher.double(),
+            weight=None if experience.weight is None else experience.weight.double(),
         )  # fmt: skip
         evaluate = by_autograd(exact, latent.double(), observation)
         theirs, expected = gradients(
@@ -90,6 +95,30 @@ def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
     assert figures.tolist() == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-6)
     assert 0.05 < figures[5] < 0.95  # some are clipped, not all
     assert (float(figures[6]) > 0.1) == (teacher > 0)
+
+
+def test_a_row_that_counts_twice_is_one_that_is_there_twice() -> None:
+    head, latent, observation, experience = one_of_each()
+    # the weights 2, 1, 1 of three rows, up to n - 1 in the spread that advantages are divided by
+    twice = torch.tensor([0, 0, 1, 2])
+    with shards() as workers:
+        plain = head_gradient(head, latent[twice], observation[twice], parts(experience, twice), WEIGHTS, workers)
+        expected, told = gradients(head, plain, torch.arange(4))
+        index = torch.tensor([0, 1, 2, 3])
+        weighted = replace(experience, weight=torch.tensor([2.0, 1.0, 1.0, 0.0, 1.0, 1.0]))
+        found, said = gradients(head, head_gradient(head, latent, observation, weighted, WEIGHTS, workers), index)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, rtol=5e-3, atol=2e-3 * float(other.abs().max()))
+    assert said[:3].tolist() == pytest.approx(told[:3].tolist(), rel=5e-3, abs=1e-3)
+
+
+def parts(experience: Experience, index: Tensor) -> Experience:
+    return Experience(
+        action=experience.action[index],
+        logp=experience.logp[index],
+        advantage=experience.advantage[index],
+        value_target=experience.value_target[index],
+    )
 
 
 def test_threads_change_no_bit() -> None:

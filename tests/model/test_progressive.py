@@ -140,8 +140,8 @@ def test_checkpoints_belong_to_one_run_by_settings_bars_and_weights(tmp_path: Pa
     task = make_task(market(), SHORT, "scalping", config)
     model = loud_network(config, "scalping")
 
-    def key(config: Config = config, task: Task = task, model: ActorCritic = model) -> str:
-        stored = progressive._checkpoints(tmp_path, "ppo", config, task, model)
+    def key(config: Config = config, task: Task = task, model: ActorCritic = model, *others: ActorCritic) -> str:
+        stored = progressive._checkpoints(tmp_path, "ppo", config, task, [model, *others])
         assert stored is not None
         assert stored.folder == tmp_path / "ppo"
         return stored.key
@@ -153,8 +153,10 @@ def test_checkpoints_belong_to_one_run_by_settings_bars_and_weights(tmp_path: Pa
         key(task=replace(task, features=features)),
         key(task=replace(task, train=Span(2016, 6999))),
         key(model=loud_network(config, "scalping", seed=1)),
+        key(config, task, model, model),  # a teacher is read too
+        key(config, task, model, loud_network(config, "scalping", seed=1)),
     }
-    assert len(others) == 4
+    assert len(others) == 6
     assert key() not in others
     assert key() == key(model=loud_network(config, "scalping"))
 
@@ -212,21 +214,6 @@ def test_a_hand_over_knows_both_buckets_horizons(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(progressive, "hand_over", lambda *given: told.extend(given[2:]))
     train(tmp_path / "short", "short", teacher=tmp_path / "scalping", pretrain_updates=0, ppo_updates=1)
     assert told == [tiny_config().transfer, (1, 3, 12, 36), (2, 12, 72, 288)]
-
-
-@pytest.mark.parametrize(("collapsed", "given"), [(None, True), ("flat", False), ("always long", False)])
-def test_a_policy_that_collapsed_is_not_handed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapsed: str | None, given: bool
-) -> None:
-    config = tiny_config(pretrain_updates=0, ppo_updates=1)
-    transfer = config.transfer.model_copy(update={"policy": True, "kickstart": 1.0})
-    config = config.model_copy(update={"transfer": transfer})
-    save_model(loud_network(config, "scalping"), tmp_path / "scalping")
-    (tmp_path / "scalping" / "metrics.json").write_text(json.dumps({"collapsed": collapsed}), encoding="utf-8")
-    told: list[Any] = []
-    monkeypatch.setattr(progressive, "hand_over", lambda *args: told.append(args[2]))
-    train_bucket(market(), SHORT, scaler(), "short", config, tmp_path / "scalping", tmp_path / "short")
-    assert told == [transfer.model_copy(update={"policy": given, "kickstart": float(given)})]
 
 
 def test_what_a_bucket_began_with_is_told(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learning_tasks import SMALL, settings, small_task
+from learning_tasks import SMALL, fresh_model, settings, small_task
 
+from btcai.agent.kickstart import Kickstart
 from btcai.agent.task import Stretches, Task, sample_stretches
 from btcai.models.actor_critic import ActorCritic
 from btcai.training import drawing, phase, pretraining, trainer
@@ -25,6 +26,15 @@ PPO = CONFIG.ppo.model_copy(
     update={"stretches": 2, "encoder_every": 2, "encoder_minibatches": 1, "head_minibatches": 1, "agents": 2}
 )
 HEAD_ALONE = PPO.model_copy(update={"encoder_every": 0})
+PRIORITISED = HEAD_ALONE.model_copy(
+    update={
+        "replay": CONFIG.ppo.replay.model_copy(update={"prioritised": 0.8}), "adaptive_rate": True, "warm_up_updates": 1
+    }
+)  # fmt: skip
+CONFIGS = {
+    "prediction": PREDICTION, "ppo": PPO, "ppo, head alone": HEAD_ALONE, "prioritised, controlled": PRIORITISED,
+    "kickstarted": HEAD_ALONE,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +56,9 @@ class Run:
         self.model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
         self.rng = np.random.default_rng(5)
         train: Any = trainer.pretrain if name == "prediction" else trainer.train_ppo
-        config: Any = {"prediction": PREDICTION, "ppo": PPO, "ppo, head alone": HEAD_ALONE}[name]
-        self.rows: Iterator[Row] = train(self.model, task, config, UPDATES, self.rng, store)
+        taught: Any = {"kickstart": Kickstart(teacher=fresh_model(task), weight=1.0, frac=1.0)}
+        more = taught if name == "kickstarted" else {}
+        self.rows: Iterator[Row] = train(self.model, task, CONFIGS[name], UPDATES, self.rng, store, **more)
 
     def end(self) -> tuple[list[Row], bytes, dict[str, Any]]:
         """Rows, weights and generator at the end."""
@@ -61,7 +72,7 @@ def store(tmp_path: Path) -> Checkpoints:
     return Checkpoints(folder=tmp_path / "checkpoints", key="this run")
 
 
-@pytest.mark.parametrize("name", ["prediction", "ppo", "ppo, head alone"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_phase_that_stopped_goes_on_to_the_bit(store: Checkpoints, name: str) -> None:
     undisturbed = Run(name).end()
     list(islice(Run(name, store).rows, 3))

@@ -5,7 +5,7 @@ import torch
 from learning_tasks import settings
 
 from btcai.agent.kickstart import Kickstart
-from btcai.agent.transfer import adapt_horizons, at_full_cost, blend_trunk, hand_over, mean_trunk
+from btcai.agent.transfer import adapt_horizons, at_full_cost, blend_trunk, gives_policy, hand_over, mean_trunk
 from btcai.config import ModelConfig, TransferConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES
@@ -73,6 +73,19 @@ def test_the_selection_and_the_map_of_a_patch_travel_apart(given: set[str]) -> N
     handed_over(teacher, student, alpha=0.0, selection="selection" in given, stem="stem" in given)
     assert torch.equal(student.stem.relevance, (teacher if "selection" in given else fresh).stem.relevance)
     assert torch.allclose(student.stem.embed.weight, (teacher if "stem" in given else fresh).stem.embed.weight)
+
+
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_a_policy_that_collapsed_is_not_handed_over(collapsed: bool) -> None:
+    teacher, student, fresh = network(1), network(2), network(2)
+    teacher.collapsed.fill_(collapsed)
+    kickstart = handed_over(teacher, student, alpha=0.8, policy=True, kickstart=1.0)
+    assert (kickstart is None) == collapsed
+    given = [
+        torch.equal(own, first) for own, first in zip(student.head.parameters(), fresh.head.parameters(), strict=True)
+    ]
+    assert all(given) == collapsed
+    assert gives_policy(teacher, NOTHING.model_copy(update={"policy": True})) == (not collapsed)
 
 
 def test_who_trades_already_meets_full_costs() -> None:
