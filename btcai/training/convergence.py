@@ -9,6 +9,7 @@ A round's weights were chosen among a few on this very span, so the test errs on
 time and no honesty: results are judged on another span.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,10 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """One standing over another: mean differences, better above 0, and how likely chance alone gives as much."""
+    """One standing over another: mean differences, better above 0, and how likely chance alone gives as much.
+
+    nan where nothing differs, as between two policies that stay flat: such a figure cannot tell, and does not count.
+    """
 
     forecast: float
     forecast_p: float
@@ -44,8 +48,9 @@ class Gain:
 
     def is_significant(self, level: float) -> bool:
         """Whether one is better by more than chance, at this level in (0, 1) for both, and the other not worse so."""
-        alpha, found = (1 - level) / 2, (self.forecast_p, self.score_p)
-        return min(found) < alpha and max(found) <= 1 - alpha
+        found = [p for p in (self.forecast_p, self.score_p) if not math.isnan(p)]
+        alpha = (1 - level) / max(1, len(found))
+        return bool(found) and min(found) < alpha and max(found) <= 1 - alpha
 
 
 def surprises(model: ActorCritic, task: Task) -> list[FloatArray]:
@@ -84,7 +89,9 @@ def gain(before: Standing, after: Standing) -> Gain:
 
 
 def _chance(differences: FloatArray) -> float:
-    """How likely differences (n,) without a mean of their own have one as high as this; .5 where nothing differs."""
+    """How likely differences (n,) without a mean of their own have one as high as this; nan where nothing differs."""
+    if not np.any(differences):
+        return math.nan
     if np.ptp(differences) == 0:
-        return 0.5 - 0.5 * float(np.sign(differences[0]))
+        return float(differences[0] < 0)
     return float(ttest_1samp(differences, 0.0, alternative="greater").pvalue)

@@ -1,6 +1,7 @@
 """Whether training gained anything: by hand, on networks that are known to be better, and on chance alone."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -30,10 +31,11 @@ def test_a_gain_by_hand() -> None:
     assert not found.is_significant(0.95)  # not < .025: two figures are looked at
 
 
-@pytest.mark.parametrize(("change", "p"), [(0.0, 0.5), (-0.1, 1.0), (0.1, 0.0)])
+@pytest.mark.parametrize(("change", "p"), [(0.0, math.nan), (-0.1, 1.0), (0.1, 0.0)])
 def test_differences_without_spread_are_certain(change: float, p: float) -> None:
     found = gain(worth([1.0] * 3, [0.0] * 3), worth([1.0] * 3, [change] * 3))
-    assert (found.forecast_p, found.score_p) == (0.5, p)
+    assert math.isnan(found.forecast_p)
+    assert found.score_p == pytest.approx(p, nan_ok=True)
 
 
 def test_chance_alone_is_told_from_a_gain_as_often_as_the_level_says() -> None:
@@ -49,6 +51,8 @@ def test_chance_alone_is_told_from_a_gain_as_often_as_the_level_says() -> None:
 
 def test_level_is_of_both_figures_together() -> None:
     assert Gain(forecast=0.0, forecast_p=0.5, score=1.0, score_p=0.024).is_significant(0.95)
+    assert Gain(forecast=1.0, forecast_p=0.049, score=0.0, score_p=math.nan).is_significant(0.95)  # the only one
+    assert not Gain(forecast=0.0, forecast_p=math.nan, score=0.0, score_p=math.nan).is_significant(0.95)
     assert not Gain(forecast=0.0, forecast_p=0.5, score=1.0, score_p=0.026).is_significant(0.95)
 
 
