@@ -215,6 +215,8 @@ class PretrainConfig(_Section):
     weight_decay: float = Field(ge=0)
     decay_rise_frac: float = Field(ge=0, le=1)
     """Share of the updates over which the decay rises to its full size."""
+    horizon_skill: float = Field(ge=0, le=1)
+    """Share of the horizons' weights that follows their skill on the validation span, by regime; 0: none."""
     stretches: int = Field(ge=2, multiple_of=2)
     decisions: int = Field(ge=128, multiple_of=128)
     """Per stretch; in blocks of 128 decision times."""
@@ -236,7 +238,7 @@ class AugmentConfig(_Section):
 
 
 class ReplayConfig(_Section):
-    """Where PPO begins its stretches."""
+    """Where PPO begins its stretches, and what of earlier updates it learns from again."""
 
     prioritised: float = Field(ge=0, le=0.9)
     """Share drawn by how much their part of the training span surprised; the rest is drawn evenly."""
@@ -244,6 +246,12 @@ class ReplayConfig(_Section):
     """Of that share, drawn by how long ago the part was seen."""
     correction: float = Field(ge=0, le=1)
     """How far rows are weighted back to even draws: 1 all the way."""
+    trajectories: int = Field(ge=0)
+    """Stretches of earlier updates that an update learns from too; 0: none."""
+    max_age_updates: int = Field(ge=1)
+    """How old they may be."""
+    self_imitation: bool
+    """Whether of those only what went better than expected counts."""
 
 
 class PpoConfig(_Section):
@@ -272,6 +280,8 @@ class PpoConfig(_Section):
     entropy_coef: float = Field(ge=0)
     entropy_frac: float = Field(ge=0, le=1)
     """Share of the updates over which the entropy bonus falls to zero."""
+    entropy_by: Literal["time", "gain", "unfamiliarity"]
+    """What scales the bonus beside time: nothing, whether validation gains, or how unfamiliar a stretch is."""
     first_hold_logit: float
     """Added to HOLD before training: who trades at random pays costs, whatever it knows, and learns to stay flat."""
     surprise_control: float = Field(ge=0, le=1)
@@ -290,6 +300,25 @@ class PpoConfig(_Section):
             raise ValueError(
                 "stretches must be a multiple of 2 * encoder_minibatches and of 2 * head_minibatches, was "
                 f"{self.stretches} / {self.encoder_minibatches} and {self.head_minibatches}"
+            )
+        if self.replay.trajectories % (2 * self.head_minibatches):
+            raise ValueError(
+                "replay.trajectories must be a multiple of 2 * head_minibatches, was "
+                f"{self.replay.trajectories} / {self.head_minibatches}"
+            )
+        if self.replay.trajectories > self.stretches * self.replay.max_age_updates:
+            raise ValueError(
+                "replay.trajectories must be at most stretches * replay.max_age_updates, was "
+                f"{self.replay.trajectories} > {self.stretches} * {self.replay.max_age_updates}"
+            )
+        if self.replay.trajectories and self.cost_ramp_frac:
+            raise ValueError(
+                f"replay.trajectories needs cost_ramp_frac 0, for old ones paid other costs; was {self.cost_ramp_frac}"
+            )
+        if self.replay.trajectories and self.encoder_every:
+            raise ValueError(
+                "replay.trajectories needs encoder_every 0, for what a head read of old trajectories must be what it "
+                f"would read now; was {self.encoder_every}"
             )
         if self.encoder_every != 1 and not self.head_epochs:
             raise ValueError(
@@ -326,6 +355,7 @@ class ConvergenceConfig(_Section):
 
 class ConsolidateConfig(_Section):
     rounds: int = Field(ge=0)
+    """At most: none follows one that helped no bucket."""
     alpha: float = Field(ge=0, le=1)
 
 
@@ -392,6 +422,8 @@ class Config(_Section):
             raise ValueError(
                 "transfer.policy needs equally many horizons_bars in every bucket: a policy reads them all"
             )
+        if self.transfer.kickstart and self.ppo.replay.trajectories:
+            raise ValueError("transfer.kickstart needs ppo.replay.trajectories 0: no teacher is asked about old ones")
         if self.market.perpetual.allow_short and self.sizing.strategy != "uncertainty_adjusted":
             raise ValueError(
                 "market.perpetual.allow_short needs sizing.strategy uncertainty_adjusted, was "

@@ -39,6 +39,9 @@ def head_gradient(
         for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
     )
     counts = np.ones(len(action), np.float32) if experience.weight is None else experience.weight.float().numpy()
+    bonus = np.float32(weights.entropy) * counts
+    if experience.explore is not None:
+        bonus = bonus * experience.explore.float().numpy()
     given = experience.teacher
     teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
@@ -58,9 +61,9 @@ def head_gradient(
         )
         figures = np.zeros(7)
         _rows(
-            rows, projected, observation, action, old_logp, advantage, value_target, counts, teacher, mean, std,
+            rows, projected, observation, action, old_logp, advantage, value_target, counts, bonus, teacher, mean, std,
             np.ascontiguousarray(w_account.T), w_policy, b_policy, w_value[0], b_value[0],
-            weights.clip, weights.value, weights.entropy, weights.teacher,
+            weights.clip, weights.value, weights.teacher,
             d_projected, d_account, d_policy, d_policy_bias, d_value, d_value_bias, figures,
             *np.empty((2, len(head.market.bias)), np.float32), *np.empty((3, N_ACTIONS), np.float32),
         )  # fmt: skip
@@ -72,7 +75,7 @@ def head_gradient(
     def gradient(index: Tensor) -> Tensor:
         rows = index.numpy()
         drawn = advantage[rows]
-        if experience.weight is None:
+        if experience.weight is None and not experience.normalised:
             mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
         else:
             mean, std = (float(figure) for figure in spread(experience, index))
@@ -94,6 +97,7 @@ def _rows(
     advantage: Float32Array,
     value_target: Float32Array,
     counts: Float32Array,
+    bonus: Float32Array,
     teacher: Float32Array,
     mean: float,
     std: float,
@@ -104,7 +108,6 @@ def _rows(
     b_value: float,
     clip: float,
     value_weight: float,
-    entropy_weight: float,
     teacher_weight: float,
     d_projected: Float32Array,
     d_account: Float32Array,
@@ -122,14 +125,14 @@ def _rows(
     """Adds the gradients' sums over all decisions of the stretches `rows` to the arrays d_*; figures likewise.
 
     projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); teacher (S, G, K, actions), or empty;
-    counts (S,) what a stretch counts; the others as the head has them. hidden, d_hidden (hidden,), prob, log_prob,
-    d_logit (actions,) are room to work in.
+    counts (S,) what a stretch counts, bonus (S,) its entropy bonus; the others as the head has them. hidden, d_hidden
+    (hidden,), prob, log_prob, d_logit (actions,) are room to work in.
     """
     zero, one = np.float32(0.0), np.float32(1.0)
     least, most = one - np.float32(clip), one + np.float32(clip)
     for i in range(len(rows)):
         s = rows[i]
-        count = counts[s]
+        count, explore = counts[s], bonus[s]
         for g in range(observation.shape[1]):
             for k in range(projected.shape[1]):
                 _hidden(projected, i, observation, s, g, k, w_account, hidden)
@@ -154,7 +157,7 @@ def _rows(
                 d_said = np.float32(value_weight) * error * count
                 d_value_bias[0] += d_said
                 for a in range(N_ACTIONS):
-                    d_logit[a] = prob[a] * (np.float32(entropy_weight) * count * (log_prob[a] + entropy) - d_logp)
+                    d_logit[a] = prob[a] * (explore * (log_prob[a] + entropy) - d_logp)
                 d_logit[taken] += d_logp
                 if len(teacher) > 0:
                     figures[6] += count * _towards(teacher[s, g, k], prob, log_prob, teacher_weight * count, d_logit)

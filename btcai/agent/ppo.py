@@ -98,10 +98,12 @@ class Experience:
 
     action: Tensor  # int64
     logp: Tensor  # of the action when it was taken
-    advantage: Tensor  # not normalised
+    advantage: Tensor  # not normalised, unless `normalised`
     value_target: Tensor  # in the unit of the values that are evaluated
     teacher: Tensor | None = None  # probabilities of the actions (N, ..., A) that a teacher has
     weight: Tensor | None = None  # of each row (N,): how often it would have been drawn evenly; 1 where None
+    explore: Tensor | None = None  # times the entropy bonus of each row (N,); 1 where None
+    normalised: bool = False  # whether advantages are to be used as they are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,6 +219,8 @@ def ppo_update(
 def spread(experience: Experience, index: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a minibatch's advantages, as of even draws, to normalise them by; scalars."""
     drawn = experience.advantage[index]
+    if experience.normalised:
+        return drawn.new_zeros(()), drawn.new_ones(())
     if experience.weight is None:
         return drawn.mean(), drawn.std() + LEAST_STD
     counts = _beside(experience.weight[index], drawn).expand_as(drawn)
@@ -246,8 +250,12 @@ def autograd_gradient(
             counts = 1.0 if experience.weight is None else _beside(experience.weight[rows], advantage)
             policy, kl, clip_frac = clipped_policy_loss(logp, experience.logp[rows], advantage, weights.clip, counts)
             value = 0.5 * (counts * (said.value - experience.value_target[rows]).square()).mean()
-            entropy = -(counts * (log_prob.exp() * log_prob).sum(-1)).mean()
-            loss = policy + weights.value * value - weights.entropy * entropy + weights.auxiliary * said.auxiliary
+            surprisal = -(counts * (log_prob.exp() * log_prob).sum(-1))
+            entropy = surprisal.mean()
+            bonus = entropy
+            if experience.explore is not None:
+                bonus = (_beside(experience.explore[rows], advantage) * surprisal).mean()
+            loss = policy + weights.value * value - weights.entropy * bonus + weights.auxiliary * said.auxiliary
             teacher_kl = torch.zeros_like(kl)
             if experience.teacher is not None:
                 given = experience.teacher[rows]

@@ -1,10 +1,11 @@
 """Prioritised stretches: training returns to the parts of its span that surprised it.
 
 Prioritised Level Replay (Jiang et al. 2021, arXiv 2010.03934, sections 3.1 and 3.2) with parts of the training span for
-levels: a part's score is the mean size of the advantages that its last visit had, drawn by rank, mixed with how long
-ago it was seen and with uniform draws. In the losses rows are weighted back to uniform (Schaul et al. 2016, arXiv
-1511.05952, 3.4); running scales, of values and of the share of surprises, see the draws as they are.
-A few hundred parts: a cumulated sum is drawn from, where a sum tree would be slower.
+levels: a part's score is the mean size of the advantages that its last visit had. Parts are drawn by one over their
+rank (the paper's tenth power of that leaves all but the first a thousandth of the draws; its levels are drawn one after
+the other, ours several at a time), mixed with how long ago they were seen and with uniform draws. In the losses rows
+are weighted back to uniform (Schaul et al. 2016, arXiv 1511.05952, 3.4); running scales, of values and of the share of
+surprises, see the draws as they are. A few hundred parts: a cumulated sum is drawn from, a sum tree would be slower.
 """
 
 from dataclasses import dataclass
@@ -14,10 +15,6 @@ import numpy as np
 from btcai.agent.task import Task, start_bars
 from btcai.config import ReplayConfig
 from btcai.schema import FloatArray, IntArray, Span
-
-RANK_TEMPERATURE = 1.0
-"""Of the draw by rank: weights are rank ** (-1 / temperature). The paper's .1 gives the first rank all but a thousandth
-of the draws; there levels are drawn one after the other, here several at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +68,7 @@ def draw(
 
 def _probability(parts: Parts, config: ReplayConfig, update: int) -> FloatArray:
     """(N,) of being drawn; those not seen yet share the first rank."""
-    by_score = _ranks(parts.score) ** (-1 / RANK_TEMPERATURE)
+    by_score = 1 / _ranks(parts.score)
     age = update - parts.seen
     by_age = age / age.sum() if age.sum() > 0 else np.full(len(age), 1 / len(age))
     prioritised = (1 - config.staleness) * by_score / by_score.sum() + config.staleness * by_age

@@ -57,8 +57,11 @@ def _curves(axes: "Axes", found: Found, bucket: str) -> None:
         for count, one in zip(met, scores, strict=True):
             axes.plot([count] * len(one), one, linestyle="", marker=mark, markersize=2.5, color=colour, alpha=0.35)
     axes.set_xscale("log")
+    budgets = sorted({outcome.measured.decisions for trial, outcome in found.items() if trial.bucket == bucket})
+    axes.set_xticks(budgets, [f"{count / 1e3:,.0f}" for count in budgets], fontsize=8)
+    axes.set_xticks([], minor=True)
     axes.set_title(bucket, fontsize=10)
-    axes.set_xlabel("decision times trained on")
+    axes.set_xlabel("decision times trained on, thousands")
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
 
 

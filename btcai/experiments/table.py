@@ -70,15 +70,15 @@ class Steps:
 
 
 Found = Mapping[Trial, Outcome]
+Pair = tuple[FloatArray, FloatArray]
+"""Scores of what is configured and of an arm, (seeds,) each."""
 
 
 def rows(found: Found, seed: int) -> list[Row]:
     """Of every arm, bucket and share; seeds that lack the arm or what it is held against do not count."""
     made = []
     for subject, share in _kinds(found):
-        pairs: dict[
-            str, dict[str, tuple[FloatArray, FloatArray]]
-        ] = {}  # arm -> bucket -> of what is configured, its own
+        pairs: dict[str, dict[str, Pair]] = {}  # by arm and bucket
         for bucket in BUCKETS:
             scores = _by_arm(found, subject, share, bucket)
             for arm in scores:
@@ -129,10 +129,8 @@ def steps(found: Found, seed: int) -> list[Steps]:
     return made
 
 
-def _row(
-    subject: str, share: float, bucket: str, arm: str, pairs: Sequence[tuple[FloatArray, FloatArray]], seed: int
-) -> Row:
-    """pairs: scores of what is configured and of the arm, (seeds,) each, a pair a bucket."""
+def _row(subject: str, share: float, bucket: str, arm: str, pairs: Sequence[Pair], seed: int) -> Row:
+    """pairs: a pair a bucket."""
     seeds = min(len(own) for _, own in pairs)
     base, own = (np.stack([pair[side][:seeds] for pair in pairs]) for side in (0, 1))
     return Row(
@@ -160,7 +158,7 @@ def _by_arm(found: Found, subject: str, share: float, bucket: str) -> dict[str, 
     return scores
 
 
-def _paired(base: Mapping[int, float], own: Mapping[int, float]) -> tuple[FloatArray, FloatArray] | None:
+def _paired(base: Mapping[int, float], own: Mapping[int, float]) -> Pair | None:
     """Of the seeds that both have, in order; None where there is none."""
     seeds = sorted(base.keys() & own.keys())
     return (np.array([base[s] for s in seeds]), np.array([own[s] for s in seeds])) if seeds else None

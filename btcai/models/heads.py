@@ -58,8 +58,8 @@ def forecast_loss(
 ) -> Tensor:
     """Mean Student-t negative log likelihood plus pinball loss over the known targets; scalar.
 
-    target (B, M, H) normalised log returns, known (B, M, H) bool, weight (H,) of each horizon. Targets are clipped to
-    +-TARGET_CLIP so that one crash does not own a minibatch.
+    target (B, M, H) normalised log returns, known (B, M, H) bool, weight (H,) of each horizon or (B, M, H) of each
+    target. Targets are clipped to +-TARGET_CLIP so that one crash does not own a minibatch.
     """
     loss: Tensor = _ForecastLoss.apply(location, log_scale, degrees, quantiles, target, known, weight)  # type: ignore[no-untyped-call]
     return loss
@@ -86,7 +86,7 @@ class _ForecastLoss(torch.autograd.Function):
             x.transpose(1, 2).contiguous()
             for x in (location, log_scale, degrees, target.clamp(-TARGET_CLIP, TARGET_CLIP), known)
         )
-        share = known * weight.unsqueeze(-1)
+        share = known * (weight.unsqueeze(-1) if weight.dim() == 1 else weight.transpose(1, 2))
         share /= share.sum().clamp(min=1e-6)
         likelihood = student_t_log_density(target, location, log_scale, degrees)
         error = target.unsqueeze(2) - quantiles.permute(0, 2, 3, 1)

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from btcai.agent.horizons import is_stormy, leaning, skill_of
 from btcai.agent.shards import SHARDS, Shards, shards
 from btcai.agent.task import Stretches, Task, clock_decisions, sample_stretches, spread_bars, stretches_at
 from btcai.config import PretrainConfig
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import TARGET_CLIP, forecast_loss
 from btcai.models.trunk import BANDED
-from btcai.schema import FloatArray, IntArray
+from btcai.schema import BoolArray, Float32Array, FloatArray, IntArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
 from btcai.training.play import AT_ONCE, decision_chunks, encode_chunk
@@ -43,14 +44,16 @@ def pretrain(
     optimizer, parameters = make_optimizer(model), list(model.parameters())
     live = Live(modules={"model": model}, optimizers={"adam": optimizer}, generators={"sampling": rng})
     with shards() as workers:
-        memory = Memory(kept=copy.deepcopy(model.state_dict()), facts={"best": forecast_error(model, task, workers)})
+        facts = {"best": forecast_error(model, task, workers), "leans": None}
+        memory = Memory(kept=copy.deepcopy(model.state_dict()), facts=facts)
 
         def step(update: int, rate_share: float) -> Row:
             rate = config.learning_rate * (1 - update / updates) ** RATE_POWER
             set_rates(optimizer, rate_share * rate, decay_at(update, updates, config))
             batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
+            leans = memory.facts["leans"]
             parts = [
-                partial(_forecast_part, model, task, batch.part(rows))
+                partial(_forecast_part, model, task, batch.part(rows), leans)
                 for rows in np.split(np.arange(config.stretches), SHARDS)
             ]
             loss = float(workers.gradients(parameters, parts))
@@ -61,6 +64,8 @@ def pretrain(
             row = {"forecast_loss": loss, "grad_norm": grad_norm}
             if is_due(update, updates):
                 error = row["valid_forecast_loss"] = forecast_error(model, task, workers)
+                if config.horizon_skill:
+                    memory.facts["leans"] = leaning(_skill(model, task, workers), config.horizon_skill).tolist()
                 if error < memory.facts["best"]:
                     memory.facts["best"], memory.kept = error, copy.deepcopy(model.state_dict())
             return row
@@ -80,9 +85,24 @@ def decay_at(update: int, updates: int, config: PretrainConfig) -> float:
     return config.weight_decay * min(1.0, (update + 1) / max(1.0, config.decay_rise_frac * updates))
 
 
-def _forecast_part(model: ActorCritic, task: Task, part: Stretches) -> tuple[Tensor, Tensor]:
-    loss = _stretch_loss(model, task, part, banded=True)
+def _forecast_part(
+    model: ActorCritic, task: Task, part: Stretches, leans: list[list[float]] | None
+) -> tuple[Tensor, Tensor]:
+    loss = prediction_loss(task, model.read(part.tokens, banded=True), part, leans)
     return loss, loss.detach()
+
+
+def _skill(model: ActorCritic, task: Task, workers: Shards) -> FloatArray:
+    """On the validation span, by regime and horizon: (2, 1 + H)."""
+
+    def told(bars: IntArray) -> tuple[Float32Array, Float32Array, BoolArray, BoolArray]:
+        encoding, part = encode_chunk(model, task, bars, task.valid)
+        target = np.clip(part.target[0], -TARGET_CLIP, TARGET_CLIP)
+        return encoding.location[0].numpy(), target, part.known[0], is_stormy(task, bars[0])
+
+    chunks = decision_chunks(clock_decisions(task, task.valid, 0))
+    told_all = (np.concatenate(column) for column in zip(*workers.map(told, chunks), strict=True))
+    return skill_of(*told_all, overlap=np.maximum(1.0, task.target_bars / task.patch_bars))
 
 
 @torch.no_grad()
@@ -127,9 +147,17 @@ def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: b
     return prediction_loss(task, model.read(batch.tokens, banded=banded), batch)
 
 
-def prediction_loss(task: Task, encoding: Encoding, part: Stretches) -> Tensor:
-    """Of what was encoded at a part's decision times, with gradients; on the CPU, wherever that was."""
-    device = encoding.location.device
-    outcome = (torch.from_numpy(array).to(device) for array in (part.target, part.known, task.horizon_weight))
+def prediction_loss(task: Task, encoding: Encoding, part: Stretches, leans: list[list[float]] | None = None) -> Tensor:
+    """Of what was encoded at a part's decision times, with gradients; on the CPU, wherever that was.
+
+    leans: what horizons count beside their weight, by regime, as horizons.leaning gives it; evenly without.
+    """
+    device, weight = encoding.location.device, task.horizon_weight
+    if leans is not None:
+        regime = is_stormy(task, part.bars).astype(np.int64)
+        by_regime = weight * np.array(leans)
+        by_regime *= weight.sum() / by_regime.sum(1, keepdims=True)  # a regime counts as much as it did
+        weight = np.asarray(by_regime[regime], np.float32)
+    outcome = (torch.from_numpy(array).to(device) for array in (part.target, part.known, weight))
     said = encoding.location, encoding.log_scale, encoding.degrees, encoding.quantiles
     return forecast_loss(*said, *outcome).cpu()

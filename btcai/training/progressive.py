@@ -103,6 +103,8 @@ def consolidate(
 ) -> dict[str, dict[str, float]]:
     """Rounds in which each bucket takes a share of the four trunks' mean and trains on; kept where it gains.
 
+    As many as configured at most, and no more after one that helped nobody.
+
     Reads trained/BUCKET, writes out/BUCKET (the models that are judged); returns the metrics by bucket. `checkpoints`
     as in train_bucket.
     """
@@ -121,18 +123,21 @@ def consolidate(
     for name in BUCKETS:
         score = judged[name].score
         results[name] = {"valid_score_before": score, "valid_score": score, "rounds_kept": 0.0}
-    at_full_cost = _at_full_cost(config)
+    settings, helped = _at_full_cost(config), True
     for round_ in range(rounds):
-        shared = mean_trunk(list(models.values()))
+        if not helped:
+            break
+        shared, helped = mean_trunk(list(models.values())), False
         for name in BUCKETS:
             rng = _start(config, f"consolidate {round_}", name)
             candidate = copy.deepcopy(models[name])
             blend_trunk(candidate, shared, config.consolidate.alpha)
             label = f"{name}: consolidation {round_ + 1}, "
             folder = checkpoints and checkpoints / f"{name}-{round_ + 1}"
-            calibrated = _teach(candidate, tasks[name], at_full_cost, amounts, rng, folder, label, curves[name])
+            calibrated = _teach(candidate, tasks[name], settings, amounts, rng, folder, label, curves[name])
             found = standing(candidate, tasks[name], missed[name], share)
             if _gained(best[name], found, config, label):
+                helped = True
                 models[name], best[name], judged[name] = candidate, found, validate(candidate, tasks[name])
                 kept = {"valid_score": judged[name].score, "rounds_kept": results[name]["rounds_kept"] + 1}
                 results[name] |= {**kept, **calibrated}

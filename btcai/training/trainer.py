@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from btcai.agent.exploration import after_gain
 from btcai.agent.head_gradient import head_gradient
 from btcai.agent.kickstart import Kickstart, teacher_probabilities
 from btcai.agent.ppo import (
@@ -28,8 +29,14 @@ from btcai.agent.task import Stretches, Task
 from btcai.config import PpoConfig
 from btcai.market.reward import TERMS
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import Action, FloatArray
-from btcai.training.drawing import counted, drawn_stretches
+from btcai.schema import Action, Float32Array, FloatArray
+from btcai.training.experience import (
+    counted,
+    drawn_stretches,
+    explored,
+    trajectory_memory,
+    with_earlier,
+)
 from btcai.training.health import BlewUp, collapse, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
 from btcai.training.play import (
@@ -71,15 +78,17 @@ def train_ppo(
     average = copy.deepcopy(model)
     unit = float(model.value_std)
     first = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
+    earlier = trajectory_memory(model, config)
     live = Live(
-        modules={"model": model, "average": average}, optimizers={"adam": optimizer}, generators={"sampling": rng}
-    )
+        modules={"model": model, "average": average, **earlier}, optimizers={"adam": optimizer},
+        generators={"sampling": rng},
+    )  # fmt: skip
     with shards() as workers:
         if not encoder_learns:  # else every collection does
             standardise_signals(model, task, workers)
         model.forecast_worth.fill_(forecast_worth(model, task, workers))
         _copy_buffers(average, model)
-        facts = {"scale": asdict(first), "best": None, "parts": None, "rate": 1.0}
+        facts = {"scale": asdict(first), "best": None, "parts": None, "rate": 1.0, "explore": 1.0, "familiar": None}
         memory = Memory(kept=copy.deepcopy(model.state_dict()), facts=facts)
         first_read = encode_validation(model, task, workers)
         surprises = [path.surprise for path in first_read]
@@ -111,7 +120,11 @@ def train_ppo(
             if kickstart is not None and weights.teacher > 0:
                 said = teacher_probabilities(kickstart.teacher, task, stretches, rollout.observation[:, :, :-1])
                 experience = replace(experience, teacher=said)
-            done = _update(model, task, config, stretches, played, experience, weights, optimizer, update, rng, workers)
+            seen, experience = with_earlier(
+                earlier, played, reward, experience, model.head, config, scale, task.bucket.discount, update, rng
+            )
+            experience, memory.facts["familiar"] = explored(experience, config, seen[0], played.latent, memory.facts)
+            done = _update(model, task, config, stretches, seen, experience, weights, optimizer, update, rng, workers)
             for losses in done.values():
                 _refuse_unsound(losses, model)
             if config.adaptive_rate and update >= config.warm_up_updates:
@@ -150,6 +163,9 @@ def _validated(
         memory.kept["head.policy.bias"][Action.HOLD] += bias
         memory.kept["hold_bias"].fill_(bias)
         memory.kept["collapsed"].fill_(collapse(asdict(validation)) is not None)
+    if best is not None:
+        gained = is_worse(np.array(best), score)
+        memory.facts["explore"] = after_gain(memory.facts["explore"], gained=gained)
     if best is None or score.sum() > np.sum(best):
         memory.facts["best"] = score.tolist()
     figures = {f"valid_{name}": value for name, value in asdict(validation).items()}
@@ -179,7 +195,7 @@ def _update(
     task: Task,
     config: PpoConfig,
     stretches: Stretches,
-    played: Played,
+    seen: tuple[Tensor, Float32Array],
     experience: Experience,
     weights: Weights,
     optimizer: torch.optim.Optimizer,
@@ -187,11 +203,14 @@ def _update(
     rng: np.random.Generator,
     workers: Shards,
 ) -> dict[str, Losses]:
-    """Epochs of the head on what the rollout encoded and, where the encoder's turn has come, of the whole network."""
-    observation = played.rollout.observation[:, :, :-1]
+    """Epochs of the head on what the rollout encoded and, where the encoder's turn has come, of the whole network.
+
+    seen: what the head read at the decisions of `experience`, of the market (S, K, Z) and of accounts (S, G, K, A).
+    """
+    latent, observation = seen
     phases = {}
     if config.head_epochs:
-        of_head = head_gradient(model.head, played.latent[:, :-1], observation, experience, weights, workers)
+        of_head = head_gradient(model.head, latent, observation, experience, weights, workers)
         phases["head"] = (of_head, list(model.head.parameters()), config.head_epochs, config.head_minibatches)
     if config.encoder_every and (update + 1) % config.encoder_every == 0:
         everything = list(model.parameters())
@@ -200,8 +219,8 @@ def _update(
         phases["encoder"] = (of_all, everything, config.encoder_epochs, config.encoder_minibatches)
     return {
         name: ppo_update(
-            gradient, parameters, optimizer, config.stretches, epochs, minibatches, config.target_kl, config.grad_clip,
-            rng,
+            gradient, parameters, optimizer, len(experience.action), epochs, minibatches, config.target_kl,
+            config.grad_clip, rng,
         )
         for name, (gradient, parameters, epochs, minibatches) in phases.items()
     }  # fmt: skip

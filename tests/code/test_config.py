@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from btcai import paths
 from btcai.config import Config
 from btcai.errors import ConfigError
-from btcai.params import load_config, set_param
+from btcai.params import changed, load_config, set_param
 
 ROOT = Path(__file__).resolve().parents[2]
 TIER = {"traded_usdt": 1.0, "maker_factor": 0.9, "taker_factor": 0.9}
@@ -112,6 +112,23 @@ def test_horizons_that_cannot_be_predicted_or_handed_on_are_refused(
     raw["buckets"][bucket]["horizons_bars"] = horizons_bars
     with pytest.raises(ValidationError, match=re.escape(rule)):
         Config.model_validate(raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"ppo.replay.trajectories": 4}, "replay.trajectories must be a multiple of 2 * head_minibatches, was 4 / 4"),
+        ({"ppo.replay.trajectories": 8, "ppo.cost_ramp_frac": 0.1}, "replay.trajectories needs cost_ramp_frac 0"),
+        ({"ppo.replay.trajectories": 136}, "at most stretches * replay.max_age_updates, was 136 > 16 * 8"),
+        ({"ppo.replay.trajectories": 8, "ppo.encoder_every": 2}, "replay.trajectories needs encoder_every 0"),
+        ({"ppo.replay.trajectories": 8, "transfer.kickstart": 1.0}, "transfer.kickstart needs ppo.replay"),
+        ({"ppo.replay.prioritised": 0.95}, "less than or equal to 0.9, was 0.95"),
+        ({"pretrain.horizon_skill": -0.1}, "greater than or equal to 0, was -0.1"),
+    ],
+)
+def test_ways_to_learn_that_do_not_fit_together_are_refused(changes: dict[str, float], rule: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(rule)):
+        changed(load_config(ROOT / paths.PARAMS), changes)
 
 
 def test_an_update_has_to_train_something(project: Path) -> None:

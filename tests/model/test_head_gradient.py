@@ -73,7 +73,8 @@ def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
     if teacher:
         experience = replace(experience, teacher=taught(observation))
     if weighted:
-        experience = replace(experience, weight=torch.linspace(0.2, 2.5, STRETCHES))
+        weight, explore = torch.linspace(0.2, 2.5, STRETCHES), torch.linspace(2.0, 0.0, STRETCHES)
+        experience = replace(experience, weight=weight, explore=explore)
     index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy, teacher=teacher)
     with shards() as workers:
         ours, figures = gradients(head, head_gradient(head, latent, observation, experience, weights, workers), index)
@@ -83,6 +84,7 @@ def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
             value_target=experience.value_target.double(),
             teacher=None if experience.teacher is None else experience.teacher.double(),
             weight=None if experience.weight is None else experience.weight.double(),
+            explore=None if experience.explore is None else experience.explore.double(),
         )  # fmt: skip
         evaluate = by_autograd(exact, latent.double(), observation)
         theirs, expected = gradients(

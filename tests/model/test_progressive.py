@@ -349,6 +349,29 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     assert torch.allclose(mixed, 0.5 * own + 0.5 * mean, atol=1e-6)
 
 
+@pytest.mark.parametrize(("gains", "made"), [([0.0], 1), ([1.0, 0.0], 2), ([1.0, 1.0], 3)])
+def test_rounds_of_consolidation_end_with_one_that_helps_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gains: list[float], made: int
+) -> None:
+    config = tiny_config(consolidate_pretrain_updates=0, consolidate_ppo_updates=1)
+    config = config.model_copy(update={"consolidate": config.consolidate.model_copy(update={"rounds": 3})})
+    for name in BUCKETS:
+        save_model(loud_network(config, name), tmp_path / "trained" / name)
+    asked: dict[int, int] = {}
+
+    def worth(model: ActorCritic, task: Task, *_: object) -> Standing:
+        """`long` gains as told, round by round; the others never do."""
+        seen = asked[task.patch_bars] = asked.get(task.patch_bars, -1) + 1
+        score = sum([*gains, 1.0][:seen]) if task.patch_bars == 28 else 0.0
+        return Standing(forecast_error=np.zeros(4), score=np.full(4, score))
+
+    monkeypatch.setattr(progressive, "standing", worth)
+    monkeypatch.setattr(progressive, "train_ppo", lambda *_: [{"reward": 0.0}])
+    results = consolidate(market(14_000), LONG, scaler(), config, tmp_path / "trained", tmp_path / "out")
+    assert set(asked.values()) == {made}  # once before, and once a round
+    assert results["long"]["rounds_kept"] == sum(gain > 0 for gain in [*gains, 1.0][:made])
+
+
 def test_without_consolidation_the_trained_networks_are_judged(tmp_path: Path) -> None:
     config = tiny_config(consolidate_ppo_updates=0)
     for name in BUCKETS:

@@ -11,14 +11,16 @@ from btcai.agent.replay import Parts, draw, parts_of
 from btcai.agent.task import Stretches, Task, sample_stretches, stretches_from
 from btcai.config import ReplayConfig
 from btcai.schema import FloatArray, IntArray, Span
-from btcai.training import drawing
+from btcai.training import experience
 from btcai.training.trainer import train_ppo
 
 DECISIONS = 128
 
 
 def config(prioritised: float = 0.5, staleness: float = 0.0, correction: float = 1.0) -> ReplayConfig:
-    return ReplayConfig(prioritised=prioritised, staleness=staleness, correction=correction)
+    return settings().ppo.replay.model_copy(
+        update={"prioritised": prioritised, "staleness": staleness, "correction": correction}
+    )
 
 
 def known(score: list[float], seen: list[float] | None = None) -> Parts:
@@ -119,7 +121,7 @@ def test_parts_that_surprise_are_come_back_to(monkeypatch: pytest.MonkeyPatch) -
         begun.extend(starts.tolist())
         return stretches_from(task, span, starts, decisions)
 
-    monkeypatch.setattr(drawing, "stretches_from", noted)
+    monkeypatch.setattr(experience, "stretches_from", noted)
     torch.manual_seed(0)
     model = fresh_model(task)
     with torch.no_grad():

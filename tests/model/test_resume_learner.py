@@ -14,7 +14,7 @@ from learning_tasks import SMALL, fresh_model, settings, small_task
 from btcai.agent.kickstart import Kickstart
 from btcai.agent.task import Stretches, Task, sample_stretches
 from btcai.models.actor_critic import ActorCritic
-from btcai.training import drawing, phase, pretraining, trainer
+from btcai.training import experience, phase, pretraining, trainer
 from btcai.training.health import TrainingError
 from btcai.training.phase import Row
 from btcai.training.resume import Checkpoints
@@ -31,10 +31,24 @@ PRIORITISED = HEAD_ALONE.model_copy(
         "replay": CONFIG.ppo.replay.model_copy(update={"prioritised": 0.8}), "adaptive_rate": True, "warm_up_updates": 1
     }
 )  # fmt: skip
+AGAIN = HEAD_ALONE.model_copy(
+    update={"replay": CONFIG.ppo.replay.model_copy(update={"trajectories": 2, "max_age_updates": 2})}
+)
+EXPLORING = {
+    by: HEAD_ALONE.model_copy(update={"entropy_coef": 0.5, "entropy_frac": 1.0, "entropy_by": by})
+    for by in ("gain", "unfamiliarity")
+}
 CONFIGS = {
-    "prediction": PREDICTION, "ppo": PPO, "ppo, head alone": HEAD_ALONE, "prioritised, controlled": PRIORITISED,
+    "prediction": PREDICTION,
+    "prediction by skill": PREDICTION.model_copy(update={"horizon_skill": 0.9}),
+    "ppo": PPO,
+    "ppo, head alone": HEAD_ALONE,
+    "prioritised, controlled": PRIORITISED,
     "kickstarted": HEAD_ALONE,
-}  # fmt: skip
+    "trajectories": AGAIN,
+    "by gain": EXPLORING["gain"],
+    "by unfamiliarity": EXPLORING["unfamiliarity"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +69,7 @@ class Run:
         task = small_task(3000)
         self.model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
         self.rng = np.random.default_rng(5)
-        train: Any = trainer.pretrain if name == "prediction" else trainer.train_ppo
+        train: Any = trainer.pretrain if name.startswith("prediction") else trainer.train_ppo
         taught: Any = {"kickstart": Kickstart(teacher=fresh_model(task), weight=1.0, frac=1.0)}
         more = taught if name == "kickstarted" else {}
         self.rows: Iterator[Row] = train(self.model, task, CONFIGS[name], UPDATES, self.rng, store, **more)
@@ -91,7 +105,7 @@ def bad_draws(monkeypatch: pytest.MonkeyPatch, *bad: int) -> None:
             stretches.tokens[0, 150, 0, 0] = np.nan
         return stretches
 
-    for module in (pretraining, drawing):
+    for module in (pretraining, experience):
         monkeypatch.setattr(module, "sample_stretches", draw)
 
 
