@@ -39,7 +39,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
         sys.exit(INTERRUPTED)
     except BtcaiError as error:
         _fail(str(error))

@@ -53,7 +53,8 @@ def ablate(
                 _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
                 advance(done, wanted)
         report.write(plan.done, folder, config.seed)
-    show(report.view(plan.done, config.seed))
+    if plan.done:
+        show(report.view(plan.done, config.seed))
 
 
 def tune(

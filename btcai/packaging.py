@@ -19,7 +19,7 @@ from btcai.features.table import WARMUP_BARS
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars
 from btcai.versions import PACKAGE
 
-REQUIREMENTS = ("llvmlite", "numba", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "pyyaml")
+REQUIREMENTS = ("llvmlite", "numba", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic")
 """What btcai.pyfunc imports, through all that it imports; MLflow adds itself."""
 
 
