@@ -86,6 +86,6 @@ def _gains(axes: "Axes", rows: Sequence[Row]) -> None:
     axes.set_yticks(
         range(len(shown)), [row.arm if row.bucket == "all" else f"{row.arm}, {row.bucket}" for row in shown]
     )
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel(f"gain over what is configured, {most:g} of the budget, 95 % interval over seeds")
     axes.grid(visible=True, axis="x", color="#DDDDDD", linewidth=0.6)
