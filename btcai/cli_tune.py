@@ -59,7 +59,7 @@ def ablate(
 
 def tune(
     on: On = "two_scale",
-    settings: Annotated[str, typer.Option(help="Of params.yaml, comma-separated; all that it knows without.")] = "",
+    settings: Annotated[str, typer.Option(help="Of params.yaml, comma-separated; all that show there without.")] = "",
     buckets: Buckets = "",
     trials: Annotated[int, typer.Option(min=1, help="In all, those of earlier calls included.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, help="Of each trial.")] = 1,
@@ -78,7 +78,7 @@ def tune(
     config, folder = _config(root), root / paths.TUNING / on
     subject = _subject(on, config, root)
     search = tuning.Search(
-        settings=tuple(_listed(settings)) or tuple(tuning.SPACE),
+        settings=tuple(_listed(settings)) or tuning.seen_by(subject, config),
         buckets=_buckets(buckets),
         seeds=seeds,
         share=_share(str(share)),

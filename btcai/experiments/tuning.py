@@ -57,6 +57,16 @@ class Search:
             raise ConfigError(f"a setting to tune must be one of {', '.join(SPACE)}, was {', '.join(unknown)}")
 
 
+def seen_by(subject: Subject, config: Config) -> tuple[str, ...]:
+    """The settings of SPACE that the subject's score can show."""
+
+    def shows(name: str) -> bool:
+        moved = SPACE[name].low if _current(config, name) != SPACE[name].low else SPACE[name].high
+        return subject.sees(config, changed(config, {name: moved}))
+
+    return tuple(filter(shows, SPACE))
+
+
 def open_study(config: Config, subject: Subject, search: Search, folder: Path) -> "Study":
     """The study of just this search, kept in `folder`.
 
@@ -66,12 +76,10 @@ def open_study(config: Config, subject: Subject, search: Search, folder: Path) -
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    for name in search.settings:
-        moved = SPACE[name].low if _current(config, name) != SPACE[name].low else SPACE[name].high
-        if not subject.sees(config, changed(config, {name: moved})):
-            raise ConfigError(
-                f"{name} does not show on {subject.name}: leave it out of --settings, or use --on two_scale"
-            )
+    if unseen := sorted(set(search.settings) - set(seen_by(subject, config))):
+        raise ConfigError(
+            f"{', '.join(unseen)} does not show on {subject.name}: leave it out of --settings, or use --on two_scale"
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     terms = [subject.name, subject.terms, search.buckets, search.seeds, search.share, sorted(search.settings)]
@@ -93,7 +101,7 @@ def tune(config: Config, subject: Subject, search: Search, study: "Study", trial
 
     for stale in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(stale.number, state=TrialState.FAIL)
-        if set(stale.params) == set(search.settings):
+        if set(stale.params) == set(search.settings) and not is_present(stale):  # that one is asked for below
             study.enqueue_trial(stale.params)
     present = {name: _current(config, name) for name in search.settings}
     if not any(is_present(trial) for trial in ended(study)):

@@ -10,7 +10,7 @@ from btcai.config import Config
 from btcai.errors import ConfigError
 from btcai.experiments import tuning_report
 from btcai.experiments.trials import Measured
-from btcai.experiments.tuning import SPACE, Search, ended, is_present, open_study, tune
+from btcai.experiments.tuning import SPACE, Search, ended, is_present, open_study, seen_by, tune
 from btcai.params import changed
 
 
@@ -76,7 +76,19 @@ def test_settings_as_they_are_that_were_interrupted_are_tried_again(tmp_path: Pa
     assert len(ended(study)) == 3
 
 
+def test_settings_as_they_are_are_tried_once_though_a_kill_left_them_running(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scores(tmp_path, 3, Hill(fail_at=2))  # all of its settings are known, and it has no score
+    found = scores(tmp_path, 3)
+    study = open_study(settings(), Hill(), SEARCH, tmp_path)
+    present = (settings().ppo.clip, settings().transfer.alpha)
+    tried = [(trial.params["ppo.clip"], trial.params["transfer.alpha"]) for trial in ended(study)]
+    assert tried.count(present) == 1
+    assert len(found) == 3
+
+
 def test_what_does_not_show_on_the_subject_is_refused(tmp_path: Path) -> None:
+    assert seen_by(Hill(), settings()) == ("ppo.clip", "transfer.alpha")
     blind = Search(settings=("ppo.clip", "ppo.gae_lambda"), buckets=("long",), seeds=1, share=0.25)
     with pytest.raises(ConfigError, match=r"ppo.gae_lambda does not show on hill: leave it out of --settings"):
         open_study(settings(), Hill(), blind, tmp_path)
