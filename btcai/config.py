@@ -151,6 +151,9 @@ class SizingConfig(_Section):
     strategy: SizingStrategy
     target_volatility: float = Field(gt=0, le=5)
     max_uncertainty: float = Field(gt=0)
+    """Predicted standard deviation over sigma * sqrt(horizon), above which no lot is opened."""
+    max_unfamiliarity: float = Field(gt=0)
+    """How unlike the training span the market may be to the network: above it no lot is opened."""
 
 
 class RewardConfig(_Section):
@@ -279,9 +282,11 @@ class PpoConfig(_Section):
     value_coef: float = Field(ge=0)
     entropy_coef: float = Field(ge=0)
     entropy_frac: float = Field(ge=0, le=1)
-    """Share of the updates over which the entropy bonus falls to zero."""
+    """Share of the updates over which the entropy bonus falls to zero, and the temperature to 1."""
+    temperature: float = Field(ge=1, le=5)
+    """Of the policy while it learns, at first: above 1 it tries more."""
     entropy_by: Literal["time", "gain", "unfamiliarity"]
-    """What scales the bonus beside time: nothing, whether validation gains, or how unfamiliar a stretch is."""
+    """What scales them beside time: nothing, whether validation gains, or (the bonus) how unfamiliar a stretch is."""
     first_hold_logit: float
     """Added to HOLD before training: who trades at random pays costs, whatever it knows, and learns to stay flat."""
     surprise_control: float = Field(ge=0, le=1)
@@ -315,6 +320,10 @@ class PpoConfig(_Section):
             raise ValueError(
                 f"replay.trajectories needs cost_ramp_frac 0, for old ones paid other costs; was {self.cost_ramp_frac}"
             )
+        if self.replay.trajectories and self.temperature != 1:
+            raise ValueError(
+                f"replay.trajectories needs temperature 1, for old ones acted at another; was {self.temperature}"
+            )
         if self.replay.trajectories and self.encoder_every:
             raise ValueError(
                 "replay.trajectories needs encoder_every 0, for what a head read of old trajectories must be what it "
@@ -325,6 +334,17 @@ class PpoConfig(_Section):
                 "head_epochs must be at least 1 where encoder_every is not 1, else an update trains nothing"
             )
         return self
+
+
+class MetaConfig(_Section):
+    """A start shared by buckets and regimes, before the first bucket is trained (training/meta.py)."""
+
+    rounds: int = Field(ge=0)
+    """In each every bucket learns in a calm and in a stormy market; 0: the first bucket starts at random."""
+    inner_updates: int = Field(ge=1)
+    """Of prediction, from where a round began."""
+    step: float = Field(gt=0, le=1)
+    """How far the start moves to where that led."""
 
 
 class TransferConfig(_Section):
@@ -408,6 +428,7 @@ class Config(_Section):
     pretrain: PretrainConfig
     augment: AugmentConfig
     ppo: PpoConfig
+    meta: MetaConfig
     transfer: TransferConfig
     convergence: ConvergenceConfig
     consolidate: ConsolidateConfig

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 GRAPHS = ("encoder.onnx", "head.onnx", "policy.onnx")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Encoded:
-    """What a stretch of market says at each of its D decision times, before any account is known.
+    """What a stretch of market says at each of its D decision times, before any account is known; as an encoder puts
+    it out, in this order.
 
     latent (D, Z) float32; gates (D, 3): shares of the convolution, LSTM and attention branches; mean, std (D, H) and
-    quantiles (D, H, Q): of the log return over each horizon, calibrated.
+    quantiles (D, H, Q): of the log return over each horizon, calibrated; unfamiliarity (D,): how unlike the training
+    span the market is to the network, where 1 is exceeded one time in a hundred.
     """
 
     latent: Float32Array
@@ -54,6 +56,7 @@ class Encoded:
     mean: Float32Array
     std: Float32Array
     quantiles: Float32Array
+    unfamiliarity: Float32Array
 
     def __len__(self) -> int:
         return len(self.latent)
@@ -129,6 +132,15 @@ class PolicyBundle:
         self.horizons_bars = self.settings.horizons_bars
         self._encoder = session(folder / "encoder.onnx")
         self._head = session(folder / "head.onnx")
+        given, wanted = (
+            tuple(output.name for output in self._encoder.get_outputs()),
+            tuple(Encoded.__dataclass_fields__),
+        )
+        if given != wanted:
+            raise ArtifactError(
+                f"an encoder must put out {', '.join(wanted)}, the one in {folder} puts out {', '.join(given)}: it was "
+                "exported by another version of btcai; remake it with: btcai run"
+            )
 
     @property
     def version(self) -> str:
@@ -139,8 +151,7 @@ class PolicyBundle:
     def encode(self, features: Float32Array) -> Encoded:
         """Raw feature rows ((D + 143) * patch_bars, F) -> D decision times."""
         arrays = self._encoder.run(None, {"tokens": tokens_of(features, self.patch_bars)})
-        latent, gates, mean, std, quantiles = (array[0] for array in arrays)
-        return Encoded(latent=latent, gates=gates, mean=mean, std=std, quantiles=quantiles)
+        return Encoded(*(array[0] for array in arrays))
 
     def head(self, latent: Float32Array, account: Float32Array) -> tuple[Float32Array, Float32Array]:
         """latent (B, Z), account (B, A) -> probabilities (B, 4), value (B,)."""
@@ -188,7 +199,27 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{path} is not valid JSON ({error}); remake it with: btcai run") from error
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Considered:
+    """A decision beside what it was taken on.
+
+    data: lookback and warm-up up to the decision's bar; account (N_ACCOUNT,) and lots (max_lots, N_LOT): rows of the
+    kernel at its close, before the order.
+    """
+
+    decision: Decision
+    data: MarketData
+    encoded: Encoded
+    account: FloatArray
+    lots: FloatArray
+
+
 def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = None) -> Decision:
+    """The decision of `consider`."""
+    return consider(bundle, bars, account).decision
+
+
+def consider(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = None) -> Considered:
     """Decide at the close of the newest bar that falls on the bucket's clock, under the market's own rules.
 
     `account` describes the account at that close (holdings.account_at_close); None is a flat one with the bundle's
@@ -204,6 +235,7 @@ def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = No
     data = build_market(_last(bars, needed))
     encoded = bundle.encode(data.features[-bundle.lookback_bars :])
     row, lots, observation = _account_half(bundle, data, account)
+    before = row.copy()
     probabilities, value = bundle.head(encoded.latent[-1:], observation[None])
     lot_frac, allowed = sizes(bundle, bundle.settings, bundle.manifest.sizing, encoded, data.sigma[-1:])
     size_frac, entry_allowed = float(lot_frac[-1]), bool(allowed[-1])
@@ -211,7 +243,7 @@ def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = No
     action, note = settle(row, lots, wanted, size_frac, entry_allowed, bundle.manifest.rules)
     if note == NOT_ALLOWED:
         note += _doubt(bundle, encoded, float(data.sigma[-1]))
-    return Decision(
+    decision = Decision(
         bucket=bundle.bucket,
         close_ts_ns=int(data.bars.close_ts_ns[-1]),
         action=action,
@@ -220,9 +252,11 @@ def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = No
         value=float(value[0]),
         forecasts=_forecasts(bundle.horizons_bars, encoded),
         model_version=bundle.version,
+        unfamiliarity=float(encoded.unfamiliarity[-1]),
         data_version=bundle.manifest.versions.data,
         note=note,
     )
+    return Considered(decision=decision, data=data, encoded=encoded, account=before, lots=lots)
 
 
 def _account_half(
@@ -239,10 +273,13 @@ def _account_half(
 
 def _doubt(bundle: PolicyBundle, encoded: Encoded, sigma: float) -> str:
     """The figure for which market.sizing allows no lot."""
+    limits, unfamiliarity = bundle.manifest.sizing, float(encoded.unfamiliarity[-1])
     uncertainty = float(encoded.std[-1, 0]) / (sigma * math.sqrt(bundle.horizons_bars[0]))
     if not math.isfinite(uncertainty) or not np.isfinite(encoded.mean[-1, 0]):
         return ": the forecast is not a finite number"
-    return f": predicted uncertainty {uncertainty:.3g} is above {bundle.manifest.sizing.max_uncertainty:g}"
+    if uncertainty > limits.max_uncertainty:
+        return f": predicted uncertainty {uncertainty:.3g} is above {limits.max_uncertainty:g}"
+    return f": the market's unfamiliarity {unfamiliarity:.3g} is above {limits.max_unfamiliarity:g}"
 
 
 def sizes(
@@ -253,6 +290,7 @@ def sizes(
         encoded.mean[:, 0].astype(np.float64),
         encoded.std[:, 0].astype(np.float64),
         sigma,
+        encoded.unfamiliarity.astype(np.float64),
         policy.horizons_bars[0],
         bucket.max_lots,
         sizing,

@@ -83,7 +83,7 @@ def signature(settings: BucketConfig) -> Any:
         "bucket": text,
         "close_time": DataType.datetime,
         "action": text,
-        **dict.fromkeys(("size_frac", *pyfunc.PROBABILITIES, "value"), number),
+        **dict.fromkeys(("size_frac", *pyfunc.PROBABILITIES, "value", "unfamiliarity"), number),
         **dict.fromkeys(("note", "edge", "model_version", "data_version"), text),
         **dict.fromkeys(forecasts, number),
     }

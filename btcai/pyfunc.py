@@ -93,6 +93,7 @@ def decision_row(decision: Decision, edge: str) -> dict[str, Any]:
         "size_frac": decision.size_frac,
         **dict(zip(PROBABILITIES, decision.probabilities, strict=True)),
         "value": decision.value,
+        "unfamiliarity": decision.unfamiliarity,
         "note": decision.note,
         "edge": edge,
         "model_version": decision.model_version,

@@ -3,7 +3,7 @@
 Letters in shapes: T bars, F features, D decision times, B environment batch, H horizons, Q quantiles, A actions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import numpy as np
@@ -107,10 +107,34 @@ class MarketData:
     def __len__(self) -> int:
         return len(self.bars)
 
+    def until(self, stop: int) -> "MarketData":
+        """The market as it was before bar `stop`: its rows 0 .. stop - 1, as views."""
+        bars = Bars(**{field.name: getattr(self.bars, field.name)[:stop] for field in fields(Bars)})
+        return replace(
+            self,
+            bars=bars,
+            mark=self.mark[:stop],
+            sigma=self.sigma[:stop],
+            features=self.features[:stop],
+            funding=None if self.funding is None else self.funding[:stop],
+        )
+
 
 @dataclass(frozen=True)
 class Span:
     """Bars first .. stop - 1 of the grid; decisions, fills and labels of the span all lie inside."""
+
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+
+@dataclass(frozen=True)
+class SealedSpan:
+    """Bars that nothing may be chosen on, first .. stop - 1. Not a Span, so that nothing trains or judges on it by
+    mistake: openings.opened gives the Span, and counts."""
 
     first: int
     stop: int
@@ -140,6 +164,7 @@ class Decision:
     probabilities: tuple[float, ...]  # in the order of Action
     value: float
     forecasts: tuple[Forecast, ...]
+    unfamiliarity: float  # of the market to the network: 1 is exceeded one time in a hundred
     model_version: str
     data_version: str
     note: str = ""  # the rule of the market that spoke: why the action is not the likeliest one, or that a halt runs

@@ -16,7 +16,7 @@ from btcai import paths, versions
 from btcai.config import Config, CostConfig
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.files import whole
-from btcai.schema import BARS_PER_DAY, BUCKETS, MarketData, Span
+from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan, Span
 
 if TYPE_CHECKING:
     from btcai.features.scaling import Scaler
@@ -136,6 +136,7 @@ def evaluate(config: Config, root: Path) -> None:
     from btcai.training.checkpoint import load_policy
 
     data, splits, _ = load_features(root)
+    times = load_whole(root)[0].bars.close_ts_ns  # to say when the sealed span is
     curves = {bucket: read_curves(root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     importance = {bucket: read_importance(root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     costs: dict[str, CostConfig] = dict(config.market.severities.items())
@@ -161,8 +162,8 @@ def evaluate(config: Config, root: Path) -> None:
         market=config.data.market,
         data_version=data_version(root),
         severities=costs,
-        splits_text=splits.printed(data.bars.close_ts_ns),
-        sealed_text=_days(splits.sealed, data),
+        splits_text=splits.printed(times),
+        sealed_text=_days(splits.sealed, times),
         start_equity_usdt=equity_usdt,
     )
     with whole(root / paths.EVALUATION) as out:
@@ -170,23 +171,20 @@ def evaluate(config: Config, root: Path) -> None:
     logger.info("wrote %d files to %s", len(written), paths.EVALUATION)
 
 
-def _days(span: Span, data: MarketData) -> str:
+def _days(span: Span | SealedSpan, close_ts_ns: IntArray) -> str:
     """First and last UTC day of a span, and its length: "2024-10-01 .. 2025-03-31, 52,416 bars"."""
     import numpy as np
 
-    ends = data.bars.close_ts_ns[[span.first, span.stop - 1]].astype("datetime64[ns]").astype("datetime64[D]")
+    ends = close_ts_ns[[span.first, span.stop - 1]].astype("datetime64[ns]").astype("datetime64[D]")
     first, last = np.datetime_as_string(ends)
     return f"{first} .. {last}, {len(span):,} bars"
 
 
 def export(config: Config, root: Path) -> None:
     """artifacts/consolidate -> models/candidate: one ONNX bundle per bucket, parity proven."""
-    from dataclasses import replace
-
     from btcai.training.export import export_bundle
 
-    data, splits, scaler = load_features(root)
-    data = replace(data, features=data.features[: splits.sealed.first])  # the proof of parity walks them
+    data, _, scaler = load_features(root)
     made_from = {"data": data_version(root), "code": code_version()}
     with whole(root / paths.CANDIDATE) as out:
         for bucket in BUCKETS:
@@ -204,18 +202,15 @@ def register(config: Config, root: Path) -> None:
 
 def _history(root: Path) -> "History":
     """What artifacts/features say of the bars they were made from; of the bars themselves only the unsealed ones."""
-    from dataclasses import fields
-
     from btcai.data.frame import iso
     from btcai.features.store import read_meta
     from btcai.lineage import market_md5
-    from btcai.schema import BAR_NS, Bars
+    from btcai.schema import BAR_NS
     from btcai.submission import History
 
-    data, splits, _ = load_features(root)
+    data, splits, _ = load_whole(root)
     meta = read_meta(root / paths.FEATURES)
     opens_ms = (data.bars.close_ts_ns[data.bars.present] - BAR_NS) // 1_000_000
-    unsealed = {field.name: getattr(data.bars, field.name)[: splits.sealed.first] for field in fields(Bars)}
     return History(
         market=meta["market"],
         rows=len(opens_ms),
@@ -223,7 +218,7 @@ def _history(root: Path) -> "History":
         last=iso(opens_ms[-1]),
         data_version=meta["data_version"],
         dvc_md5=market_md5(root, meta["market"]),
-        unsealed=Bars(**unsealed),
+        unsealed=data.until(splits.sealed.first).bars,
     )
 
 
@@ -243,20 +238,26 @@ def newest_bars(config: Config, root: Path) -> "Finding":
     from btcai.watch.report import write_finding
     from btcai.watch.verdict import judge
 
-    data, splits, _ = load_features(root)
+    data, splits, _ = load_whole(root)
     n_bars = config.drift.window_days * BARS_PER_DAY
     measured = measure_drift(data.features, data.feature_names, data.mark, splits.train, n_bars)
     candidate = root / paths.CANDIDATE
     policies = [load_bundle(candidate / bucket) for bucket in BUCKETS] if candidate.is_dir() else []
     fit = measure_fit(policies, data, splits.train, splits.test, n_bars)
-    finding = judge(measured, fit, config.drift, _days(measured.window, data))
+    finding = judge(measured, fit, config.drift, _days(measured.window, data.bars.close_ts_ns))
     with whole(root / paths.DRIFT) as out:
         write_finding(out, finding)
     return finding
 
 
 def load_features(root: Path) -> "tuple[MarketData, Splits, Scaler]":
-    """What the features stage wrote, memory-mapped."""
+    """What the features stage wrote, memory-mapped, up to the sealed span: what tunes or judges cannot reach that."""
+    data, splits, scaler = load_whole(root)
+    return data.until(splits.sealed.first), splits, scaler
+
+
+def load_whole(root: Path) -> "tuple[MarketData, Splits, Scaler]":
+    """The same with the sealed bars: for the record of what there is, for drift, and for who opens the seal."""
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
     from btcai.features.store import load_market, read_meta
@@ -268,8 +269,9 @@ def load_features(root: Path) -> "tuple[MarketData, Splits, Scaler]":
         raise ArtifactError(f"{scaler_path} not found; make it with: btcai stage features")
     saved = read_meta(folder)["splits"]
     splits = Splits(
-        **{name: Span(**saved[name]) for name in ("train", "valid", "test", "sealed")},
+        **{name: Span(**saved[name]) for name in ("train", "valid", "test")},
         folds=tuple(Span(**fold) for fold in saved["folds"]),
+        sealed=SealedSpan(**saved["sealed"]),
     )
     return data, splits, Scaler.from_json(scaler_path.read_text(encoding="utf-8"))
 

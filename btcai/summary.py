@@ -43,12 +43,18 @@ def decision_view(decision: Decision, standing: Standing | None, account: str, a
         facts.add_row("rule", Text(decision.note, style="yellow"))
     chances = (f"{_spoken(action)} {decision.probabilities[action]:.1%}" for action in Action)
     facts.add_row("probabilities", ", ".join(chances))
+    facts.add_row("market", _familiar(decision.unfamiliarity))
     facts.add_row("account", account)
     facts.add_row(
         "model", f"{decision.bucket} {decision.model_version}" + (f", version {standing.version}" if standing else "")
     )
     facts.add_row("data", decision.data_version[:12])
     return Group(facts, _forecasts(decision), _edge_note(decision, standing))
+
+
+def _familiar(unfamiliarity: float) -> str:
+    said = "familiar" if unfamiliarity <= 1 else "unfamiliar"
+    return f"{said} ({unfamiliarity:.2f}; 1 is exceeded one time in a hundred)"
 
 
 def bar_age(close_ts_ns: int, now_ns: int, patch_bars: int) -> str:

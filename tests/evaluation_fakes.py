@@ -84,6 +84,7 @@ class FakePolicy:
             mean=np.repeat(latent, horizons, axis=1),
             std=std,
             quantiles=np.zeros((decided, horizons, levels), np.float32),
+            unfamiliarity=np.full(decided, 0.5, np.float32),
         )
 
     def probabilities(self, latent: Float32Array, account: Float32Array) -> Float32Array:

@@ -23,7 +23,7 @@ from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.inference import GRAPHS, MANIFEST, file_sha256, tokens_of
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Bars, MarketData, Span
+from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Bars, MarketData, SealedSpan, Span
 from btcai.simulator.bars import simulate_bars
 from btcai.training.checkpoint import new_model, save_model
 from btcai.training.export import export_bundle
@@ -73,7 +73,7 @@ def tiny_config(**profile: int) -> Config:
 def splits(train: Span, valid: Span) -> Splits:
     """Two spans to train on; what is judged later is left empty."""
     rest = Span(valid.stop, valid.stop)
-    return Splits(train=train, valid=valid, test=rest, folds=(rest,), sealed=rest)
+    return Splits(train=train, valid=valid, test=rest, folds=(rest,), sealed=SealedSpan(valid.stop, valid.stop))
 
 
 FREE_TO_ACT = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0, 1, 1])
@@ -98,6 +98,7 @@ def loud_network(config: Config, bucket_name: str, seed: int = 0) -> ActorCritic
         patch = config.buckets[bucket_name].patch_bars
         encoding = model.encode(torch.from_numpy(tokens_of(market().features[-(TOKENS + 99) * patch :], patch)))
         model.refresh_signal_scale([encoding])
+        model.note_usual(encoding.trunk[0])
         logits, _ = model.head(model.latent(encoding)[0], FREE_TO_ACT.expand(100, -1))
         model.head.policy.bias -= logits.mean(0)  # no action is the likeliest everywhere
     return model
@@ -129,6 +130,7 @@ def hand_made_bundle(
     logits: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0),
     mean: float = 0.001,
     std: float = 0.002,
+    unfamiliarity: float = 0.5,
     **changes: Any,
 ) -> Path:
     """A bundle whose graphs are a few lines: fixed logits and forecasts whatever the market; the manifest is whole.
@@ -143,6 +145,7 @@ def hand_made_bundle(
         "mean": mean * np.arange(1, horizons + 1)[None, None],
         "std": np.full((1, 1, horizons), std),
         "quantiles": np.tile(std * (np.array(QUANTILE_LEVELS) - 0.5), (1, 1, horizons, 1)),
+        "unfamiliarity": np.full((1, 1), unfamiliarity),
     }
     fixed = [_constant(name, value.astype(np.float32)) for name, value in constants.items()]
     axes = {"starts": [143], "ends": [2**31], "axes": [1], "newest": -1}
@@ -199,8 +202,10 @@ def loud_bundle(folder: Path, bucket_name: str = "scalping", seed: int = 0, **ch
         helper.make_node("Exp", ["shifted"], ["std"]),
         helper.make_node("Unsqueeze", ["mean", "last"], ["centre"]),
         helper.make_node("Add", ["centre", "levels"], ["quantiles"]),
+        helper.make_node("Abs", ["latent"], ["moved"]),
+        helper.make_node("ReduceMean", ["moved", "last"], ["unfamiliarity"], keepdims=0),
     ]
-    shapes = {"latent": [n], "gates": [3], "mean": [h], "std": [h], "quantiles": [h, q]}
+    shapes = {"latent": [n], "gates": [3], "mean": [h], "std": [h], "quantiles": [h, q], "unfamiliarity": []}
     tokens = _value("tokens", ["b", "n", bucket.patch_bars, n])
     _save(
         folder / "encoder.onnx", encoder, [tokens], [_value(name, ["b", "m", *rest]) for name, rest in shapes.items()]

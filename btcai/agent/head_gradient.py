@@ -42,7 +42,7 @@ def head_gradient(
     bonus = np.float32(weights.entropy) * counts
     if experience.explore is not None:
         bonus = bonus * experience.explore.float().numpy()
-    given = experience.teacher
+    given, cooled = experience.teacher, np.float32(weights.temperature)
     teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
                   head.value.weight, head.value.bias]  # fmt: skip
@@ -52,6 +52,7 @@ def head_gradient(
         with torch.no_grad():
             projected = head.market(seen).numpy()
         w_account, w_policy, b_policy, w_value, b_value = (p.detach().numpy() for p in parameters[2:])
+        w_policy, b_policy = w_policy / cooled, b_policy / cooled
         d_projected = np.zeros_like(projected)
         d_account, d_policy = np.zeros_like(w_account.T, order="C"), np.zeros_like(w_policy)
         d_policy_bias, d_value, d_value_bias = (
@@ -69,7 +70,7 @@ def head_gradient(
         )  # fmt: skip
         flat = torch.from_numpy(d_projected).flatten(0, 1)
         d_market = flat.T @ seen.flatten(0, 1), flat.sum(0)
-        others = d_account.T, d_policy, d_policy_bias, d_value[None], d_value_bias
+        others = d_account.T, d_policy / cooled, d_policy_bias / cooled, d_value[None], d_value_bias
         return [*d_market, *map(torch.from_numpy, others)], figures
 
     def gradient(index: Tensor) -> Tensor:

@@ -178,6 +178,8 @@ class Weights:
     auxiliary: float
     teacher: float = 0.0
     """Of KL(teacher || new)."""
+    temperature: float = 1.0
+    """Of the policy that acted and that learns: divides its logits."""
 
 
 def ppo_update(
@@ -244,7 +246,7 @@ def autograd_gradient(
 
         def part(rows: Tensor) -> tuple[Tensor, Tensor]:
             said = evaluate(rows)
-            log_prob = said.logits.log_softmax(-1)
+            log_prob = (said.logits / weights.temperature).log_softmax(-1)
             logp = log_prob.gather(-1, experience.action[rows].unsqueeze(-1)).squeeze(-1)
             advantage = (experience.advantage[rows] - mean) / std
             counts = 1.0 if experience.weight is None else _beside(experience.weight[rows], advantage)

@@ -11,8 +11,9 @@ from btcai.market.bars import BarArrays
 from btcai.market.rules import Rules
 from btcai.schema import TOKENS, BoolArray, Float32Array, FloatArray, IntArray, Span
 
-Sizes = Callable[[FloatArray, FloatArray, FloatArray], tuple[FloatArray, BoolArray]]
-"""Predicted mean, std (D,) of the shortest horizon's log return and sigma (D,) -> size_frac, entry_allowed (D,)."""
+Sizes = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, BoolArray]]
+"""Predicted mean, std (D,) of the shortest horizon's log return, sigma (D,) and unfamiliarity (D,) -> size_frac,
+entry_allowed (D,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

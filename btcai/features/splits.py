@@ -7,7 +7,7 @@ import numpy as np
 
 from btcai.config import SplitConfig
 from btcai.errors import DataError
-from btcai.schema import BARS_PER_DAY, IntArray, Span
+from btcai.schema import BARS_PER_DAY, IntArray, SealedSpan, Span
 
 FOLD_BARS_MIN = 7 * BARS_PER_DAY
 """Shortest test fold and sealed span: below a week nothing is measured."""
@@ -24,7 +24,7 @@ class Splits:
     valid: Span
     test: Span
     folds: tuple[Span, ...]
-    sealed: Span
+    sealed: SealedSpan
 
     def after(self, n_bars: int, warmup_bars: int) -> "Splits":
         """The same spans of a market with n_bars more to train on before its first bar: train begins there."""
@@ -37,12 +37,13 @@ class Splits:
             valid=later(self.valid),
             test=later(self.test),
             folds=tuple(map(later, self.folds)),
-            sealed=later(self.sealed),
+            sealed=SealedSpan(self.sealed.first + n_bars, self.sealed.stop + n_bars),
         )
 
     def printed(self, close_ts_ns: IntArray) -> str:
         """A table of the spans: first row, bars, and the UTC close of the first and the last bar. close_ts_ns (T,)."""
-        named = [("train", self.train), ("valid", self.valid), ("test", self.test)]
+        named: list[tuple[str, Span | SealedSpan]] = []
+        named += [("train", self.train), ("valid", self.valid), ("test", self.test)]
         named += [(f"  fold {number}", fold) for number, fold in enumerate(self.folds, start=1)]
         named.append(("sealed", self.sealed))
         lines = [f"{'span':<9}{'first':>10}{'bars':>10}  {'first close, UTC':<18}{'last close, UTC':<16}"]
@@ -72,7 +73,7 @@ def make_splits(n_bars: int, config: SplitConfig, purge_bars: int, warmup_bars: 
             Span(test.first + number * fold_bars, test.first + (number + 1) * fold_bars)
             for number in range(config.test_folds)
         ),
-        sealed=_span(test_stop + gap, n_bars),
+        sealed=SealedSpan(test_stop + gap, max(test_stop + gap, n_bars)),
     )
     _check_long_enough(splits, n_bars, config, purge_bars, warmup_bars)
     return splits

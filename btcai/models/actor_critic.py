@@ -16,6 +16,9 @@ from btcai.schema import QUANTILE_LEVELS, TOKENS, Float32Array
 N_SIGNALS = 4
 """Of each horizon: location and log scale of the Student-t, median and width of the quantiles."""
 
+LEAST_SPREAD = 0.01
+"""Of the mean variance of latents, added to that of every direction."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoding:
@@ -50,6 +53,9 @@ class ActorCritic(nn.Module):
     value_std: Tensor
     hold_bias: Tensor
     collapsed: Tensor
+    usual_mean: Tensor
+    usual_root: Tensor
+    usual_far: Tensor
 
     def __init__(self, config: ModelConfig, patch_bars: int, n_features: int, n_horizons: int) -> None:
         super().__init__()
@@ -74,6 +80,10 @@ class ActorCritic(nn.Module):
         self.register_buffer("hold_bias", torch.zeros(()))
         # 1 where the policy, as it was last validated, stays flat, or in the market, or knows one action alone.
         self.register_buffer("collapsed", torch.zeros(()))
+        # Of the trunk's latents along the training span: mean and inverse root of the covariance; and what is far.
+        self.register_buffer("usual_mean", torch.zeros(config.latent))
+        self.register_buffer("usual_root", torch.eye(config.latent))
+        self.register_buffer("usual_far", torch.ones(()))
 
     @contextmanager
     def encoder_on(self, device: str) -> Iterator[None]:
@@ -126,6 +136,28 @@ class ActorCritic(nn.Module):
         std = encoding.log_scale[..., 1:].exp() * (degrees / (degrees - 2.0)).sqrt() * self.std_factor
         quantiles = (encoding.quantiles[..., 1:, :] + self.quantile_offset).sort(-1).values
         return encoding.location[..., 1:] / self.temperature, std, quantiles
+
+    def unfamiliarity(self, encoding: Encoding) -> Tensor:
+        """How unlike the training span the market is to this network, (B, M) >= 0; 1 is exceeded one time in a hundred.
+
+        The distance of the trunk's latent from those of the training span (Mahalanobis 1936) in units of its .99
+        quantile on the validation span. Up to that unit it is also by how much an ensemble of last layers would
+        disagree: for a linear layer on these latents the posterior's standard deviation of what it says (Bishop 2006,
+        eq. 3.59, without its constant).
+        """
+        whitened = (encoding.trunk - self.usual_mean) @ self.usual_root
+        return whitened.square().mean(-1).sqrt() / self.usual_far
+
+    @torch.no_grad()
+    def note_usual(self, latent: Tensor) -> None:
+        """Take latents (n, Z) of the training span as what is usual; `usual_far` is 1 until it is fitted."""
+        rows = latent.double()
+        mean = rows.mean(0)
+        size, axes = torch.linalg.eigh(torch.cov(rows.T))
+        size = size.clamp(min=0.0) + LEAST_SPREAD * size.mean()  # a direction that never moved is not to be everything
+        self.usual_mean.copy_(mean)
+        self.usual_root.copy_(axes @ torch.diag(size.rsqrt()) @ axes.T)
+        self.usual_far.fill_(1.0)
 
     def n_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

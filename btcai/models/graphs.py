@@ -8,7 +8,8 @@ from btcai.schema import TOKENS
 
 
 class EncoderGraph(nn.Module):
-    """tokens (B, N, P, F) -> latent (B, M, Z), gates (B, M, 3), mean, std (B, M, H), quantiles (B, M, H, Q).
+    """tokens (B, N, P, F) -> latent (B, M, Z), gates (B, M, 3), mean, std (B, M, H), quantiles (B, M, H, Q),
+    unfamiliarity (B, M).
 
     M = N - 143. Forecasts are of the log return over each horizon: sigma is read from the newest bar's log_sigma.
     """
@@ -20,11 +21,12 @@ class EncoderGraph(nn.Module):
         self.model, self.column = model, log_sigma_column
         self.register_buffer("root_horizon", torch.tensor(horizons_bars, dtype=torch.float32).sqrt())
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         encoding = self.model.encode(tokens)
         unit = self.unit(tokens)
         mean, std, quantiles = self.model.calibrated(encoding)
-        return self.model.latent(encoding), encoding.gates, mean * unit, std * unit, quantiles * unit.unsqueeze(-1)
+        scaled = mean * unit, std * unit, quantiles * unit.unsqueeze(-1)
+        return self.model.latent(encoding), encoding.gates, *scaled, self.model.unfamiliarity(encoding)
 
     def unit(self, tokens: Tensor) -> Tensor:
         """sigma * sqrt(horizon) at each decision time: (B, M, H)."""

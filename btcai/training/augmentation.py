@@ -79,14 +79,23 @@ def _order(volatility: FloatArray, config: AugmentConfig, rng: np.random.Generat
 
 
 def _copy(data: MarketData, rows: IntArray, config: AugmentConfig, rng: np.random.Generator) -> Bars:
-    """Bars with the moves of those rows; times, and the price that 1 stands for, come with `_joined`."""
-    source, before = data.bars, data.mark[np.maximum(rows - 1, 0)]
+    """Bars with the moves of those rows, larger or smaller block by block, and noise on them."""
     block = np.cumsum(np.diff(rows, prepend=rows[0]) != 1)
     scale = np.exp(config.scale_sigma * rng.standard_normal(block[-1] + 1))[block]
+    present = data.bars.present[rows]
+    noise = np.where(present, config.jitter_sigmas * data.sigma[rows] * rng.standard_normal(len(rows)), 0.0)
+    return bars_of_moves(data, rows, scale, noise)
+
+
+def bars_of_moves(data: MarketData, rows: IntArray, scale: FloatArray, noise: FloatArray) -> Bars:
+    """Bars that show the moves of rows (n,) in turn, each times its scale (n,) and with noise (n,) on its log return.
+
+    They end at a price of 1 and have no times yet.
+    """
+    source, before = data.bars, data.mark[np.maximum(rows - 1, 0)]
     present = source.present[rows]
     relative = np.log(np.stack([getattr(source, name)[rows] for name in PRICES]) / before)
     relative = np.where(present, relative, 0.0) * scale
-    noise = np.where(present, config.jitter_sigmas * data.sigma[rows] * rng.standard_normal(len(rows)), 0.0)
     open_, high, low, close = relative
     close = close + noise
     path = np.cumsum(close)

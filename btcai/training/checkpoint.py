@@ -70,8 +70,7 @@ class TorchPolicy:
     def encode(self, features: Float32Array) -> Encoded:
         """Raw feature rows ((D + 143) * patch_bars, F) -> D decision times."""
         outputs = self._encoder(torch.from_numpy(tokens_of(features, self.patch_bars)))
-        latent, gates, mean, std, quantiles = (tensor[0].numpy() for tensor in outputs)
-        return Encoded(latent=latent, gates=gates, mean=mean, std=std, quantiles=quantiles)
+        return Encoded(*(tensor[0].numpy() for tensor in outputs))
 
     @torch.no_grad()
     def probabilities(self, latent: Float32Array, account: Float32Array) -> Float32Array:

@@ -15,7 +15,7 @@ from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
 from btcai.files import whole
-from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, session, tokens_of
+from btcai.inference import GRAPHS, MANIFEST, Encoded, PolicyBundle, file_sha256, load_bundle, session, tokens_of
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
@@ -23,10 +23,12 @@ from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Float32Array
 from btcai.training.checkpoint import LOG_SIGMA, load_model, set_up_torch
 
 PARITY_WINDOWS = 1000
-PARITY_PROBABILITY = 1e-4
-PARITY_FORECAST = 1e-4  # relative to the predicted standard deviation
+PARITY = {"probabilities": 1e-4, "forecasts": 1e-4, "unfamiliarity": 1e-4, "sequence": 1e-4}
+"""Largest difference between two forms: of forecasts relative to the predicted standard deviation, of unfamiliarity
+relative to itself where that is above 1, in a sequence of probabilities."""
 
 FORECASTS = ("mean", "std", "quantiles")
+PER_DECISION = (*FORECASTS, "unfamiliarity")
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -66,8 +68,8 @@ def prove_parity(
 ) -> dict[str, float]:
     """Largest differences between torch, encoder + head, and the fused policy over windows spread across the market.
 
-    Probabilities must agree within 1e-4, means, standard deviations and quantiles within 1e-4 of the predicted standard
-    deviation; ArtifactError else, and where any of them is not a number.
+    Probabilities and unfamiliarity must agree within 1e-4, means, standard deviations and quantiles within 1e-4 of the
+    predicted standard deviation; ArtifactError else, and where any of them is not a number.
     """
     rng = np.random.default_rng(0)
     first = data.warmup_bars + bundle.lookback_bars
@@ -77,28 +79,36 @@ def prove_parity(
     head = HeadGraph(model).eval()
     fused = session(bundle.folder / "policy.onnx")
     names = [output.name for output in fused.get_outputs()]
-    worst = {"probabilities": 0.0, "forecasts": 0.0, "sequence": 0.0}
+    worst = {"probabilities": 0.0, "forecasts": 0.0, "unfamiliarity": 0.0, "sequence": 0.0}
     for k, end in enumerate(ends):
         rows = np.asarray(data.features[end - bundle.lookback_bars : end])
         tokens = tokens_of(rows, bundle.patch_bars)
         reference = _torch_window(encoder, head, tokens, account[k : k + 1])
         encoded = bundle.encode(rows)
-        forecast = np.column_stack([encoded.mean[0], encoded.std[0], encoded.quantiles[0]])
-        split = (bundle.probabilities(encoded.latent, account[k : k + 1])[0], forecast)
-        named = dict(zip(names, fused.run(None, {"tokens": tokens, "account": account[k : k + 1]}), strict=True))
-        whole = (named["probabilities"][0], np.column_stack([named[name][0] for name in FORECASTS]))
-        unit = reference[1][:, 1:2]
-        for form in (split, whole):  # np.maximum keeps a nan, max() would drop it
-            worst["probabilities"] = np.maximum(worst["probabilities"], np.abs(form[0] - reference[0]).max())
-            worst["forecasts"] = np.maximum(worst["forecasts"], (np.abs(form[1] - reference[1]) / unit).max())
+        split = {name: getattr(encoded, name) for name in PER_DECISION}
+        split["probabilities"] = bundle.probabilities(encoded.latent, account[k : k + 1])
+        whole = dict(zip(names, fused.run(None, {"tokens": tokens, "account": account[k : k + 1]}), strict=True))
+        for form in (split, whole):
+            for name, difference in _differences(form, reference).items():  # np.maximum keeps a nan, max() would not
+                worst[name] = np.maximum(worst[name], difference)
     worst["sequence"] = _sequence_difference(bundle, data, ends[windows // 2], account)
     worst = {name: float(difference) for name, difference in worst.items()}
-    limits = {"probabilities": PARITY_PROBABILITY, "forecasts": PARITY_FORECAST, "sequence": PARITY_PROBABILITY}
-    if not all(worst[name] <= limit for name, limit in limits.items()):
+    if not all(worst[name] <= limit for name, limit in PARITY.items()):
         raise ArtifactError(
             f"{bundle.bucket}: the exported graphs differ from the trained network ({worst}); nothing written"
         )
     return worst
+
+
+def _differences(form: dict[str, Array], reference: dict[str, Array]) -> dict[str, float]:
+    """Of one window, as PARITY has them."""
+    apart = {name: np.abs(form[name] - given) for name, given in reference.items()}
+    std = reference["std"]
+    return {
+        "probabilities": float(apart["probabilities"].max()),
+        "forecasts": float(np.max([(apart[name].T / std.T).max() for name in FORECASTS])),
+        "unfamiliarity": float((apart["unfamiliarity"] / np.maximum(1.0, reference["unfamiliarity"])).max()),
+    }
 
 
 def _sequence_difference(bundle: PolicyBundle, data: MarketData, end: int, account: Float32Array) -> float:
@@ -114,12 +124,11 @@ def _sequence_difference(bundle: PolicyBundle, data: MarketData, end: int, accou
 @torch.no_grad()
 def _torch_window(
     encoder: EncoderGraph, head: HeadGraph, tokens: Float32Array, account: Float32Array
-) -> tuple[Array, Array]:
-    """Probabilities (4,), and mean, std and quantiles side by side (H, 2 + Q)."""
-    latent, _, mean, std, quantiles = encoder(torch.from_numpy(tokens))
-    probabilities, _ = head(latent[:, 0], torch.from_numpy(account))
-    forecast = torch.cat([mean[0, 0, :, None], std[0, 0, :, None], quantiles[0, 0]], -1)
-    return probabilities[0].numpy(), forecast.numpy()
+) -> dict[str, Array]:
+    """What a window says, (1, ...) each: PER_DECISION and probabilities."""
+    said = dict(zip(Encoded.__dataclass_fields__, encoder(torch.from_numpy(tokens)), strict=True))
+    probabilities, _ = head(said["latent"][:, 0], torch.from_numpy(account))
+    return {name: said[name][:, 0].numpy() for name in PER_DECISION} | {"probabilities": probabilities.numpy()}
 
 
 def _random_accounts(n: int, rng: np.random.Generator) -> Float32Array:
@@ -138,7 +147,7 @@ def _write_graphs(model: ActorCritic, horizons_bars: tuple[int, ...], n_features
     account = torch.zeros(2, len(ACCOUNT_FEATURES))
     latent = torch.zeros(2, model.head.market.in_features)
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", min=TOKENS + 1)
-    outputs = ["latent", "gates", *FORECASTS]
+    outputs = list(Encoded.__dataclass_fields__)
     _export(encoder, (stretch,), ["tokens"], outputs, [{0: batch, 1: tokens}], folder / "encoder.onnx")
     pair = ["probabilities", "value"]
     _export(head, (latent, account), ["latent", "account"], pair, [{0: batch}] * 2, folder / "head.onnx")
@@ -148,19 +157,19 @@ def _write_graphs(model: ActorCritic, horizons_bars: tuple[int, ...], n_features
 def fuse(encoder: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
     """Encoder and head as one graph for one window: tokens (B, 144, P, F), account (B, A) ->
 
-    probabilities (B, 4), value (B,), mean, std (B, H), quantiles (B, H, Q).
+    probabilities (B, 4), value (B,), mean, std (B, H), quantiles (B, H, Q), unfamiliarity (B,).
     """
     encoder = onnx.compose.add_prefix(encoder, "encoder/")
     graph = encoder.graph
     axis = onnx.numpy_helper.from_array(np.array([1], np.int64), "time_axis")
     graph.initializer.append(axis)
-    for name in ("latent", *FORECASTS):  # one window is one decision time: drop that axis
+    for name in ("latent", *PER_DECISION):  # one window is one decision time: drop that axis
         node = onnx.helper.make_node("Squeeze", [f"encoder/{name}", axis.name], [name], name=f"window/{name}")
         graph.node.append(node)
     names = {name: f"head/{name}" for name in ("latent", "account", "probabilities", "value")}
     head = onnx.compose.add_prefix(head, "head/")
     window = _value_info(graph.input[0], "tokens", {1: TOKENS})
-    outputs = [_value_info(value, name, drop=1) for value in graph.output if (name := value.name[8:]) in FORECASTS]
+    outputs = [_value_info(value, name, drop=1) for value in graph.output if (name := value.name[8:]) in PER_DECISION]
     fused = onnx.helper.make_graph(
         [
             *(_renamed(node, {"encoder/tokens": "tokens"}) for node in graph.node),

@@ -191,16 +191,18 @@ def collect(
     shards: Shards,
     *,
     rescale: bool,
+    temperature: float = 1.0,
 ) -> Played:
     """Encode each decision time once, then walk `agents` accounts along every stretch with the head alone.
 
     rescale: standardise what the head reads of the forecasts by these stretches first, as a changing encoder needs.
+    temperature: of the policy that acts, which divides its logits.
     """
     parts = [stretches.part(rows) for rows in np.split(np.arange(len(stretches.bars)), SHARDS)]
     encodings = shards.map(partial(_encode, model), parts)
     if rescale:
         model.refresh_signal_scale(encodings)
-    head = head_weights(model)
+    head = head_weights(model, temperature=temperature)
 
     def walked(part: Stretches, encoding: Encoding, stream: np.random.Generator) -> Played:
         latent = _latent(model, encoding)
@@ -273,7 +275,7 @@ def _encode_path(
 class Forecasts:
     """Forecasts beside outcomes at D decision times, in units of sigma * sqrt(horizon).
 
-    target, known, mean, std (D, H); quantiles (D, H, Q).
+    target, known, mean, std (D, H); quantiles (D, H, Q); unfamiliarity (D,) of the market to the network.
     """
 
     target: Float32Array
@@ -281,6 +283,7 @@ class Forecasts:
     mean: Float32Array
     std: Float32Array
     quantiles: Float32Array
+    unfamiliarity: Float32Array
 
 
 @torch.no_grad()
@@ -288,10 +291,10 @@ def forecasts(model: ActorCritic, task: Task, span: Span) -> Forecasts:
     """Forecasts at every decision time of the span at one phase, with the outcomes that lie inside the span."""
     parts = []
     for encoding, stretch in _encode_all(model, task, clock_decisions(task, span, 0), span):
-        calibrated = (tensor[0].numpy() for tensor in model.calibrated(encoding))
-        parts.append((stretch.target[0, :, 1:], stretch.known[0, :, 1:], *calibrated))
-    target, known, mean, std, quantiles = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Forecasts(target=target, known=known, mean=mean, std=std, quantiles=quantiles)
+        said = (tensor[0].numpy() for tensor in (*model.calibrated(encoding), model.unfamiliarity(encoding)))
+        parts.append((stretch.target[0, :, 1:], stretch.known[0, :, 1:], *said))
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Forecasts(**dict(zip(Forecasts.__dataclass_fields__, columns, strict=True)))
 
 
 def _encode_all(
@@ -313,15 +316,15 @@ def encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> 
     return model.read(part.tokens, banded=bars.shape[1] % BANDED == 0).cpu(), part
 
 
-def head_weights(model: ActorCritic, hold_bias: float = 0.0) -> HeadWeights:
-    """The head's account half as contiguous arrays, HOLD's logit raised by hold_bias."""
+def head_weights(model: ActorCritic, hold_bias: float = 0.0, temperature: float = 1.0) -> HeadWeights:
+    """The head's account half as contiguous arrays, HOLD's logit raised by hold_bias, then all over a temperature."""
     head = model.head
     policy_bias = _array(head.policy.bias).copy()
     policy_bias[Action.HOLD] += hold_bias
     return HeadWeights(
         account=_array(head.account.weight.T),
-        policy=_array(head.policy.weight.T),
-        policy_bias=policy_bias,
+        policy=_array(head.policy.weight.T) / np.float32(temperature),
+        policy_bias=policy_bias / np.float32(temperature),
         value=_array(head.value.weight[0]),
         value_bias=head.value.bias.item(),
     )
@@ -332,8 +335,8 @@ def _sizes(model: ActorCritic, task: Task, encoding: Encoding, bars: IntArray) -
     mean, std, _ = model.calibrated(encoding)
     sigma = task.bars.sigma[bars]
     unit = sigma * task.bucket.horizons_bars[0] ** 0.5
-    flat = (mean[..., 0].numpy() * unit).ravel(), (std[..., 0].numpy() * unit).ravel(), sigma.ravel()
-    size_frac, allowed = task.sizes(*flat)
+    flat = mean[..., 0].numpy() * unit, std[..., 0].numpy() * unit, sigma, model.unfamiliarity(encoding).numpy()
+    size_frac, allowed = task.sizes(*(values.ravel() for values in flat))
     return size_frac.reshape(bars.shape), allowed.reshape(bars.shape)
 
 

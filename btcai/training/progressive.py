@@ -21,7 +21,6 @@ from btcai.agent.kickstart import Kickstart
 from btcai.agent.shards import shards
 from btcai.agent.task import Task
 from btcai.agent.transfer import at_full_cost, blend_trunk, gives_policy, hand_over, mean_trunk
-from btcai.calibration import coverage, fit_static
 from btcai.config import BucketConfig, Config
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
@@ -29,12 +28,14 @@ from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules
 from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
-from btcai.schema import BUCKETS, QUANTILE_LEVELS, BoolArray, Float32Array, FloatArray, MarketData
+from btcai.schema import BUCKETS, BoolArray, FloatArray, MarketData
 from btcai.training.augmentation import augmented
+from btcai.training.calibrating import calibrate
 from btcai.training.checkpoint import load_model, new_model, require_device, save_model, set_up_torch
 from btcai.training.convergence import Standing, gain, standing, surprises
 from btcai.training.health import collapse
-from btcai.training.play import Validation, forecasts, validate
+from btcai.training.meta import shared_start
+from btcai.training.play import Validation, validate
 from btcai.training.pretraining import forecast_error
 from btcai.training.resume import Checkpoints, run_key
 from btcai.training.trainer import Row, pretrain, train_ppo
@@ -68,7 +69,10 @@ def train_bucket(
     model = new_model(config, bucket_name)
     set_scaler(model, scaler)
     kickstart, losses = None, {"valid_forecast_loss_fresh": _loss(model, task)}
-    if teacher is not None:
+    if teacher is None and config.meta.rounds:
+        _share_start(model, task, bucket_name, data, splits, scaler, config)
+        losses["valid_forecast_loss_shared_start"] = _loss(model, task)
+    elif teacher is not None:
         previous = BUCKETS[BUCKETS.index(bucket_name) - 1]
         bars = (config.buckets[name].target_bars for name in (previous, bucket_name))
         giver = load_model(teacher, previous, config)
@@ -90,6 +94,43 @@ def train_bucket(
     _write_importance(out, model, data.feature_names)
     _write(out, metrics, judged, curves)
     return metrics
+
+
+def _share_start(
+    model: ActorCritic,
+    task: Task,
+    bucket_name: str,
+    data: MarketData,
+    splits: Splits,
+    scaler: Scaler,
+    config: Config,
+) -> None:
+    """Start from where all buckets and regimes are near. A killed one begins anew: it takes seconds."""
+    models, tasks = {bucket_name: model}, {bucket_name: task}
+    for other in BUCKETS:
+        if other != bucket_name:
+            models[other], tasks[other] = new_model(config, other), make_task(data, splits, other, config)
+            set_scaler(models[other], scaler)
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, *b"shared start"]))
+    shared_start(models, tasks, config.pretrain, config.meta, rng)
+
+
+def train_further(
+    data: MarketData, splits: Splits, bucket_name: str, config: Config, trained: Path, out: Path, number: int
+) -> float:
+    """Round `number`, from 2, of prediction and PPO for the network in `trained`, which train_bucket or this one wrote.
+
+    Writes model.safetensors into `out`; returns the prediction loss on the validation span.
+    """
+    require_device(config)
+    data, splits = augmented(data, splits, config.augment, config.seed)
+    model = load_model(trained, bucket_name, config).train()
+    rng = _start(config, f"round {number}", bucket_name)
+    task = make_task(data, splits, bucket_name, config)
+    amounts = config.budget.pretrain_updates, config.budget.ppo_updates
+    _teach(model, task, _at_full_cost(config), amounts, rng, None, f"{bucket_name}: round {number}, ", [])
+    save_model(model, out)
+    return _loss(model, task)
 
 
 def consolidate(
@@ -253,44 +294,15 @@ def set_scaler(model: ActorCritic, scaler: Scaler) -> None:
         model.stem.feature_std.copy_(torch.from_numpy(scaler.std))
 
 
-@torch.no_grad()
-def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
-    """Fit the static calibration on the validation span and put it into the model.
-
-    Returns, per horizon, the coverage of the 90 % interval before it, and the information coefficient on that span.
-    """
-    model.quantile_offset.zero_()
-    model.std_factor.fill_(1.0)
-    model.temperature.fill_(1.0)
-    seen = forecasts(model, task, task.valid)
-    before = coverage(seen.target, seen.known, seen.quantiles[..., 0], seen.quantiles[..., -1])
-    overlap = np.maximum(1.0, np.asarray(task.bucket.horizons_bars) / task.patch_bars)
-    levels = np.asarray(QUANTILE_LEVELS)
-    fitted = fit_static(seen.target, seen.known, seen.mean, seen.std, seen.quantiles, levels, overlap)
-    model.quantile_offset.copy_(torch.from_numpy(fitted.offset))
-    model.std_factor.copy_(torch.from_numpy(fitted.std_factor))
-    model.temperature.copy_(torch.from_numpy(fitted.temperature))
-    metrics: dict[str, float] = {}
-    for h in range(len(task.bucket.horizons_bars)):
-        rows, name = seen.known[:, h], f"h{h + 1}"  # by place: the buckets' figures share their columns
-        metrics[f"valid_outcomes_{name}"] = float(rows.sum() / overlap[h])  # that do not overlap
-        metrics[f"valid_coverage_90_raw_{name}"] = float(before[h])
-        metrics[f"valid_temperature_{name}"] = float(fitted.temperature[h])
-        metrics[f"valid_ic_{name}"] = correlation(seen.mean[rows, h], seen.target[rows, h])
-    return metrics
-
-
-def correlation(forecast: Float32Array, outcome: Float32Array) -> float:
-    """Pearson correlation of (n,) forecasts and outcomes; nan where either does not vary."""
-    if len(forecast) < 3 or forecast.std() == 0 or outcome.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(forecast, outcome)[0, 1])
-
-
 def _sizes(
-    bucket: BucketConfig, config: Config, mean: FloatArray, std: FloatArray, sigma: FloatArray
+    bucket: BucketConfig,
+    config: Config,
+    mean: FloatArray,
+    std: FloatArray,
+    sigma: FloatArray,
+    unfamiliarity: FloatArray,
 ) -> tuple[FloatArray, BoolArray]:
-    return lot_sizes(mean, std, sigma, bucket.horizons_bars[0], bucket.max_lots, config.sizing)
+    return lot_sizes(mean, std, sigma, unfamiliarity, bucket.horizons_bars[0], bucket.max_lots, config.sizing)
 
 
 def _start(config: Config, part: str, bucket_name: str) -> np.random.Generator:

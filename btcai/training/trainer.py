@@ -93,8 +93,10 @@ def train_ppo(
         first_read = encode_validation(model, task, workers)
         surprises = [path.surprise for path in first_read]
 
-        def collected(of: Task, stretches: Stretches) -> Played:
-            return collect(model, of, stretches, config.agents, rng, workers, rescale=encoder_learns)
+        def collected(of: Task, stretches: Stretches, temperature: float = 1.0) -> Played:
+            return collect(
+                model, of, stretches, config.agents, rng, workers, rescale=encoder_learns, temperature=temperature
+            )
 
         def step(update: int, rate_share: float) -> Row:
             scale = ValueScale(**memory.facts["scale"])
@@ -110,13 +112,13 @@ def train_ppo(
                 unit = reward_unit(at_full_cost, task.bucket.discount)
                 scale = replace(scale, std=unit, least_std=LEAST_VALUE_STD * unit)
                 model.value_std.fill_(scale.std)
-            played = collected(with_cost_share(task, update, updates, config), stretches)
+            weights = _weights(config, kickstart, update, updates, memory.facts["explore"])
+            played = collected(with_cost_share(task, update, updates, config), stretches, weights.temperature)
             rollout = played.rollout
             reward, surprise_share = _paid(task, config, played)
             experience, scale = _experience(model, average, scale, task, rollout, reward, config)
             memory.facts["scale"] = asdict(scale)
             experience, memory.facts["parts"] = counted(experience, drawn, update)
-            weights = _weights(config, kickstart, update, updates)
             if kickstart is not None and weights.teacher > 0:
                 said = teacher_probabilities(kickstart.teacher, task, stretches, rollout.observation[:, :, :-1])
                 experience = replace(experience, teacher=said)
@@ -179,7 +181,7 @@ def _take_out_threshold(model: ActorCritic) -> None:
     model.hold_bias.zero_()
 
 
-def _weights(config: PpoConfig, kickstart: Kickstart | None, update: int, updates: int) -> Weights:
+def _weights(config: PpoConfig, kickstart: Kickstart | None, update: int, updates: int, explore: float) -> Weights:
     """Of the parts of the loss at an update."""
     return Weights(
         clip=config.clip,
@@ -187,6 +189,7 @@ def _weights(config: PpoConfig, kickstart: Kickstart | None, update: int, update
         entropy=entropy_at(update, updates, config),
         auxiliary=config.prediction_coef,
         teacher=kickstart.weight_at(update, updates) if kickstart is not None else 0.0,
+        temperature=temperature_at(update, updates, config, explore),
     )
 
 
@@ -271,7 +274,21 @@ def entropy_at(update: int, updates: int, config: PpoConfig) -> float:
     With a bonus left a policy prefers to trade with a small probability at each decision: as good when sampled, but its
     likeliest action, which is what is traded, is to wait.
     """
-    return config.entropy_coef * max(0.0, 1 - update / max(1.0, config.entropy_frac * updates))
+    return config.entropy_coef * _left(update, updates, config)
+
+
+def temperature_at(update: int, updates: int, config: PpoConfig, explore: float) -> float:
+    """The policy's temperature, falling to 1 over the first entropy_frac of the updates; explore: by gain, its share.
+
+    A policy that was sampled from and judged at the same temperature: its probability ratios are those of PPO.
+    """
+    share = explore if config.entropy_by == "gain" else 1.0
+    return 1.0 + (config.temperature - 1.0) * share * _left(update, updates, config)
+
+
+def _left(update: int, updates: int, config: PpoConfig) -> float:
+    """Of exploration, 1 .. 0."""
+    return max(0.0, 1 - update / max(1.0, config.entropy_frac * updates))
 
 
 def with_cost_share(task: Task, update: int, updates: int, config: PpoConfig) -> Task:

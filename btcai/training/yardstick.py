@@ -57,18 +57,19 @@ def learn(
     data: MarketData | None = None,
     teacher: ActorCritic | None = None,
     transfer: TransferConfig | None = None,
+    start: ActorCritic | None = None,
 ) -> ActorCritic:
     """Train the full network on one path of the market: prediction first, then PPO.
 
-    data: what training_data gives, where it is at hand. Where there is a teacher, an agent of the same market on
-    another clock, `transfer` says what is handed over first.
+    data: what training_data gives, where it is at hand. start: what to train; without, a fresh network. Where there is
+    a teacher, an agent of the same market on another clock, `transfer` says what is handed over first.
     """
     if data is None:
         data = training_data(market, budget, seed)
     task = yardstick_task(data, yardstick_rules(market.cost_bps, market.patch_bars), bucket, len(data) // 10)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    agent = new_agent(model, market.patch_bars, data)
+    agent = new_agent(model, market.patch_bars, data) if start is None else start
     kickstart = None
     if teacher is not None and transfer is not None:
         bars = _target_bars(teacher.stem.patch_bars), _target_bars(market.patch_bars)
@@ -124,5 +125,7 @@ def _target_bars(patch_bars: int) -> tuple[int, ...]:
     return patch_bars, *(patches * patch_bars for patches in HORIZONS_PATCHES)
 
 
-def _one_lot(mean: FloatArray, std: FloatArray, sigma: FloatArray) -> tuple[FloatArray, BoolArray]:
+def _one_lot(
+    mean: FloatArray, std: FloatArray, sigma: FloatArray, unfamiliarity: FloatArray
+) -> tuple[FloatArray, BoolArray]:
     return np.full(len(mean), LOT_FRAC), np.ones(len(mean), dtype=np.bool_)

@@ -120,6 +120,7 @@ def test_horizons_that_cannot_be_predicted_or_handed_on_are_refused(
         ({"ppo.replay.trajectories": 4}, "replay.trajectories must be a multiple of 2 * head_minibatches, was 4 / 4"),
         ({"ppo.replay.trajectories": 8, "ppo.cost_ramp_frac": 0.1}, "replay.trajectories needs cost_ramp_frac 0"),
         ({"ppo.replay.trajectories": 136}, "at most stretches * replay.max_age_updates, was 136 > 16 * 8"),
+        ({"ppo.replay.trajectories": 8, "ppo.temperature": 2.0}, "replay.trajectories needs temperature 1"),
         ({"ppo.replay.trajectories": 8, "ppo.encoder_every": 2}, "replay.trajectories needs encoder_every 0"),
         ({"ppo.replay.trajectories": 8, "transfer.kickstart": 1.0}, "transfer.kickstart needs ppo.replay"),
         ({"ppo.replay.prioritised": 0.95}, "less than or equal to 0.9, was 0.95"),

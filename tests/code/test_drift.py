@@ -337,7 +337,7 @@ def test_the_command_reports_and_its_exit_code_tells_a_scheduler(
     for key, value in LIMITS.model_dump().items():
         set_param(tmp_path / paths.PARAMS, f"drift.{key}", str(value))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stages, "load_features", lambda root: (data, splits, None))
+    monkeypatch.setattr(stages, "load_whole", lambda root: (data, splits, None))
     steady = CliRunner().invoke(cli.app, ["drift"])
     assert steady.exit_code == 0, steady.output
     data.features = moved

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from export_fakes import VERSIONS, exported, hand_made_bundle, market, newest_bars
 from learning_tasks import settings
@@ -14,7 +15,7 @@ from learning_tasks import settings
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import MANIFEST, decide, load_bundle
+from btcai.inference import MANIFEST, decide, file_sha256, load_bundle
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
 
 NEEDED = {"scalping": TOKENS + WARMUP_BARS, "medium": 10 * TOKENS + WARMUP_BARS}
@@ -80,6 +81,24 @@ def test_a_buy_under_too_much_doubt_becomes_hold(tmp_path: Path) -> None:
     assert decision.probabilities[Action.BUY] > 0.4  # what the network said stays readable
     uncertainty = 0.5 / (float(market().sigma[8999]) * 3**0.5)
     assert decision.note == f"a lot is not allowed: predicted uncertainty {uncertainty:.3g} is above 3"
+
+
+def test_an_unfamiliar_market_opens_no_lot_and_says_so(tmp_path: Path) -> None:
+    decision = decide(load_bundle(hand_made_bundle(tmp_path, unfamiliarity=2.5)), bars(NEEDED["scalping"]))
+    assert (decision.action, decision.unfamiliarity) == (Action.HOLD, 2.5)
+    assert decision.note == "a lot is not allowed: the market's unfamiliarity 2.5 is above 2"
+
+
+def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = hand_made_bundle(tmp_path)
+    graph = onnx.load(folder / "encoder.onnx")
+    del graph.graph.output[-1]
+    onnx.save(graph, folder / "encoder.onnx")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["sha256"]["encoder.onnx"] = file_sha256(folder / "encoder.onnx")
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"puts out latent, gates, mean, std, quantiles: .*remake it with: btcai"):
+        load_bundle(folder)
 
 
 def test_a_buy_of_nothing_becomes_hold(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_outcomes_are_the_targets_that_training_learns(config: Config) -> None:
         bucket=bucket,
         train=span,
         valid=span,
-        sizes=lambda mean, std, sigma: (sigma, sigma > 0),
+        sizes=lambda mean, std, sigma, unfamiliarity: (sigma, sigma > 0),
         equity_usdt=1e5,
     )
     target, known = forecast_targets(task, span, bars)

@@ -195,6 +195,7 @@ OTHER: dict[str, object] = {
     "sizing.strategy": "confidence_adjusted",
     "sizing.target_volatility": 0.5,
     "sizing.max_uncertainty": 1.0,
+    "sizing.max_unfamiliarity": 0.5,
     f"{BUCKET}.patch_bars": 2,
     f"{BUCKET}.max_lots": 2,
     f"{BUCKET}.goal_frac": 0.3,
@@ -230,7 +231,7 @@ def judged(config: Config) -> list[float]:
         rng = np.random.default_rng(seed)
         data = wild_market(rng, N_BARS)
         mean, std = rng.normal(0, 0.02, N_BARS), data.sigma * rng.uniform(1, 4, N_BARS)
-        sizes, allowed = lot_sizes(mean, std, data.sigma, 3, bucket.max_lots, config.sizing)
+        sizes, allowed = lot_sizes(mean, std, data.sigma, np.ones(N_BARS), 3, bucket.max_lots, config.sizing)
         trader, total = Trader(data, rules, config.market.equity_usdt, seed), 0.0
         actions = rng.choice(4, N_BARS, p=[0.3, 0.35, 0.3, 0.05])
         while trader.t + rules.patch_bars < N_BARS:

@@ -16,13 +16,18 @@ STRATEGIES: tuple[SizingStrategy, ...] = ("confidence_adjusted", "uncertainty_ad
 
 
 def sizes(
-    strategy: SizingStrategy, mean: float, std: float, *, sigma: float = SIGMA, target: float = 0.5
+    strategy: SizingStrategy,
+    mean: float,
+    std: float,
+    *,
+    sigma: float = SIGMA,
+    target: float = 0.5,
+    unfamiliarity: float = 1.0,
 ) -> tuple[float, bool]:
     """One forecast over 4 bars, 5 lots; std in units of sigma * sqrt(4)."""
-    config = SizingConfig(strategy=strategy, target_volatility=target, max_uncertainty=3.0)
-    size, allowed = lot_sizes(
-        np.array([mean]), np.array([std * sigma * 2]), np.array([sigma]), horizon_bars=4, max_lots=5, config=config
-    )
+    config = SizingConfig(strategy=strategy, target_volatility=target, max_uncertainty=3.0, max_unfamiliarity=2.0)
+    given = (np.array([value]) for value in (mean, std * sigma * 2, sigma, unfamiliarity))
+    size, allowed = lot_sizes(*given, horizon_bars=4, max_lots=5, config=config)
     return float(size[0]), bool(allowed[0])
 
 
@@ -53,6 +58,13 @@ def test_no_lot_where_the_model_is_too_unsure(strategy: SizingStrategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_lot_where_the_market_is_too_unlike_what_was_trained_on(strategy: SizingStrategy) -> None:
+    assert sizes(strategy, 0.0, 1.0, unfamiliarity=1.99)[1] is True
+    assert sizes(strategy, 0.0, 1.0, unfamiliarity=2.01)[1] is False
+    assert sizes(strategy, 0.0, 1.0, unfamiliarity=np.nan)[1] is False
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     ("mean", "std", "sigma"),
     [(np.nan, 1.0, SIGMA), (0.0, np.nan, SIGMA), (0.0, np.inf, SIGMA), (0.0, 1.0, np.nan), (0.0, 0.0, SIGMA)],
@@ -78,14 +90,15 @@ def test_a_lot_is_never_more_than_its_share(
 
 
 def test_decisions_are_sized_one_by_one() -> None:
-    config = SizingConfig(strategy="confidence_adjusted", target_volatility=0.5, max_uncertainty=3.0)
+    config = SizingConfig(strategy="confidence_adjusted", target_volatility=0.5, max_uncertainty=3.0, max_unfamiliarity=2.0)
     rng = np.random.default_rng(0)
     mean, std, sigma = rng.normal(0, 0.01, 9), rng.uniform(0.005, 0.02, 9), rng.uniform(0.001, 0.005, 9)
-    together = lot_sizes(mean, std, sigma, 12, 4, config)
+    unfamiliarity = rng.uniform(0, 3, 9)
+    together = lot_sizes(mean, std, sigma, unfamiliarity, 12, 4, config)
 
     def one(values: FloatArray, i: int) -> FloatArray:
         return values[i : i + 1]
 
     for i in range(9):
-        size, allowed = lot_sizes(one(mean, i), one(std, i), one(sigma, i), 12, 4, config)
+        size, allowed = lot_sizes(*(one(values, i) for values in (mean, std, sigma, unfamiliarity)), 12, 4, config)
         assert (size[0], allowed[0]) == (together[0][i], together[1][i])

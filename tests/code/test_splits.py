@@ -12,7 +12,7 @@ from btcai.config import SplitConfig
 from btcai.errors import DataError
 from btcai.features.splits import FOLD_BARS_MIN, Splits, make_splits
 from btcai.params import load_config
-from btcai.schema import BAR_NS, BARS_PER_DAY, Span
+from btcai.schema import BAR_NS, BARS_PER_DAY, SealedSpan, Span
 
 SHIPPED = SplitConfig(train_frac=0.60, valid_frac=0.13, test_frac=0.15, test_folds=4, embargo_bars=288)
 
@@ -31,7 +31,7 @@ def test_three_years_of_bars_by_hand() -> None:
             Span(279_125, 289_845),
             Span(289_845, 300_565),
         ),
-        sealed=Span(308_918, 341_552),
+        sealed=SealedSpan(308_918, 341_552),
     )
 
 

@@ -292,8 +292,10 @@ class TestOnASimulatedMarket:
         stages.run_stage("validate", config, tmp_path)
         assert json.loads((tmp_path / paths.VALIDATION / "report.json").read_text(encoding="utf-8"))["success"]
         stages.run_stage("features", config, tmp_path)
-        data, splits, scaler = stages.load_features(tmp_path)
+        data, splits, scaler = stages.load_whole(tmp_path)
         assert len(data) == 140_000
+        unsealed = stages.load_features(tmp_path)[0]
+        assert len(unsealed) == len(unsealed.features) == len(unsealed.mark) == splits.sealed.first
         assert splits.train.first == data.warmup_bars
         assert len(splits.folds) == config.splits.test_folds
         assert scaler.mean.shape == (len(data.feature_names),)

@@ -16,7 +16,8 @@ from btcai.agent.task import Task
 from btcai.errors import ConfigError
 from btcai.models.actor_critic import ActorCritic
 from btcai.training import play, pretraining
-from btcai.training.progressive import calibrate, train_bucket
+from btcai.training.calibrating import calibrate
+from btcai.training.progressive import train_bucket
 from btcai.training.trainer import pretrain, train_ppo
 
 PREDICTION = settings().pretrain.model_copy(update={"stretches": 2, "decisions": 128})

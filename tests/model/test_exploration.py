@@ -13,7 +13,8 @@ from btcai.agent.task import Stretches
 from btcai.config import PpoConfig
 from btcai.schema import IntArray
 from btcai.training import experience, trainer
-from btcai.training.trainer import train_ppo
+from btcai.training.phase import Row
+from btcai.training.trainer import temperature_at, train_ppo
 
 
 def test_gains_halve_the_bonus_and_looks_without_bring_it_back() -> None:
@@ -69,6 +70,33 @@ def test_each_way_explores_by_itself_and_without_a_bonus_they_are_one(monkeypatc
     assert entropies(by("unfamiliarity")) == found["unfamiliarity"]
     none = [entropies(by(what, coef=0.0)) for what in ("time", "gain", "unfamiliarity")]
     assert none[0] == none[1] == none[2]
+
+
+def test_the_temperature_falls_to_one_and_by_gain_faster() -> None:
+    config = by("time").model_copy(update={"temperature": 3.0, "entropy_frac": 0.5})
+    assert [temperature_at(update, 8, config, 0.25) for update in (0, 1, 2, 4, 7)] == [3.0, 2.5, 2.0, 1.0, 1.0]
+    by_gain = config.model_copy(update={"entropy_by": "gain"})
+    assert [temperature_at(update, 8, by_gain, 0.25) for update in (0, 2, 4)] == [1.5, 1.25, 1.0]
+
+
+@pytest.mark.parametrize("encoder_every", [0, 1])
+def test_a_hot_policy_is_learned_from_as_it_acted(encoder_every: int) -> None:
+    config = by("time", coef=0.0).model_copy(
+        update={"temperature": 3.0, "head_epochs": 1 - encoder_every, "encoder_every": encoder_every}
+    )
+    hot, cold = (_first(config.model_copy(update={"temperature": value})) for value in (3.0, 1.0))
+    assert hot["kl"] == pytest.approx(0.0, abs=1e-6)  # one pass over all: the ratios are still those of acting
+    assert hot["clip_frac"] == 0.0
+    assert hot["entropy"] > cold["entropy"] + 0.1
+
+
+def _first(config: PpoConfig) -> Row:
+    torch.manual_seed(0)
+    task = small_task(6_000)
+    model = fresh_model(task)
+    with torch.no_grad():
+        model.head.policy.weight.mul_(100.0)  # a policy with preferences
+    return next(iter(train_ppo(model, task, config, 4, np.random.default_rng(1))))
 
 
 def test_a_storm_is_what_training_finds_unfamiliar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, BUCKETS, TOKENS
 from btcai.training import export
 from btcai.training.checkpoint import LOG_SIGMA, save_model
-from btcai.training.export import PARITY_FORECAST, PARITY_PROBABILITY, export_bundle, prove_parity
+from btcai.training.export import PARITY, export_bundle, prove_parity
 
 pytestmark = pytest.mark.slow
 FILES = (*GRAPHS, MANIFEST)
@@ -72,10 +72,9 @@ def test_three_forms_agree_on_a_thousand_windows(bucket_name: str) -> None:
     _, folder = exported(bucket_name)  # prove_parity ran over 1,000 windows, or this would have raised
     assert export.PARITY_WINDOWS == 1000
     parity = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["parity"]
-    assert set(parity) == {"probabilities", "forecasts", "sequence"}
-    assert parity["probabilities"] <= PARITY_PROBABILITY == 1e-4
-    assert parity["sequence"] <= PARITY_PROBABILITY
-    assert parity["forecasts"] <= PARITY_FORECAST == 1e-4
+    assert set(parity) == set(PARITY) == {"probabilities", "forecasts", "unfamiliarity", "sequence"}
+    assert set(PARITY.values()) == {1e-4}
+    assert all(parity[name] <= 1e-4 for name in PARITY)
 
 
 def test_the_loud_network_is_not_of_one_opinion() -> None:
@@ -103,8 +102,8 @@ def test_any_batch_and_any_length_gives_the_networks_numbers(bucket_name: str, b
     with torch.no_grad():
         graph = EncoderGraph(model, settings().buckets[bucket_name].horizons_bars, LOG_SIGMA)
         expected = [tensor.numpy() for tensor in graph(torch.from_numpy(stretch))]
-    unit = expected[3]
-    for array, reference, scale in zip(found, expected, (1, 1, unit, unit, unit[..., None]), strict=True):
+    unit, far = expected[3], np.maximum(1.0, expected[5])
+    for array, reference, scale in zip(found, expected, (1, 1, unit, unit, unit[..., None], far), strict=True):
         assert array.shape == reference.shape
         assert array.shape[:2] == (batch, tokens - TOKENS + 1)
         assert (np.abs(array - reference) / scale).max() < 1e-4
@@ -121,9 +120,11 @@ def test_the_fused_policy_is_head_after_encoder(batch: int) -> None:
     names = [output.name for output in fused.get_outputs()]
     outputs = dict(zip(names, fused.run(names, {"tokens": stretch, "account": account}), strict=True))
     with torch.no_grad():
-        latent, _, mean, std, quantiles = EncoderGraph(model, (288, 1008, 2016), LOG_SIGMA)(torch.from_numpy(stretch))
+        said = EncoderGraph(model, (288, 1008, 2016), LOG_SIGMA)(torch.from_numpy(stretch))
+        latent, _, mean, std, quantiles, unfamiliarity = said
         probabilities, value = HeadGraph(model)(latent[:, 0], torch.from_numpy(account))
-    assert set(outputs) == {"probabilities", "value", "mean", "std", "quantiles"}
+    assert set(outputs) == {"probabilities", "value", "mean", "std", "quantiles", "unfamiliarity"}
+    assert np.allclose(outputs["unfamiliarity"], unfamiliarity[:, 0].numpy(), rtol=1e-4)
     assert np.abs(outputs["probabilities"] - probabilities.numpy()).max() < 1e-4
     assert np.abs(outputs["value"] - value.numpy()).max() < 1e-4 * max(1.0, np.abs(value.numpy()).max())
     assert np.abs(outputs["mean"] / std[:, 0].numpy() - (mean / std)[:, 0].numpy()).max() < 1e-4

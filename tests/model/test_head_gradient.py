@@ -64,10 +64,17 @@ def gradients(head: ActorCriticHead, gradient: Gradient, index: Tensor) -> tuple
 
 @pytest.mark.parametrize("rows", [[0, 1], [5, 2, 4, 0]])
 @pytest.mark.parametrize(
-    ("entropy", "teacher", "weighted"), [(0.0, 0.0, False), (0.5, 0.0, False), (0.0, 3.0, False), (0.5, 3.0, True)]
+    ("entropy", "teacher", "weighted", "temperature"),
+    [
+        (0.0, 0.0, False, 1.0),
+        (0.5, 0.0, False, 1.0),
+        (0.0, 3.0, False, 1.0),
+        (0.5, 3.0, True, 1.0),
+        (0.5, 3.0, True, 2.5),
+    ],
 )
 def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
-    rows: list[int], entropy: float, teacher: float, weighted: bool
+    rows: list[int], entropy: float, teacher: float, weighted: bool, temperature: float
 ) -> None:
     head, latent, observation, experience = one_of_each()
     if teacher:
@@ -75,7 +82,7 @@ def test_it_is_the_gradient_that_autograd_finds_in_double_precision(
     if weighted:
         weight, explore = torch.linspace(0.2, 2.5, STRETCHES), torch.linspace(2.0, 0.0, STRETCHES)
         experience = replace(experience, weight=weight, explore=explore)
-    index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy, teacher=teacher)
+    index, weights = torch.tensor(rows), replace(WEIGHTS, entropy=entropy, teacher=teacher, temperature=temperature)
     with shards() as workers:
         ours, figures = gradients(head, head_gradient(head, latent, observation, experience, weights, workers), index)
         exact = head.double()

@@ -24,7 +24,8 @@ from btcai.market.rules import make_rules
 from btcai.models.trunk import BANDED
 from btcai.schema import BUCKETS, TOKENS, Float32Array, FloatArray, MarketData, Span
 from btcai.training.checkpoint import TorchPolicy
-from btcai.training.progressive import calibrate, make_task
+from btcai.training.calibrating import calibrate
+from btcai.training.progressive import make_task
 
 CONFIG = tiny_config()
 CUTS = (4321, 6000, 9401)

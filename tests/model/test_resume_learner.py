@@ -35,7 +35,7 @@ AGAIN = HEAD_ALONE.model_copy(
     update={"replay": CONFIG.ppo.replay.model_copy(update={"trajectories": 2, "max_age_updates": 2})}
 )
 EXPLORING = {
-    by: HEAD_ALONE.model_copy(update={"entropy_coef": 0.5, "entropy_frac": 1.0, "entropy_by": by})
+    by: HEAD_ALONE.model_copy(update={"entropy_coef": 0.5, "entropy_frac": 1.0, "entropy_by": by, "temperature": 2.0})
     for by in ("gain", "unfamiliarity")
 }
 CONFIGS = {

@@ -1,0 +1,62 @@
+"""The one ledger of sealed spans that were opened: each look costs some of what the next one can prove."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from btcai.errors import ArtifactError, ConfigError
+from btcai.schema import SealedSpan, Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """One look at a sealed span.
+
+    first_ts_ns, last_ts_ns: UTC closes of its first and its last bar; models: bucket -> version that was judged there.
+    """
+
+    market: str
+    data_version: str
+    first_ts_ns: int
+    last_ts_ns: int
+    opened_unix_s: int
+    because: str
+    models: dict[str, str]
+
+
+def opened(span: SealedSpan, opening: Opening, ledger: Path) -> tuple[Span, int]:
+    """The span, once the look is on record; and how many looks the ledger has at any part of this time, this one too.
+
+    On the disk before it returns: a look that was killed counts. ConfigError without a reason, ArtifactError where the
+    ledger cannot be read: an unknown number of looks is not none.
+    """
+    if not opening.because.strip():
+        raise ConfigError("a sealed span is opened for a reason; give it: btcai sealed open --because TEXT")
+    before = looks(ledger)
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(opening), sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return Span(span.first, span.stop), 1 + sum(_overlap(opening, other) for other in before)
+
+
+def looks(ledger: Path) -> list[Opening]:
+    """All that are on record, oldest first; ArtifactError where a line is damaged."""
+    text = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found.append(Opening(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(
+                f"{ledger} line {number} must be an opening of a sealed span, was damaged ({error}); mend or restore "
+                "that line: how often the span was looked at must be known"
+            ) from error
+    return found
+
+
+def _overlap(one: Opening, other: Opening) -> bool:
+    """Whether they looked at the same market at the same time, wholly or in part; its data may have grown since."""
+    return one.market == other.market and one.first_ts_ns <= other.last_ts_ns and other.first_ts_ns <= one.last_ts_ns
