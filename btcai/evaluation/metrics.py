@@ -1,20 +1,23 @@
 """Figures of merit of one equity path and its closed trades: pure functions; undefined is nan, never a sentinel.
 
-Letters: n bars, m days. `equity_usdt` (n,) is marked at every bar's close; returns are simple. A ratio needs
-MIN_PERIODS returns and some variance, otherwise it is nan: "insufficient data".
+Letters: n bars, m days, k closed trades. `equity_usdt` (n,) is marked at every bar's close; returns are simple. A ratio
+needs MIN_PERIODS returns and some variance, what trades earn on average MIN_TRADES of them, otherwise it is nan:
+"insufficient data".
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from btcai.schema import BARS_PER_YEAR, FloatArray, IntArray
+from btcai.schema import BAR_NS, BARS_PER_DAY, BARS_PER_YEAR, FloatArray, IntArray
 
 DAY_NS = 86_400 * 1_000_000_000
 DAYS_PER_YEAR = 365
 """periods_per_year of daily returns on a market that never closes."""
 MIN_PERIODS = 20
 """Fewer returns than this give no ratio: a Sharpe of a fortnight is noise."""
+MIN_TRADES = 5
+"""Fewer closed trades than this have no average: a win rate of 100 % of two is an anecdote."""
 NO_SPREAD = 1e-12
 """A standard deviation of returns up to this is rounding, not variance."""
 
@@ -99,20 +102,49 @@ def drawdown_path(equity_usdt: FloatArray) -> FloatArray:
     return path
 
 
+def underwater_bars(equity_usdt: FloatArray) -> int:
+    """Bars from a peak of (n,) equity to recovery or the end, where that took longest; 0 when it never falls.
+
+    At least Drawdown.bars: the longest wait need not be for the deepest fall.
+    """
+    if len(equity_usdt) == 0:
+        return 0
+    peaks = np.flatnonzero(drawdown_path(equity_usdt) <= 0.0)
+    waits = np.diff(peaks)  # 1: from a peak to a higher one, without a fall
+    return int(max(waits[waits > 1].max(initial=0), len(equity_usdt) - 1 - peaks[-1]))
+
+
 def calmar(cagr_frac: float, drawdown_frac: float) -> float:
     """Growth a year / deepest drawdown; nan when either is unknown or nothing was ever lost."""
     return cagr_frac / drawdown_frac if drawdown_frac > 0.0 else float("nan")
 
 
 def win_rate(trade_returns: FloatArray) -> float:
-    """Share of closed trades that made money after all costs; nan without trades."""
-    return float(np.mean(trade_returns > 0.0)) if len(trade_returns) else float("nan")
+    """Share of closed trades (k,) that made money after all costs; nan below MIN_TRADES."""
+    return float(np.mean(trade_returns > 0.0)) if len(trade_returns) >= MIN_TRADES else float("nan")
 
 
 def profit_factor(trade_profits_usdt: FloatArray) -> float:
-    """Money won / money lost over closed trades; nan without trades or without a losing one."""
+    """Money won / money lost over closed trades (k,); nan below MIN_TRADES or without a losing one."""
     lost = -float(np.sum(np.minimum(trade_profits_usdt, 0.0)))
-    return float(np.sum(np.maximum(trade_profits_usdt, 0.0))) / lost if lost > 0.0 else float("nan")
+    if len(trade_profits_usdt) < MIN_TRADES or lost <= 0.0:
+        return float("nan")
+    return float(np.sum(np.maximum(trade_profits_usdt, 0.0))) / lost
+
+
+def expectancy(trade_values: FloatArray) -> float:
+    """Mean of closed trades (k,) after all costs, in their unit: net returns or USDT; nan below MIN_TRADES."""
+    return float(np.mean(trade_values)) if len(trade_values) >= MIN_TRADES else float("nan")
+
+
+def mean_holding_bars(entry_ts_ns: IntArray, exit_ts_ns: IntArray) -> float:
+    """Bars from entry to exit, a mean over closed trades (k,); nan without one."""
+    return float(np.mean(exit_ts_ns - entry_ts_ns)) / BAR_NS if len(entry_ts_ns) else float("nan")
+
+
+def trades_per_year(n_trades: int, n_bars: int) -> float:
+    """Closed trades a year; nan for less than MIN_PERIODS days, as `cagr`."""
+    return n_trades / years(n_bars) if n_bars >= MIN_PERIODS * BARS_PER_DAY else float("nan")
 
 
 def turnover_per_year(traded_usdt: float, equity_usdt: FloatArray) -> float:
@@ -130,3 +162,25 @@ def exposure_frac(position_frac: FloatArray) -> float:
 def cost_frac(costs_usdt: float, start_equity_usdt: float) -> float:
     """All costs paid (fees, spread, impact, funding) as a share of the starting equity."""
     return costs_usdt / start_equity_usdt
+
+
+def gross_return(equity_usdt: FloatArray, start_equity_usdt: float, costs_usdt: float) -> float:
+    """Net return plus all costs paid as a share of the start: the gain of the same trades without costs, to first order
+    (what was paid would have been invested too); nan without bars."""
+    return net_return(equity_usdt, start_equity_usdt) + cost_frac(costs_usdt, start_equity_usdt)
+
+
+def break_even_cost_bps(gross_profit_usdt: float, traded_usdt: float) -> float:
+    """The cost a side, in basis points of the notional, that would eat the profit before costs; nan without trades.
+
+    Below 0 where the trades lost before costs: no cost is low enough.
+    """
+    return 1e4 * gross_profit_usdt / traded_usdt if traded_usdt > 0.0 else float("nan")
+
+
+def capture(net_return_frac: float, n_bars: int, goal_frac: float, goal_days: float) -> float:
+    """Gain compounded to the goal's period / the goal: 1 reaches it; nan for less than MIN_PERIODS days, as `cagr`."""
+    if n_bars < MIN_PERIODS * BARS_PER_DAY:
+        return float("nan")
+    growth = max(0.0, 1.0 + net_return_frac)
+    return float(growth ** (goal_days * BARS_PER_DAY / n_bars) - 1.0) / goal_frac

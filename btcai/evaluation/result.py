@@ -6,12 +6,22 @@ import numpy as np
 import pandas as pd
 
 from btcai.inference import Encoded
-from btcai.schema import FloatArray, IntArray, Span
+from btcai.schema import BUCKETS, FloatArray, IntArray, Span
 
 LABELS = {
     "buy_and_hold": "buy and hold",
     "volatility_targeted": "volatility-targeted",
+    "momentum_14d": "momentum 14 d",
+    "momentum_28d": "momentum 28 d",
     "momentum_90d": "momentum 90 d",
+    "momentum_ensemble": "momentum 14, 28, 90 d",
+    "momentum_volatility_targeted": "momentum, volatility-targeted",
+    "reversal_1h": "reversal 1 h",
+    "bollinger_20d": "Bollinger reversal 20 d",
+    "ridge_1d": "ridge forecast 1 d",
+    "boosted_1d": "boosted forecast 1 d",
+    **{f"random_{bucket}": f"random, trades of {bucket}" for bucket in BUCKETS},
+    "portfolio": "portfolio of the buckets",
 }
 
 TRADE_COLUMNS = (

@@ -5,36 +5,38 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from evaluation_fakes import make_market
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from result_fakes import path_result
 
-from btcai.evaluation.baselines import (
-    BASELINES,
-    buy_and_hold_targets,
-    momentum_targets,
-    run_baselines,
-    run_targets,
-    volatility_targets,
-)
+from btcai.evaluation import rules_of_thumb
+from btcai.evaluation.baselines import run_baselines, run_random, run_rules_of_thumb
 from btcai.evaluation.metrics import DAY_NS
+from btcai.evaluation.result import LABELS, BacktestResult
+from btcai.evaluation.rules_of_thumb import RULES_OF_THUMB, momentum
+from btcai.evaluation.targets import run_targets
+from btcai.features.splits import Splits
+from btcai.market.bars import bar_arrays
 from btcai.market.rules import FREE_RULES
 from btcai.schema import BARS_PER_DAY, MarketData, Span
 
-FREE = FREE_RULES
 SIMPLE = FREE_RULES._replace(taker_fee_frac=1e-3, half_spread_frac=1e-4)
 HARSH = SIMPLE._replace(impact_coef=1.0, max_volume_share=0.1)
 DAILY = 100 * BARS_PER_DAY
 
 
-def _with_marks(market: MarketData, mark: np.ndarray) -> MarketData:
+def with_marks(market: MarketData, mark: np.ndarray) -> MarketData:
     """Every price of a bar equals its mark."""
     bars = replace(market.bars, open=mark.copy(), high=mark.copy(), low=mark.copy(), close=mark.copy())
     return replace(market, bars=bars, mark=mark)
 
 
+def daily_market(marks: list[float]) -> MarketData:
+    """Days on the UTC calendar, each at one price; bar 0 closes at midnight, so day k is known at bar k * 288."""
+    return with_marks(make_market(len(marks) * BARS_PER_DAY, first_close_bar=0), np.repeat(marks, BARS_PER_DAY))
+
+
 def test_buy_and_hold_equals_the_analytic_result() -> None:
     market, span = make_market(600, seed=1), Span(50, 600)
-    targets, note = buy_and_hold_targets(market, span)
+    targets, note = rules_of_thumb.buy_and_hold(market, span)
     result = run_targets(targets, market, span, SIMPLE, 10_000.0)
     bought = 10_000.0 / (market.bars.open[51] * (1 + 1e-4) * (1 + 1e-3))
     assert result.equity_usdt[0] == 10_000.0
@@ -45,75 +47,16 @@ def test_buy_and_hold_equals_the_analytic_result() -> None:
 
 def test_cash_never_moves() -> None:
     market, span = make_market(400), Span(10, 400)
-    result = run_baselines(market, span, {"base": HARSH}, 5_000.0)["cash"]["base"]
+    result = run_rules_of_thumb(market, span, {"base": HARSH}, 5_000.0, bar_arrays(market))["cash"]["base"]
     assert np.array_equal(result.equity_usdt, np.full(390, 5_000.0))
     assert result.traded_usdt == 0.0
-
-
-def test_round_trip_by_hand() -> None:
-    # 1,000 USDT at 100 with 10 bp fee and 1 bp spread: 1000 / (100.01 * 1.001) BTC; sold at 110 * 0.9999 less 10 bp.
-    market = _with_marks(make_market(5), np.array([100.0, 100.0, 110.0, 110.0, 110.0]))
-    result = run_targets(np.array([1.0, 0.0, np.nan, np.nan, np.nan]), market, Span(0, 5), SIMPLE, 1_000.0)
-    btc = 1_000.0 / (100.01 * 1.001)
-    money = btc * 110.0 * 0.9999 * 0.999
-    assert result.equity_usdt == pytest.approx([1000.0, btc * 100.0, money, money, money])
-    trade = result.trades.iloc[0]
-    assert (trade.entry_ts_ns, trade.exit_ts_ns) == tuple(market.bars.close_ts_ns[[1, 2]])
-    assert trade.net_return == pytest.approx(money / 1_000.0 - 1)
-    assert trade.profit_usdt == pytest.approx(money - 1_000.0)
-
-
-def test_impact_by_hand_uses_the_volatility_known_before_the_fill() -> None:
-    # 1 BTC of a volume of 100: share 1 %, root 0.1; sigma 2 % before the first fill, 3 % before the second.
-    market = _with_marks(make_market(4), np.full(4, 100.0))
-    volumes = replace(market.bars, volume=np.full(4, 100.0))
-    market = replace(market, bars=volumes, sigma=np.array([0.02, 0.03, 0.5, 0.5]))
-    costs = FREE_RULES._replace(impact_coef=1.0)
-    result = run_targets(np.array([0.1, 0.0, np.nan, np.nan]), market, Span(0, 4), costs, 1_000.0)
-    (trade,) = result.trades.itertuples()
-    assert trade.btc == pytest.approx(1.0)
-    assert (trade.entry_price, trade.exit_price) == pytest.approx((100.2, 99.7))
-    assert result.costs_usdt == pytest.approx(0.5)
-
-
-def test_two_purchases_are_sold_first_in_first_out() -> None:
-    market = _with_marks(make_market(6), np.array([100.0, 100.0, 200.0, 200.0, 200.0, 200.0]))
-    targets = np.array([0.5, 0.9, np.nan, 0.45, np.nan, np.nan])
-    result = run_targets(targets, market, Span(0, 6), FREE, 1_000.0)
-    # 5 BTC at 100; equity 1,500 at 200, so 1.75 BTC more; then half of 6.75 BTC is sold: all from the first lot.
-    assert len(result.trades) == 1
-    assert result.trades.btc[0] == pytest.approx(3.375)
-    assert result.trades.net_return[0] == pytest.approx(1.0)
-    assert result.equity_usdt[-1] == pytest.approx(1_500.0)
-
-
-def test_an_order_larger_than_the_volume_goes_on_in_the_next_bars() -> None:
-    market = _with_marks(make_market(8), np.full(8, 100.0))
-    market = replace(market, bars=replace(market.bars, volume=np.full(8, 20.0)))
-    costs = FREE_RULES._replace(max_volume_share=0.1)
-    result = run_targets(np.array([1.0] + [np.nan] * 7), market, Span(0, 8), costs, 500.0)
-    assert result.position_frac == pytest.approx([0.0, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0])
-
-
-def test_nothing_fills_on_a_missing_bar() -> None:
-    market, span = make_market(100, missing=(11, 12)), Span(10, 100)
-    result = run_targets(np.array([1.0] + [np.nan] * 89), market, span, SIMPLE, 1_000.0)
-    assert result.position_frac[:4] == pytest.approx([0, 0, 0, 1])
-    assert np.isfinite(result.equity_usdt).all()
-
-
-def test_a_position_near_its_target_is_left_alone() -> None:
-    market = _with_marks(make_market(6), np.full(6, 100.0))
-    targets = np.array([0.5, 0.54, 0.56, 0.52, 0.0, np.nan])
-    result = run_targets(targets, market, Span(0, 6), FREE, 1_000.0)
-    assert result.position_frac == pytest.approx([0.0, 0.5, 0.5, 0.56, 0.56, 0.0])
 
 
 def test_volatility_target_by_hand() -> None:
     # Daily marks alternate by +-2 %: log returns +-d; 30 of them, mean 0, ddof-1 spread d * sqrt(30/29).
     days = np.arange(DAILY) // BARS_PER_DAY
-    market = _with_marks(make_market(DAILY), np.where(days % 2 == 0, 100.0, 102.0))
-    targets, note = volatility_targets(market, Span(60 * BARS_PER_DAY, DAILY))
+    market = with_marks(make_market(DAILY), np.where(days % 2 == 0, 100.0, 102.0))
+    targets, note = rules_of_thumb.volatility_targeted(market, Span(60 * BARS_PER_DAY, DAILY))
     volatility = np.log(1.02) * (30 / 29) ** 0.5 * 365**0.5
     assert note == ""
     assert targets[0] == pytest.approx(0.30 / volatility)
@@ -121,8 +64,8 @@ def test_volatility_target_by_hand() -> None:
 
 
 def test_calm_markets_are_held_whole_but_never_geared() -> None:
-    market = _with_marks(make_market(DAILY), np.full(DAILY, 100.0))
-    targets, _ = volatility_targets(market, Span(60 * BARS_PER_DAY, DAILY))
+    market = with_marks(make_market(DAILY), np.full(DAILY, 100.0))
+    targets, _ = rules_of_thumb.volatility_targeted(market, Span(60 * BARS_PER_DAY, DAILY))
     assert np.nanmax(targets) == np.nanmin(targets) == 1.0
 
 
@@ -130,20 +73,53 @@ def test_momentum_turns_when_the_price_falls_below_that_of_ninety_days_ago() -> 
     first = 91 * BARS_PER_DAY
     mark = np.where(np.arange(DAILY) < 95 * BARS_PER_DAY, 101.0, 99.0)
     mark[: 5 * BARS_PER_DAY] = 100.0
-    market = _with_marks(make_market(DAILY, first_close_bar=0), mark)
+    market = with_marks(make_market(DAILY, first_close_bar=0), mark)
     span = Span(first, DAILY)
-    targets, note = momentum_targets(market, span)
+    targets, note = momentum(market, span, 90)
     assert note == ""
     decided = np.flatnonzero(np.isfinite(targets)) + first
     assert np.array_equal(decided, np.arange(first, DAILY, BARS_PER_DAY))
     assert targets[decided - first].tolist() == [1.0] * 4 + [0.0] * 5
 
 
+def test_the_ensemble_is_the_mean_of_three_and_is_scaled_down_in_storms() -> None:
+    # On day 95 the price is above that of 14 and 28 days ago and below that of 90: two thirds. 30 returns alternate by
+    # +-2 % until then, but for the step from 97 to 102: their spread is worked out below.
+    marks = [110.0] * 10 + [100.0, 98.0] * 42 + [102.0] * 4
+    market, span = daily_market(marks), Span(95 * BARS_PER_DAY, 96 * BARS_PER_DAY)
+    targets, note = rules_of_thumb.momentum_ensemble(market, span)
+    assert (note, targets[0]) == ("", pytest.approx(2 / 3))
+    returns = np.diff(np.log(marks[65:96]))
+    share = min(1.0, 0.30 / (np.std(returns, ddof=1) * 365**0.5))
+    assert 0.5 < share < 0.95
+    scaled, _ = rules_of_thumb.momentum_volatility_targeted(market, span)
+    assert scaled[0] == pytest.approx(share * 2 / 3)
+    assert np.isnan(np.delete(scaled, 0)).all()
+
+
+def test_reversal_buys_for_the_hour_after_one_that_fell() -> None:
+    # Closes on the hour are bars 0, 12, 24, ...: the second hour fell, the third rose, the fourth did not move.
+    mark = np.repeat([100.0, 99.0, 101.0, 101.0], 12)
+    market = with_marks(make_market(49, first_close_bar=0), np.concatenate([[100.0], mark]))
+    targets, note = rules_of_thumb.reversal(market, Span(12, 49))
+    assert note == ""
+    assert {k + 12: targets[k] for k in np.flatnonzero(np.isfinite(targets))} == {12: 0.0, 24: 1.0, 36: 0.0, 48: 0.0}
+
+
+def test_bollinger_buys_below_the_band_and_leaves_at_the_mean() -> None:
+    # 20 marks: 19 of 100 and the newest 90, mean 99.5, spread 2.18: 90 is below 95.1. Next 97 between: as it is.
+    # Then 101 above the mean: out.
+    market = daily_market([100.0] * 21 + [90.0, 97.0, 101.0])
+    targets, note = rules_of_thumb.bollinger(market, Span(20 * BARS_PER_DAY, 24 * BARS_PER_DAY))
+    assert note == ""
+    assert targets[::BARS_PER_DAY].tolist() == pytest.approx([0.0, 1.0, np.nan, 0.0], nan_ok=True)
+
+
 def test_missing_history_is_said_and_spent_in_cash() -> None:
     first = 88 * BARS_PER_DAY
     market, span = make_market(DAILY, first_close_bar=0, drift=1e-5), Span(first, DAILY)
-    targets, note = momentum_targets(market, span)
-    assert note == "in cash for the first 2 of 12 daily decisions: needs 90 days of history"
+    targets, note = momentum(market, span, 90)
+    assert note == "in cash for the first 2 of 12 decisions: needs 90 days of history"
     assert np.isnan(targets[: 2 * BARS_PER_DAY]).all()
     result = run_targets(targets, market, span, HARSH, 1_000.0, note=note)
     assert result.note == note
@@ -152,80 +128,82 @@ def test_missing_history_is_said_and_spent_in_cash() -> None:
 
 def test_daily_decisions_fall_on_midnight_utc_after_the_first() -> None:
     market, span = make_market(DAILY, first_close_bar=0), Span(31 * BARS_PER_DAY + 7, DAILY)
-    targets, _ = volatility_targets(market, span)
+    targets, _ = rules_of_thumb.volatility_targeted(market, span)
     decided = np.flatnonzero(np.isfinite(targets))
     assert decided[0] == 0
     assert (market.bars.close_ts_ns[decided[1:] + span.first] % DAY_NS == 0).all()
     assert len(decided) == 1 + (DAILY - span.first) // BARS_PER_DAY
 
 
-@pytest.mark.parametrize("cut_day", [92, 95, 99])
-def test_overwriting_the_future_changes_no_baseline_up_to_then(cut_day: int) -> None:
-    span, cut = Span(91 * BARS_PER_DAY, DAILY), cut_day * BARS_PER_DAY + 13
-    market = make_market(DAILY, seed=4)
-    other = make_market(DAILY, seed=5)
-    scale = 3.0
+def poisoned(market: MarketData, cut: int) -> MarketData:
+    """Another market after bar `cut`, three times dearer, features included."""
+    other = make_market(len(market), seed=5)
     columns = {}
     for name in ("open", "high", "low", "close", "volume"):
-        column = getattr(market.bars, name).copy()
-        column[cut + 1 :] = scale * getattr(other.bars, name)[cut + 1 :]
-        columns[name] = column
-    mark = market.mark.copy()
-    mark[cut + 1 :] = columns["close"][cut + 1 :]
-    poisoned = replace(market, bars=replace(market.bars, **columns), mark=mark)
-    costs = {"pessimistic": HARSH}
-    before, after = (run_baselines(one, span, costs, 1e5) for one in (market, poisoned))
-    for name in BASELINES:
-        honest, changed = before[name]["pessimistic"], after[name]["pessimistic"]
-        kept = cut + 1 - span.first
-        assert np.array_equal(honest.equity_usdt[:kept], changed.equity_usdt[:kept]), name
-        assert np.array_equal(honest.position_frac[:kept], changed.position_frac[:kept]), name
+        columns[name] = getattr(market.bars, name).copy()
+        columns[name][cut + 1 :] = 3.0 * getattr(other.bars, name)[cut + 1 :]
+    mark, features = market.mark.copy(), market.features.copy()
+    mark[cut + 1 :], features[cut + 1 :] = columns["close"][cut + 1 :], 2.0 * other.features[cut + 1 :]
+    return replace(market, bars=replace(market.bars, **columns), mark=mark, features=features)
+
+
+def splits_of(n_days: int) -> Splits:
+    """Half to train on, a fifth each to validate and test on, two days between."""
+    day = BARS_PER_DAY
+    train, valid = Span(0, n_days // 2 * day), Span((n_days // 2 + 2) * day, n_days * 7 // 10 * day)
+    test = Span((n_days * 7 // 10 + 2) * day, (n_days * 9 // 10) * day)
+    return Splits(train=train, valid=valid, test=test, folds=(test,), sealed=Span(test.stop, n_days * day))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut_day", [93, 105, 116])
+def test_overwriting_the_future_changes_no_baseline_up_to_then(cut_day: int) -> None:
+    splits, cut = splits_of(130), cut_day * BARS_PER_DAY + 13
+    market = make_market(130 * BARS_PER_DAY, seed=4)
+    assert splits.test.first < cut < splits.test.stop
+    held = np.zeros(len(splits.test))
+    held[100:900], held[2000:2600] = 0.5, 1.0
+    buckets = {"long": {"pessimistic": bucket_result(held, splits.test)}}
+    before, after = (
+        run_baselines(one, splits, {"pessimistic": HARSH}, 1e5, buckets=buckets, seed=3)
+        for one in (market, poisoned(market, cut))
+    )
+    kept = cut + 1 - splits.test.first
+    for name, by in before.items():
+        honest, changed = by["pessimistic"], after[name]["pessimistic"]
+        if not name.startswith("random"):  # these copy a bucket whose own trades would have changed
+            assert np.array_equal(honest.equity_usdt[:kept], changed.equity_usdt[:kept]), name
+            assert np.array_equal(honest.position_frac[:kept], changed.position_frac[:kept]), name
     ends = [one["buy_and_hold"]["pessimistic"].equity_usdt[-1] for one in (before, after)]
     assert ends[0] != ends[1]
 
 
-def test_targets_outside_zero_to_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="targets must be 3 shares of equity"):
-        run_targets(np.array([0.5, 1.5, np.nan]), make_market(3), Span(0, 3), FREE, 1.0)
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bits_and_every_baseline_has_a_label() -> None:
+    splits, market = splits_of(130), make_market(130 * BARS_PER_DAY, seed=4)
+    held = np.zeros(len(splits.test))
+    held[100:900], held[2000:2600] = 0.5, 1.0
+    buckets = {
+        "short": {"a": bucket_result(np.zeros(len(held)), splits.test)},
+        "long": {"a": bucket_result(held, splits.test)},
+    }
+    one, two, other = (
+        run_baselines(market, splits, {"a": HARSH}, 1e5, buckets=buckets, seed=seed) for seed in (3, 3, 4)
+    )
+    assert list(one) == [*RULES_OF_THUMB, "ridge_1d", "boosted_1d", "random_long"]
+    assert set(one) - {"cash"} <= set(LABELS)
+    for name, by in one.items():
+        assert np.array_equal(by["a"].equity_usdt, two[name]["a"].equity_usdt), name
+        assert by["a"].trades.equals(two[name]["a"].trades), name
+    assert not np.array_equal(one["random_long"]["a"].equity_usdt, other["random_long"]["a"].equity_usdt)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=30, max_size=30), st.integers(0, 5))
-def test_money_is_never_made_or_lost_but_by_prices_and_costs(wanted: list[float | None], seed: int) -> None:
-    market, span = make_market(30, seed=seed, missing=(9, 10)), Span(0, 30)
-    targets = np.array([np.nan if one is None else one for one in wanted])
-    result = run_targets(targets, market, span, HARSH, 1e6, band_frac=0.0)
-    bars = market.bars
-    btc = result.position_frac * result.equity_usdt / market.mark
-    cash = result.equity_usdt * (1 - result.position_frac)
-    assert cash.min() >= -1e-6
-    assert btc.min() >= 0.0
-    gains = 0.0
-    for k in range(1, 30):  # what was held gains close to open, the rest of the bar belongs to the new holding
-        start = market.mark[k - 1]
-        fill = bars.open[k] if bars.present[k] else start
-        gains += btc[k - 1] * (fill - start) + btc[k] * (market.mark[k] - fill)
-    assert result.equity_usdt[-1] - 1e6 == pytest.approx(gains - result.costs_usdt, abs=1e-6)
+def bucket_result(held: np.ndarray, span: Span) -> BacktestResult:
+    """A bucket that held these shares of equity."""
+    return path_result(np.full(len(held), 1e5), start=1e5, position=held, first=span.first, traded=float(held.sum()))
 
 
-def test_a_held_swap_pays_funding_and_spot_does_not() -> None:
-    # bought whole at the open of bar 1 at a flat 100: the rate of 1 % due at the close of bar 2 costs 10 of 1,000
-    market = replace(make_market(5), funding=np.array([0.0, 0.0, 0.01, 0.0, 0.0]))
-    flat = np.full(5, 100.0)
-    market = replace(market, bars=replace(market.bars, open=flat, high=flat, low=flat, close=flat), mark=flat)
-    targets = np.array([1.0] + [np.nan] * 4)
-    spot = run_targets(targets, market, Span(0, 5), FREE, 1_000.0)
-    swap = run_targets(targets, market, Span(0, 5), FREE._replace(perpetual=True), 1_000.0)
-    assert spot.equity_usdt[-1] == pytest.approx(1_000.0)
-    assert swap.equity_usdt.tolist() == pytest.approx([1_000.0, 1_000.0, 990.0, 990.0, 990.0])
-    assert swap.costs_usdt - spot.costs_usdt == pytest.approx(10.0)
-
-
-def test_orders_of_a_late_market_fill_later_and_in_whole_steps() -> None:
-    market = make_market(6)
-    late = run_targets(np.array([1.0] + [np.nan] * 5), market, Span(0, 6), FREE._replace(latency_bars=2), 1_000.0)
-    assert late.position_frac[:3].tolist() == [0.0, 0.0, 0.0]
-    assert late.position_frac[3] > 0.9
-    steps = run_targets(np.array([1.0] + [np.nan] * 5), market, Span(0, 6), FREE._replace(lot_step_btc=0.001), 1_000.0)
-    held = steps.position_frac[-1] * steps.equity_usdt[-1] / market.mark[5]
-    assert held / 0.001 == pytest.approx(round(held / 0.001), abs=1e-6)
+def test_a_bucket_that_never_traded_has_no_random_rival() -> None:
+    market, span = make_market(50), Span(0, 50)
+    flat = {"long": {"base": bucket_result(np.zeros(50), span)}}
+    assert run_random(market, span, {"base": HARSH}, 1e5, bar_arrays(market), buckets=flat, seed=1) == {}

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from result_fakes import path_result
 
 from btcai.evaluation import metrics
+from btcai.evaluation.goals import captured_frac
 from btcai.schema import BAR_NS, BARS_PER_DAY, BARS_PER_YEAR
 
 EQUITY_PATHS = arrays(np.float64, st.integers(1, 60), elements=st.floats(1.0, 1e6))
@@ -79,15 +81,68 @@ def test_rising_equity_has_no_drawdown_and_no_calmar() -> None:
 
 
 def test_trades_by_hand() -> None:
-    profits = np.array([30.0, -10.0, 20.0, -15.0])
-    assert metrics.win_rate(profits) == 0.5
+    profits = np.array([30.0, -10.0, 20.0, -15.0, 0.0])
+    assert metrics.win_rate(profits) == 0.4
     assert metrics.profit_factor(profits) == pytest.approx(2.0)
+    assert metrics.expectancy(profits) == pytest.approx(5.0)
 
 
-def test_no_trades_and_no_losing_trade_are_undefined() -> None:
-    assert np.isnan(metrics.win_rate(np.empty(0)))
-    assert np.isnan(metrics.profit_factor(np.empty(0)))
-    assert np.isnan(metrics.profit_factor(np.array([5.0])))
+@pytest.mark.parametrize("average", [metrics.win_rate, metrics.profit_factor, metrics.expectancy])
+def test_fewer_than_five_trades_have_no_average(average: object) -> None:
+    assert callable(average)
+    assert np.isnan([average(np.empty(0)), average(np.array([3.0, -1.0, 2.0, -2.0]))]).all()
+    assert average(np.array([3.0, -1.0, 2.0, -2.0, 1.0])) > 0.0
+
+
+def test_a_profit_factor_without_a_losing_trade_is_undefined() -> None:
+    assert np.isnan(metrics.profit_factor(np.full(9, 5.0)))
+
+
+def test_holding_time_and_trades_a_year_by_hand() -> None:
+    entries, exits = BAR_NS * np.array([10, 20]), BAR_NS * np.array([13, 29])
+    assert metrics.mean_holding_bars(entries, exits) == 6.0
+    assert np.isnan(metrics.mean_holding_bars(entries[:0], exits[:0]))
+    assert metrics.trades_per_year(7, BARS_PER_YEAR // 2) == 14.0
+    assert np.isnan(metrics.trades_per_year(7, 20 * BARS_PER_DAY - 1))
+
+
+def test_the_longest_wait_for_a_new_peak_need_not_be_for_the_deepest_fall() -> None:
+    # Down a half and back within three bars; then 1 % down for five bars and back.
+    equity = np.array([100.0, 50.0, 80.0, 100.0, 99.0, 99.0, 99.0, 99.0, 100.0])
+    assert metrics.max_drawdown(equity) == metrics.Drawdown(0.5, 3)
+    assert metrics.underwater_bars(equity) == 5
+    assert metrics.underwater_bars(equity[:-1]) == 4  # to the end
+    assert metrics.underwater_bars(np.array([1.0, 2.0, 3.0, 3.0])) == 0
+    assert metrics.underwater_bars(np.empty(0)) == 0
+
+
+def test_gross_return_and_break_even_cost_of_a_round_trip_by_hand() -> None:
+    # 1,000 USDT bought at 100 and sold at 110, 10 bp each side of 1,000 and 1,100: costs 2.10, net 97.90.
+    equity = np.array([1000.0, 999.0, 1097.9])
+    assert metrics.net_return(equity, 1000.0) == pytest.approx(0.0979)
+    assert metrics.gross_return(equity, 1000.0, 2.1) == pytest.approx(0.1)
+    # 100 of profit over 2,100 traded: 476 bp a side eat it.
+    assert metrics.break_even_cost_bps(100.0, 2_100.0) == pytest.approx(476.19, abs=0.01)
+    assert metrics.break_even_cost_bps(-10.5, 2_100.0) == pytest.approx(-50.0)
+    assert np.isnan(metrics.break_even_cost_bps(0.0, 0.0))
+
+
+def test_capture_compounds_to_the_period_of_the_goal() -> None:
+    # 21 % in 60 days is 10 % in each 30: half of a goal of 20 % a month. 73 days are a fifth of a year.
+    assert metrics.capture(0.21, 60 * BARS_PER_DAY, 0.20, 30) == pytest.approx(0.5)
+    assert metrics.capture(0.1, 73 * BARS_PER_DAY, 1.0, 365) == pytest.approx(1.1**5 - 1)
+    assert metrics.capture(-1.0, 60 * BARS_PER_DAY, 0.5, 30) == pytest.approx(-2.0)
+    assert np.isnan(metrics.capture(0.21, 19 * BARS_PER_DAY, 0.2, 30))
+
+
+def test_a_goal_is_captured_a_month_a_year_or_a_holding() -> None:
+    equity = np.full(60 * BARS_PER_DAY, 121.0)
+    lots = [(0.0, 1.0, 1.0, 1.0, 1.0, 100.0, 100.0 + gain) for gain in (10.0, 20.0, 30.0, 40.0, -25.0)]
+    result = path_result(equity, trades=lots)
+    assert captured_frac("scalping", 0.2, result) == pytest.approx(0.5)
+    assert captured_frac("short", 1.5, result) == pytest.approx((1.21 ** (365 / 60) - 1) / 1.5)
+    assert captured_frac("medium", 0.35, result) == captured_frac("long", 0.35, result) == pytest.approx(0.15 / 0.35)
+    assert np.isnan(captured_frac("long", 0.75, path_result(equity, trades=lots[:4])))
 
 
 def test_turnover_of_one_round_trip_in_half_a_year_is_four() -> None:
@@ -109,6 +164,9 @@ def test_an_empty_path_is_undefined() -> None:
         metrics.max_drawdown(nothing).frac,
         metrics.turnover_per_year(0.0, nothing),
         metrics.exposure_frac(nothing),
+        metrics.gross_return(nothing, 1.0, 0.1),
+        metrics.trades_per_year(0, 0),
+        metrics.capture(0.0, 0, 0.2, 30.0),
     )
     assert np.isnan(undefined).all()
 
@@ -121,6 +179,11 @@ def test_drawdown_is_a_share_and_its_length_fits_the_path(equity: np.ndarray) ->
     assert (depth == 0.0) == (bars == 0)
     brute = max((1 - equity[j] / equity[i] for i in range(len(equity)) for j in range(i, len(equity))), default=0.0)
     assert depth == pytest.approx(brute)
+    n = len(equity)
+    under = [[j - i for j in range(i + 1, n) if equity[i + 1 : j].max(initial=0.0) < equity[i]] for i in range(n)]
+    fell = [[wait for wait in waits if wait > 1 or equity[i + 1] < equity[i]] for i, waits in enumerate(under)]
+    assert metrics.underwater_bars(equity) == max(map(max, filter(None, fell)), default=0)
+    assert metrics.underwater_bars(equity) >= bars
 
 
 @settings(max_examples=50)
@@ -137,3 +200,22 @@ def test_figures_do_not_depend_on_the_size_of_the_account(equity: np.ndarray, po
 @given(RETURNS)
 def test_sharpe_turns_its_sign_with_the_returns(returns: np.ndarray) -> None:
     assert np.array_equal(metrics.sharpe(-returns, 365), -np.float64(metrics.sharpe(returns, 365)), equal_nan=True)
+
+
+def test_figures_are_those_of_quantstats() -> None:
+    # quantstats 0.0.86 (not a dependency) on the same 400 daily returns, with periods=365.
+    returns = np.random.default_rng(365).normal(0.001, 0.02, 400)
+    equity = np.cumprod(1.0 + returns)
+    path = np.concatenate(([1.0], equity))
+    growth, fall = metrics.cagr(equity, 1.0, 400 / 365), metrics.max_drawdown(path)
+    ours = {
+        metrics.sharpe(returns, 365): 0.3292997291690715,
+        metrics.sortino(returns, 365): 0.49194349438023094,
+        fall.frac: 0.23309064966915094,
+        growth: 0.055002089911576846,
+        metrics.calmar(growth, fall.frac): 0.23596866708144174,
+        metrics.profit_factor(returns): 1.0451110959918317,
+        metrics.win_rate(returns): 0.4825,
+        metrics.underwater_bars(path): 286,
+    }
+    assert list(ours) == pytest.approx(list(ours.values()), rel=1e-12)
