@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from btcai.config import BucketConfig
-from btcai.evaluation.formats import COLUMNS, flag, percent, ratio
 from btcai.evaluation.judge import Row
-from btcai.evaluation.record import judgement_of
 from btcai.features.table import WARMUP_BARS
+from btcai.report.formats import COLUMNS, flag, percent, ratio
+from btcai.report.record import judgement_of
 from btcai.submission import Judged, Submission
 
 NAN = float("nan")

@@ -114,6 +114,22 @@ def append_trial(path: Path, trial: dict[str, object]) -> bool:
     return True
 
 
+def trial_sharpes(path: Path) -> list[float]:
+    """The annual Sharpe ratio of every bucket of every configuration in the ledger; nan where a trial had none.
+
+    A configuration that was compared by another score (`btcai ablate`, `btcai tune`) counts as one without.
+    """
+    found: list[float] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], start=1):
+        try:
+            scores = json.loads(line).get("scores") or {"": None}
+            found += [math.nan if score is None else float(score) for score in scores.values()]
+        except (ValueError, AttributeError, TypeError):
+            logger.warning("%s line %d is torn and counts as a trial without a score", path, number)
+            found.append(math.nan)
+    return found
+
+
 def _tried(path: Path, text: str) -> set[object]:
     """The input hashes in the ledger's whole lines."""
     hashes: set[object] = set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import cli_bench, cli_decide, cli_fetch, cli_simulate, cli_tune, cli_watch
+from btcai import cli_bench, cli_decide, cli_explain, cli_fetch, cli_judge, cli_simulate, cli_tune, cli_watch
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
@@ -27,6 +27,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Get bars, choose the market in use.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(cli_simulate.app, name="simulate")
+app.add_typer(cli_judge.sealed_app, name="sealed")
 registry_app = typer.Typer(help="What is registered, and what each champion was made from.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 
@@ -188,7 +189,9 @@ def report() -> None:
 
 
 app.command()(cli_decide.decide)
+app.command()(cli_explain.explain)
 app.command()(cli_watch.drift)
+app.command()(cli_judge.refit)
 app.command()(cli_bench.features)
 app.command()(cli_bench.bench)
 app.command()(cli_tune.ablate)

@@ -9,9 +9,9 @@ from btcai.console import show
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="data, env, features, learn, train or yardstick.")],
+    name: Annotated[str, typer.Argument(help="data, env, features, judge, learn, train or yardstick.")],
     repeats: Annotated[int, typer.Option(help="Timed repeats, of which the median counts; of learn: seeds.")] = 5,
-    only: Annotated[str, typer.Option(help="Parts of learn or train, comma-separated; all of them without.")] = "",
+    only: Annotated[str, typer.Option(help="Parts of judge, learn or train, comma-separated; without, all.")] = "",
     table: Annotated[bool, typer.Option("--table", help="A table instead of JSON lines.")] = False,
 ) -> None:
     """Measure this machine, beside references: one JSON object a line, in the end kept in reports/bench/NAME.jsonl.

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from btcai.schema import BUCKETS, FEE_TIERS, TOKENS
 
 Severity = Literal["optimistic", "base", "pessimistic"]
-SizingStrategy = Literal["confidence_adjusted", "uncertainty_adjusted", "full_probabilistic"]
+SizingStrategy = Literal["confidence_adjusted", "uncertainty_adjusted", "full_probabilistic", "fixed"]
 ProfileName = Literal["quick", "standard", "full"]
 
 
@@ -445,9 +445,9 @@ class Config(_Section):
             )
         if self.transfer.kickstart and self.ppo.replay.trajectories:
             raise ValueError("transfer.kickstart needs ppo.replay.trajectories 0: no teacher is asked about old ones")
-        if self.market.perpetual.allow_short and self.sizing.strategy != "uncertainty_adjusted":
+        if self.market.perpetual.allow_short and self.sizing.strategy not in ("uncertainty_adjusted", "fixed"):
             raise ValueError(
-                "market.perpetual.allow_short needs sizing.strategy uncertainty_adjusted, was "
+                "market.perpetual.allow_short needs sizing.strategy uncertainty_adjusted or fixed, was "
                 f"{self.sizing.strategy}; the others size a lot by its chance to rise"
             )
         if self.profile not in self.profiles:

@@ -11,6 +11,7 @@ TELEMETRY_OFF: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "GX_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "ORT_DISABLE_TELEMETRY": "1",  # read as onnxruntime is imported; else it writes a device id to disk and uploads
 }
 

@@ -18,6 +18,7 @@ CHECKPOINTS = Path("artifacts/.checkpoints")  # of training that has not ended, 
 EVALUATION = Path("reports/evaluation")  # metrics.json, summary/STRATEGY.json, *.csv, index.html, *.png
 CANDIDATE = Path("models/candidate")  # CANDIDATE / BUCKET / encoder.onnx, head.onnx, policy.onnx, manifest.json
 CHAMPION = Path("models/champion")  # the same; what decide and serve read
+REFLECTION = Path("artifacts/reflection")  # REFLECTION / BUCKET / memory.npz, adjustment.json; weights.csv
 REGISTER = Path("reports/register.json")
 REGISTERED = Path("models/champion/registered.json")  # which inputs are on record
 TRIALS = Path("journal/trials.jsonl")  # every configuration ever tried

@@ -224,7 +224,7 @@ def _log_metrics(client: Any, run_id: str, points: Iterable[Point]) -> None:
 def _log_reports(client: Any, submission: Submission, run_id: str) -> None:
     """The pages and figures for people, and the files from which everything can be made again."""
     evaluation, validation = (submission.root / folder for folder in (paths.EVALUATION, paths.VALIDATION))
-    pages = [evaluation / "index.html", evaluation / "table.csv", *sorted(evaluation.glob("*.png"))]
+    pages = [evaluation / "index.html", evaluation / "table.csv", *sorted(evaluation.rglob("*.png"))]
     _log_files(client, run_id, pages, "report")
     _log_files(client, run_id, [validation / "index.html"], "validation")
     _log_files(client, run_id, [submission.root / name for name in lineage.KEPT], "lineage")
@@ -246,7 +246,7 @@ def _log_results(client: Any, submission: Submission, bucket: str, run_id: str) 
     points += [(f"evaluation/{name}", value, 0, _now_ms()) for name, value in figures.items()]
     _log_metrics(client, run_id, points)
     client.set_tag(run_id, "edge", judged.edge)
-    _log_files(client, run_id, sorted((root / paths.EVALUATION).glob(f"*{bucket}*.png")), "report")
+    _log_files(client, run_id, sorted((root / paths.EVALUATION).rglob(f"*{bucket}*.png")), "report")
     client.log_artifacts(run_id, str(root / paths.CANDIDATE / bucket), "bundle")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btcai import paths, versions
-from btcai.config import Config, CostConfig
+from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.files import whole
 from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan, Span
@@ -21,6 +21,7 @@ from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan
 if TYPE_CHECKING:
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
+    from btcai.report.evidence import Evidence
     from btcai.submission import History
     from btcai.watch.verdict import Finding
 
@@ -120,55 +121,76 @@ def consolidate(config: Config, root: Path) -> None:
 
 
 def evaluate(config: Config, root: Path) -> None:
-    """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged.
+    """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged."""
+    from btcai.report.report import write_report
 
-    The report also shows how each bucket learned, curves.csv of artifacts/train and artifacts/consolidate, and which
-    features it reads, importance.csv of the latter.
+    evidence = gather_evidence(config, root)
+    with whole(root / paths.EVALUATION) as out:
+        written = write_report(out, evidence)
+    logger.info("wrote %d files to %s", len(written), paths.EVALUATION)
+
+
+def gather_evidence(config: Config, root: Path) -> "Evidence":
+    """What reports/evaluation shows.
+
+    Beside the judgement: how each bucket learned (curves.csv, metrics.json of artifacts/train and
+    artifacts/consolidate), which features it reads (importance.csv of the latter), how it reasons, what it does in
+    simulated markets under stress, and the ablations there are.
     """
-    from btcai.evaluation.backtest import backtest
-    from btcai.evaluation.baselines import run_baselines
-    from btcai.evaluation.curves import read_curves, read_importance
-    from btcai.evaluation.evidence import Evidence
-    from btcai.evaluation.judge import judge
+    import numpy as np
+
+    from btcai import champions
+    from btcai.evaluation.assessment import assess
+    from btcai.evaluation.judge import Trials
     from btcai.evaluation.reliability import reliability
-    from btcai.evaluation.report import write_report
-    from btcai.market.rules import make_rules, market_rules
+    from btcai.evaluation.review import review
+    from btcai.evaluation.robustness import cost_variants
+    from btcai.evaluation.stress import stress
+    from btcai.evaluation.voices import voices
+    from btcai.report import curves
+    from btcai.report.evidence import Evidence
     from btcai.training.checkpoint import load_policy
 
     data, splits, _ = load_features(root)
     times = load_whole(root)[0].bars.close_ts_ns  # to say when the sealed span is
-    curves = {bucket: read_curves(root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
-    importance = {bucket: read_importance(root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
-    costs: dict[str, CostConfig] = dict(config.market.severities.items())
-    equity_usdt = config.market.equity_usdt
-    results, forecasts = {}, {}
-    for bucket, settings in config.buckets.items():
-        policy = load_policy(root / paths.CONSOLIDATE / bucket, bucket, config)
-        rules = [make_rules(settings, config.market, config.risk, cost) for cost in costs.values()]
-        walks = backtest(policy, data, splits.test, settings, rules, config.sizing, equity_usdt)
-        results[bucket] = dict(zip(costs, walks, strict=True))
-        forecasts[bucket] = reliability(walks[0], data, settings, splits.train, policy.calibration)
-        logger.info("%s walked %d decisions", bucket, len(walks[0].decisions))
-    baselines = run_baselines(
-        data, splits.test, {name: market_rules(config.market, cost) for name, cost in costs.items()}, equity_usdt
-    )
-    evidence = Evidence(
-        judgement=judge(results, baselines, splits.folds, seed=config.seed, severity=config.market.severity),
-        results=results,
-        baselines=baselines,
-        forecasts=forecasts,
-        curves=curves,
-        importance=importance,
+    folders = {bucket: (root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
+    policies = {bucket: load_policy(folders[bucket][1], bucket, config) for bucket in BUCKETS}
+    trials = Trials(sharpes=np.array(champions.trial_sharpes(root / paths.TRIALS)))
+    found = assess(policies, data, splits, config, trials)
+    walked = {bucket: by[config.market.severity] for bucket, by in found.results.items()}
+    said = {bucket: voices(walk, data, splits, config, bucket) for bucket, walk in walked.items()}
+    looked = {bucket: review(walk, data, config.buckets[bucket], said[bucket]) for bucket, walk in walked.items()}
+    return Evidence(
+        judgement=found.judgement,
+        results=found.results,
+        baselines=found.baselines,
+        beside=found.beside,
+        correlation=found.portfolio.correlation,
+        diversification_ratio=found.portfolio.diversification_ratio,
+        slices=found.slices,
+        stress=stress(policies, config, seed=config.seed),
+        forecasts={
+            bucket: reliability(walk, data, config.buckets[bucket], splits.train, policies[bucket].calibration)
+            for bucket, walk in walked.items()
+        },
+        curves={bucket: curves.read_curves(*both) for bucket, both in folders.items()},
+        importance={bucket: curves.read_importance(after) for bucket, (_, after) in folders.items()},
+        measures={bucket: curves.read_measures(after) for bucket, (_, after) in folders.items()},
+        trained={bucket: curves.read_trained(*both) for bucket, both in folders.items()},
+        ablation=curves.read_ablation(root / paths.ABLATION),
+        reasoning=said,
+        reviews={bucket: one for bucket, one in looked.items() if one is not None},
         market=config.data.market,
         data_version=data_version(root),
-        severities=costs,
+        severities=cost_variants(config.market),
         splits_text=splits.printed(times),
         sealed_text=_days(splits.sealed, times),
-        start_equity_usdt=equity_usdt,
+        start_equity_usdt=config.market.equity_usdt,
+        data=data,
+        splits=splits,
+        buckets=config.buckets,
+        sizing=config.sizing,
     )
-    with whole(root / paths.EVALUATION) as out:
-        written = write_report(out, evidence)
-    logger.info("wrote %d files to %s", len(written), paths.EVALUATION)
 
 
 def _days(span: Span | SealedSpan, close_ts_ns: IntArray) -> str:
@@ -189,6 +211,25 @@ def export(config: Config, root: Path) -> None:
     with whole(root / paths.CANDIDATE) as out:
         for bucket in BUCKETS:
             export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, made_from, out / bucket)
+
+
+def reflect(config: Config, root: Path) -> None:
+    """models/candidate -> artifacts/reflection: a memory for each bundle, what the parts of its reasoning are worth.
+
+    Training and validation span alone are read.
+    """
+    from btcai import reflection
+    from btcai.inference import load_bundle
+
+    data, splits, _ = load_features(root)
+    made_from, found = {"data": data_version(root), "code": code_version()}, {}
+    with whole(root / paths.REFLECTION) as out:
+        for bucket in BUCKETS:
+            bundle = load_bundle(root / paths.CANDIDATE / bucket)
+            found[bucket] = reflection.reflect(bundle, data, splits, config, {**made_from, "model": bundle.version})
+            reflection.save(found[bucket], out / bucket)
+        reflection.table(found).to_csv(out / "weights.csv", index=False, lineterminator="\n")
+        (out / "metrics.json").write_text(reflection.metrics_json(found), encoding="utf-8")
 
 
 def register(config: Config, root: Path) -> None:
@@ -324,6 +365,7 @@ STAGES: dict[str, Stage] = {
     "consolidate": consolidate,
     "evaluate": evaluate,
     "export": export,
+    "reflect": reflect,
     "register": register,
     "drift": drift,
 }

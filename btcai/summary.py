@@ -75,7 +75,7 @@ def _ago(minutes: float) -> str:
 
 
 def _forecasts(decision: Decision) -> Table:
-    from btcai.evaluation.formats import duration
+    from btcai.report.formats import duration
 
     table = Table(title="Predicted return", title_justify="left", pad_edge=False)
     for head in ("horizon", "mean", "std", INTERVAL):
@@ -129,8 +129,8 @@ def _number(value: float | None) -> str:
 
 def results_view(found: dict[str, Any]) -> RenderableType:
     """metrics.json of the evaluation -> the one table, a verdict per bucket."""
-    from btcai.evaluation.record import judgement_of
-    from btcai.evaluation.report import rich_table
+    from btcai.report.record import judgement_of
+    from btcai.report.report import rich_table
 
     judgement = judgement_of(found)
     span = f"{found['market']}, {found['first_day']} to {found['last_day']}; the sealed span is unread"

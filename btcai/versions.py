@@ -12,15 +12,12 @@ JUDGING_CODE = ("compiled.py", "evaluation", "market")
 """Files and packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(
     {
-        "evaluation/curves.py",
-        "evaluation/evidence.py",
-        "evaluation/figures.py",
-        "evaluation/formats.py",
-        "evaluation/page.py",
-        "evaluation/panels.py",
-        "evaluation/record.py",
         "evaluation/reliability.py",
-        "evaluation/report.py",
+        "evaluation/review.py",
+        "evaluation/sizing_comparison.py",
+        "evaluation/slices.py",
+        "evaluation/stress.py",
+        "evaluation/voices.py",
     }
 )
 """Files of JUDGING_CODE that no score passes through: another colour in a figure must not make scores incomparable."""

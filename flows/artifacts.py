@@ -67,7 +67,7 @@ def publish(root: Path, states: Mapping[str, str]) -> None:
 
 def results(root: Path) -> str:
     """Markdown: the table of results with the verdicts, links to MLflow, the report's place on disk."""
-    from btcai.evaluation.report import markdown
+    from btcai.report.report import markdown
     from btcai.stages import read_metrics
 
     return "\n".join([markdown(read_metrics(root)), "", *_places(root)])

@@ -35,7 +35,8 @@ State = Literal["ran", "skipped"]
 Show = Callable[[str], None]
 
 HOUR_S = 3600.0
-LIMITS_S = dict.fromkeys(("validate", "features", "export", "register", "drift"), HOUR_S) | {"evaluate": 12 * HOUR_S}
+QUICK = ("validate", "features", "export", "reflect", "register", "drift")
+LIMITS_S = dict.fromkeys(QUICK, HOUR_S) | {"evaluate": 12 * HOUR_S}
 """Time limits; every other stage trains and may take TRAINING_LIMIT_S."""
 TRAINING_LIMIT_S = 7 * 24 * HOUR_S
 RETRIES = {"register": 1}
@@ -63,7 +64,7 @@ class StageFailed(BtcaiError):
 
 @flow(name="btcai", validate_parameters=False)
 def pipeline(root: str = ".", force: bool = False) -> dict[str, State]:
-    """Validate, build features, train the buckets shortest first, consolidate, evaluate, export, register, watch."""
+    """Validate, build features, train shortest first, consolidate, evaluate, export, reflect, register, watch."""
     project = Path(root).resolve()
     prepare(project)
     states: dict[str, State] = {}

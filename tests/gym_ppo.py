@@ -35,8 +35,8 @@ PLAIN = PpoConfig(
     learning_rate=1e-3, warm_up_updates=0, gae_lambda=0.95, clip=0.2,
     value_coef=1.0,  # ours is of half the squared error, that of stable-baselines3 (.5) of the whole
     entropy_coef=0.01, prediction_coef=0.0, target_kl=1e9, grad_clip=0.5,
-    encoder_rate_share=1.0, weight_decay=0.0, entropy_frac=0.0, temperature=1.0, entropy_by="time",  # unread here, and what follows
-    first_hold_logit=0.0,
+    encoder_rate_share=1.0, weight_decay=0.0, entropy_frac=0.0, entropy_by="time",  # unread here, and what follows
+    first_hold_logit=0.0, temperature=1.0,
     surprise_control=0.0, cost_ramp_frac=0.0, average_decay=0.0, adaptive_rate=False,
     replay=ReplayConfig(
         prioritised=0.0, staleness=0.0, correction=1.0, trajectories=0, max_age_updates=1, self_imitation=False

@@ -1,20 +1,30 @@
 """Strategies with known daily returns, and the evidence of a report on them."""
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from evaluation_fakes import make_market
+from scipy.stats import norm
 
 from btcai.agent.ppo import Losses
-from btcai.config import CostConfig
+from btcai.config import Config, CostConfig
 from btcai.evaluation import judge as judging
-from btcai.evaluation.evidence import Evidence
 from btcai.evaluation.judge import Judgement, Results
 from btcai.evaluation.reliability import Held, Reliability, expected_shares
 from btcai.evaluation.result import BacktestResult, trades_table
-from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Span
+from btcai.evaluation.robustness import HIGHER_COSTS, ONE_BAR_LATER
+from btcai.evaluation.slices import slice_table
+from btcai.evaluation.stress import StressRow
+from btcai.evaluation.voices import Voices
+from btcai.features.splits import Splits
+from btcai.inference import Encoded
+from btcai.params import load_config
+from btcai.report.evidence import Evidence
+from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Action, MarketData, SealedSpan, Span
 from btcai.training.play import Validation
 
 
@@ -62,13 +72,17 @@ def earned(returns: np.ndarray, *, exposure: float = 1.0, trades: int = 0, note:
     )
 
 
-def judge(results: Results, baselines: Results, folds: list[Span], severity: str = "pessimistic") -> Judgement:
+def judge(
+    results: Results, baselines: Results, folds: list[Span], severity: str = "pessimistic", **given: Any
+) -> Judgement:
     """With few resamples: the verdicts below are not close."""
-    return judging.judge(results, baselines, folds, seed=7, severity=severity, resamples=60)
+    shipped = settings().buckets
+    return judging.judge(results, baselines, folds, seed=7, buckets=shipped, severity=severity, resamples=200, **given)
 
 
 def everywhere(result: BacktestResult) -> dict[str, BacktestResult]:
-    return {severity: result for severity in SEVERITIES}
+    """The same whatever it costs."""
+    return {name: result for name in (*SEVERITIES, HIGHER_COSTS, ONE_BAR_LATER)}
 
 
 def noise(seed: int, mean: float = 0.0) -> np.ndarray:
@@ -158,4 +172,168 @@ def evidence(judgement: Judgement, results: Results) -> Evidence:
         splits_text="span  bars\ntest  34,560",
         sealed_text="2024-07-01 00:05 to 2024-12-31 23:55, 52,000 bars",
         start_equity_usdt=100_000.0,
+    )
+
+
+def settings() -> Config:
+    """params.yaml as shipped."""
+    return load_config(Path(__file__).resolve().parents[1] / "params.yaml")
+
+
+def splits() -> Splits:
+    """Whose test span and folds are the ones above."""
+    sealed = SealedSpan(SPAN.stop + 100, SPAN.stop + 5000)
+    return Splits(train=Span(0, 500), valid=Span(550, 900), test=SPAN, folds=tuple(FOLDS), sealed=sealed)
+
+
+def market() -> MarketData:
+    """Bars of all of these spans, a few of them missing, on the dates of `earned`'s results."""
+    first = FIRST_CLOSE_BAR - SPAN.first
+    return make_market(SPAN.stop + 5000, seed=3, first_close_bar=first, missing=(1500, 1501, 9000))
+
+
+def trading(result: BacktestResult, data: MarketData, bucket: str, lots: int, seed: int) -> BacktestResult:
+    """The same equity with decisions, forecasts and closed lots: half long, half short, one after the other."""
+    rng, chosen = np.random.default_rng(seed), settings().buckets[bucket]
+    decisions = np.arange(SPAN.first, SPAN.stop - chosen.patch_bars, chosen.patch_bars)
+    actions = rng.choice([0, 0, 0, 0, 1, 2, 3], len(decisions)).astype(np.int64)
+    edges = np.sort(rng.choice(np.arange(SPAN.first + 10, SPAN.stop - 10), 2 * lots, replace=False)).reshape(-1, 2)
+    rows = []
+    for entry, leave in edges.tolist():
+        bought, sold = data.mark[entry] * 1.0002, data.mark[leave] * 0.9998
+        rows.append([entry, leave, 0.1, bought, sold, 0.1 * bought * 1.001, 0.1 * sold * 0.999])
+    trades = trades_table(np.array(rows), data.bars.close_ts_ns)
+    trades["btc"] = np.where(np.arange(lots) % 2, -0.1, 0.1)
+    held = np.zeros(len(SPAN))
+    for entry, leave in edges.tolist():
+        held[entry - SPAN.first : leave - SPAN.first] = 0.3
+    encoded = forecasting(data, decisions, chosen.horizons_bars, seed)
+    return replace(result, decisions=decisions, actions=actions, trades=trades, position_frac=held, encoded=encoded)
+
+
+def forecasting(data: MarketData, decisions: np.ndarray, horizons: tuple[int, ...], seed: int) -> Encoded:
+    """Normal forecasts with a little drift, as wide as the market is; now and then in more doubt than is allowed."""
+    rng, n = np.random.default_rng(seed), len(decisions)
+    unit = np.asarray(data.sigma)[decisions][:, None] * np.sqrt(horizons)
+    doubt = np.where(rng.random(n) < 0.02, 3.5, rng.uniform(0.8, 1.4, n))[:, None]
+    mean, std = 0.2 * rng.standard_normal((n, 1)) * unit, doubt * unit
+    quantiles = mean[..., None] + std[..., None] * norm.ppf(QUANTILE_LEVELS)
+    return Encoded(
+        latent=np.zeros((n, 1), np.float32),
+        gates=np.full((n, 3), 1 / 3, np.float32),
+        mean=mean.astype(np.float32),
+        std=std.astype(np.float32),
+        quantiles=quantiles.astype(np.float32),
+        unfamiliarity=rng.uniform(0.2, 1.2, n).astype(np.float32),
+    )
+
+
+def voices(seed: int = 5, n: int = 900) -> Voices:
+    """Three components over the test span, one of each kind of worth."""
+    rng = np.random.default_rng(seed)
+    slow = np.sin(np.arange(n)[:, None] / np.array([20.0, 60.0, 150.0]))
+    return Voices(
+        names=("regime", "support_resistance", "entry"),
+        close_ts_ns=(FIRST_CLOSE_BAR + np.linspace(0, len(SPAN) - 1, n).astype(np.int64)) * BAR_NS,
+        scores=np.clip(slow + 0.2 * rng.standard_normal((n, 3)), -1.0, 1.0),
+        confidence=rng.uniform(0.3, 0.9, (n, 3)),
+        worth=np.array([0.02, -0.01, 0.003]),
+        worth_low=np.array([0.01, -0.02, -0.004]),
+        worth_high=np.array([0.03, -0.002, 0.01]),
+        worth_unit="Sharpe ratio a decision",
+    )
+
+
+def measures_of(n: int = 14, seed: int = 1, error: float = 1e-4) -> pd.DataFrame:
+    """Measures of n features that agree: feature_0 matters most."""
+    rng, strength = np.random.default_rng(seed), 0.8 ** np.arange(n)
+    return pd.DataFrame(
+        {
+            "feature": [f"feature_{k}" for k in range(n)],
+            "gates": strength / strength.sum(),
+            "permutation": 0.01 * strength * rng.uniform(0.95, 1.05, n),
+            "permutation_error": np.full(n, error),
+            "integrated_gradients": 0.2 * strength,
+            "twin": [f"feature_{(k + 1) % n}" for k in range(n)],
+            "twin_correlation": np.full(n, 0.3),
+        }
+    )
+
+
+def trained_of(handed_over: float | None = 1.8) -> dict[str, Any]:
+    """metrics.json of a bucket, and what consolidation made of it."""
+    return {
+        "rounds": 2.0,
+        "converged": 1.0,
+        "pretrain_updates": 300.0,
+        "ppo_updates": 80.0,
+        "decision_times": 1_556_480.0,
+        "env_steps": 2_611_200.0,
+        "valid_forecast_loss_fresh": 2.0,
+        "valid_forecast_loss_handed_over": handed_over,
+        "valid_forecast_loss": 1.6,
+        "rounds_kept": 1.0,
+        "valid_score_before": -0.01,
+        "valid_score_after": 0.02,
+    }
+
+
+def stressed() -> list[StressRow]:
+    """Two scenarios; buckets are unsure in one of them, a baseline has no network."""
+    nan = float("nan")
+    rows = []
+    for scenario, fall in (("calm", 0.0), ("flash_crash", 0.2)):
+        for strategy in (*BUCKETS, "buy_and_hold"):
+            knows = strategy != "buy_and_hold"
+            rows.append(
+                StressRow(
+                    scenario=scenario,
+                    strategy=strategy,
+                    net_return=0.01 - fall,
+                    max_drawdown_frac=0.05 + fall,
+                    trades=3,
+                    cost_frac=0.001,
+                    refused_frac=2 * fall if knows else nan,
+                    unfamiliar_frac=fall if knows else nan,
+                    unfamiliarity=0.7 + 5 * fall if knows else nan,
+                )
+            )
+    return rows
+
+
+def ablation() -> pd.DataFrame:
+    """scores.csv of one subject: what is configured and two arms, on two budgets."""
+    rows = [
+        ("two-scale", 0.125, "all", "from scratch", 5, 0.80, -0.19, -0.25, -0.12, "worse"),
+        ("two-scale", 1.0, "all", "as configured", 5, 0.98, None, None, None, None),
+        ("two-scale", 1.0, "all", "from scratch", 5, 0.86, -0.12, -0.16, -0.09, "worse"),
+        ("two-scale", 1.0, "all", "kickstarted", 5, 0.982, 0.002, -0.004, 0.008, "not told apart"),
+        ("two-scale", 1.0, "short", "kickstarted", 5, 0.984, 0.003, -0.002, 0.007, "not told apart"),
+    ]
+    names = ("subject", "share", "bucket", "arm", "seeds", "score", "gain", "gain_low", "gain_high", "verdict")
+    return pd.DataFrame(rows, columns=list(names))
+
+
+def full_evidence() -> Evidence:
+    """Evidence with everything: two buckets trade, one forecasts and trades nothing, `long` does neither."""
+    data, results = market(), dict(losing_buckets())
+    for number, (bucket, lots) in enumerate((("scalping", 300), ("short", 12), ("medium", 1))):
+        traded = trading(results[bucket]["base"], data, bucket, lots, seed=number)
+        if bucket == "medium":
+            held = np.full_like(traded.actions, Action.HOLD)
+            traded = replace(traded, trades=traded.trades.iloc[:0], actions=held, position_frac=np.zeros(len(SPAN)))
+        results[bucket] = everywhere(traded)
+    shipped = settings()
+    return replace(
+        evidence(judge(results, baselines(), FOLDS), results),
+        data=data,
+        splits=splits(),
+        buckets=shipped.buckets,
+        sizing=shipped.sizing,
+        measures={"scalping": measures_of(), "short": measures_of(seed=2), "medium": measures_of(error=1.0)},
+        trained={"scalping": trained_of(None), "short": trained_of(), "medium": trained_of(1.95)},
+        ablation=ablation(),
+        stress=stressed(),
+        slices={"short": slice_table(results["short"]["pessimistic"], data, splits().train)},
+        reasoning={"scalping": voices()},
     )

@@ -52,7 +52,7 @@ def head_gradient(
         with torch.no_grad():
             projected = head.market(seen).numpy()
         w_account, w_policy, b_policy, w_value, b_value = (p.detach().numpy() for p in parameters[2:])
-        w_policy, b_policy = w_policy / cooled, b_policy / cooled
+        w_policy, b_policy = (np.asarray(array / cooled, np.float32) for array in (w_policy, b_policy))
         d_projected = np.zeros_like(projected)
         d_account, d_policy = np.zeros_like(w_account.T, order="C"), np.zeros_like(w_policy)
         d_policy_bias, d_value, d_value_bias = (
@@ -70,7 +70,9 @@ def head_gradient(
         )  # fmt: skip
         flat = torch.from_numpy(d_projected).flatten(0, 1)
         d_market = flat.T @ seen.flatten(0, 1), flat.sum(0)
-        others = d_account.T, d_policy / cooled, d_policy_bias / cooled, d_value[None], d_value_bias
+        d_policy /= cooled
+        d_policy_bias /= cooled
+        others = d_account.T, d_policy, d_policy_bias, d_value[None], d_value_bias
         return [*d_market, *map(torch.from_numpy, others)], figures
 
     def gradient(index: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
-"""How sure a Sharpe ratio is: stationary-bootstrap intervals (Politis and Romano 1994), seeded by argument.
+"""How sure a figure of merit is: stationary-bootstrap intervals (Politis and Romano 1994), seeded by argument.
 
-Block lengths follow Politis and White 2004 (corrected 2009), as `arch` computes them. Daily returns in, annual
-ratios out.
+Daily returns in, annual figures out. Days are drawn for all strategies together, so that differences are paired.
 """
 
-import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from btcai.evaluation.metrics import MIN_PERIODS, NO_SPREAD, sharpe
-from btcai.schema import FloatArray
+from btcai.evaluation.metrics import MIN_PERIODS, NO_SPREAD
+from btcai.evaluation.resampling import METRICS, block_length, figures, resampled_figures
+from btcai.schema import BoolArray, FloatArray
 
-RESAMPLES = 1000
+RESAMPLES = 10_000
 LEVEL = 0.95
 
 
@@ -26,14 +26,65 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(float("nan"), float("nan"))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bootstrap:
+    """Every metric of k strategies on the same resampled days."""
+
+    days: int
+    figures: FloatArray
+    """(len(METRICS), k) on the days as they came."""
+    draws: FloatArray
+    """(resamples, len(METRICS), k)"""
+    risky: BoolArray
+    """(k,) whether the strategy's returns vary; otherwise they are what cash earns."""
+
+    def interval(self, metric: str, strategy: int = 0, *, level: float = LEVEL) -> Interval:
+        """UNKNOWN below MIN_PERIODS days or where the returns do not vary; an end may be inf: never lost."""
+        if self.days < MIN_PERIODS or not self.risky[strategy]:
+            return UNKNOWN
+        return _percentiles(self._of(metric, strategy), level)
+
+    def difference(self, metric: str, strategy: int, other: int, *, level: float = LEVEL) -> Interval:
+        """Of strategy's metric minus the other's, paired; one without variance counts as in resampled_figures."""
+        if self.days < MIN_PERIODS:
+            return UNKNOWN
+        ours, theirs = self._of(metric, strategy), self._of(metric, other)
+        return _percentiles(np.subtract(ours, theirs, out=np.zeros_like(ours), where=ours != theirs), level)
+
+    def _of(self, metric: str, strategy: int) -> FloatArray:
+        found: FloatArray = self.draws[:, METRICS.index(metric), strategy]
+        return found
+
+
+def bootstrapped(
+    returns: FloatArray,
+    periods_per_year: float,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    block_days: float | None = None,
+) -> Bootstrap:
+    """Of returns (m, k); block_days as resampling.block_length chooses where not given."""
+    days, strategies = returns.shape
+    if days < MIN_PERIODS:
+        nothing = np.full((len(METRICS), strategies), np.nan)
+        return Bootstrap(days=days, figures=nothing, draws=nothing[None], risky=np.zeros(strategies, np.bool_))
+    block = block_length(returns) if block_days is None else block_days
+    return Bootstrap(
+        days=days,
+        figures=figures(returns, periods_per_year),
+        draws=resampled_figures(returns, periods_per_year, block_days=block, seed=seed, resamples=resamples),
+        risky=returns.std(axis=0, ddof=1) > NO_SPREAD,
+    )
+
+
 def sharpe_interval(
     returns: FloatArray, periods_per_year: float, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:
     """Percentile interval of the Sharpe ratio of returns (m,); UNKNOWN where the ratio itself is nan."""
-    if not np.isfinite(sharpe(returns, periods_per_year)):
-        return UNKNOWN
-    draws = _bootstrap((returns,), periods_per_year, seed, resamples)
-    return _percentiles(draws[:, 0], level)
+    return bootstrapped(returns[:, None], periods_per_year, seed=seed, resamples=resamples).interval(
+        "sharpe", level=level
+    )
 
 
 def sharpe_difference_interval(
@@ -54,38 +105,11 @@ def sharpe_difference_interval(
             f"paired returns must cover the same days, were {len(returns)} and {len(baseline_returns)}; "
             "run both over the same span"
         )
-    if len(returns) < MIN_PERIODS:
-        return UNKNOWN
-    draws = _bootstrap((returns, baseline_returns), periods_per_year, seed, resamples)
-    return _percentiles(draws[:, 0] - draws[:, 1], level)
-
-
-def _bootstrap(series: tuple[FloatArray, ...], periods_per_year: float, seed: int, resamples: int) -> FloatArray:
-    """Ratios (resamples, len(series)) of jointly resampled days; a resample without variance counts as 0."""
-    from arch.bootstrap import StationaryBootstrap  # slow to import, and only reports need it
-
-    block = max(_block_length(one) for one in series)
-    bootstrap = StationaryBootstrap(block, *series, seed=np.random.default_rng(seed))
-    days = np.stack([np.asarray(bootstrap.update_indices()) for _ in range(resamples)])  # (resamples, m)
-    ratios = np.zeros((resamples, len(series)))
-    for column, one in enumerate(series):
-        drawn = one[days]
-        spread = drawn.std(axis=1, ddof=1)
-        np.divide(drawn.mean(axis=1), spread, out=ratios[:, column], where=spread > NO_SPREAD)
-    return ratios * math.sqrt(periods_per_year)
-
-
-def _block_length(returns: FloatArray) -> int:
-    """Mean block length in whole days, at least 1; 1 for a series without variance."""
-    from arch.bootstrap import optimal_block_length
-
-    if np.ptp(returns) == 0.0:
-        return 1
-    length = float(optimal_block_length(returns)["stationary"].iloc[0])
-    return max(1, round(length)) if np.isfinite(length) else 1
+    pair = np.stack([returns, baseline_returns], axis=1)
+    return bootstrapped(pair, periods_per_year, seed=seed, resamples=resamples).difference("sharpe", 0, 1, level=level)
 
 
 def _percentiles(draws: FloatArray, level: float) -> Interval:
     tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(draws, (tail, 100.0 - tail))
+    low, high = np.percentile(draws, (tail, 100.0 - tail), method="inverted_cdf")  # no half way to inf
     return Interval(float(low), float(high))

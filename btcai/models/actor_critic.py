@@ -146,7 +146,8 @@ class ActorCritic(nn.Module):
         eq. 3.59, without its constant).
         """
         whitened = (encoding.trunk - self.usual_mean) @ self.usual_root
-        return whitened.square().mean(-1).sqrt() / self.usual_far
+        # A sum and no mean: the exporter would name it so, and the graph has an output of that name.
+        return (whitened.square().sum(-1) / whitened.shape[-1]).sqrt() / self.usual_far
 
     @torch.no_grad()
     def note_usual(self, latent: Tensor) -> None:

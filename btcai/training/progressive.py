@@ -22,6 +22,7 @@ from btcai.agent.shards import shards
 from btcai.agent.task import Task
 from btcai.agent.transfer import at_full_cost, blend_trunk, gives_policy, hand_over, mean_trunk
 from btcai.config import BucketConfig, Config
+from btcai.errors import DataError
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
 from btcai.market.bars import bar_arrays
@@ -34,6 +35,7 @@ from btcai.training.calibrating import calibrate
 from btcai.training.checkpoint import load_model, new_model, require_device, save_model, set_up_torch
 from btcai.training.convergence import Standing, gain, standing, surprises
 from btcai.training.health import collapse
+from btcai.training.importance import feature_importance
 from btcai.training.meta import shared_start
 from btcai.training.play import Validation, validate
 from btcai.training.pretraining import forecast_error
@@ -184,7 +186,7 @@ def consolidate(
                 results[name] |= {**kept, **calibrated}
     for name in BUCKETS:
         save_model(models[name], out / name)
-        _write_importance(out / name, models[name], data.feature_names)
+        _measure_importance(out / name, models[name], tasks[name], data.feature_names, config.seed)
         _write(out / name, results[name], judged[name], curves[name])
     return results
 
@@ -394,6 +396,18 @@ def _write_importance(out: Path, model: ActorCritic, names: tuple[str, ...]) -> 
         writer = csv.writer(file)
         writer.writerow(["feature", "importance"])
         writer.writerows((name, f"{share:.6g}") for name, share in zip(names, shares, strict=True))
+
+
+def _measure_importance(out: Path, model: ActorCritic, task: Task, names: tuple[str, ...], seed: int) -> None:
+    """importance.csv with two more measures, on the validation span; of a span too short for them the gates alone."""
+    try:
+        found = feature_importance(model, task, task.valid, names, seed)
+    except DataError as error:
+        log.warning("feature importance by the gates alone: %s", error)
+        _write_importance(out, model, names)
+        return
+    renamed = found.rename(columns={"gates": "importance"})
+    renamed.to_csv(out / "importance.csv", index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _write(out: Path, metrics: dict[str, float], judged: Validation, curves: Curves) -> None:

@@ -1,5 +1,6 @@
 """The learner on markets whose best policy is known: a mark out of 100, on paths it never trained on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions
 from btcai.agent.transfer import at_full_cost, gives_policy, hand_over
-from btcai.config import BucketConfig, ModelConfig, PpoConfig, PretrainConfig, TransferConfig
+from btcai.config import BucketConfig, MetaConfig, ModelConfig, PpoConfig, PretrainConfig, TransferConfig
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import Rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BoolArray, FloatArray, MarketData, Span
+from btcai.training.meta import shared_start
 from btcai.training.play import LOTS, play
 from btcai.training.trainer import pretrain, train_ppo
 from btcai.yardstick.paths import MARKING, TRAINING, YardstickMarket, path_seed
@@ -80,6 +82,27 @@ def learn(
     for _ in train_ppo(agent, task, ppo, budget.ppo_updates, rng, kickstart=kickstart):
         pass
     return agent
+
+
+def start_near_all(
+    markets: Mapping[str, YardstickMarket],
+    data: Mapping[str, MarketData],
+    *,
+    seed: int,
+    buckets: Mapping[str, BucketConfig],
+    model: ModelConfig,
+    pretrain_config: PretrainConfig,
+    meta: MetaConfig,
+) -> dict[str, ActorCritic]:
+    """Untrained agents of all buckets with a trunk from which each learns fast (meta.shared_start)."""
+    torch.manual_seed(seed)
+    agents, tasks = {}, {}
+    for name, market in markets.items():
+        rules = yardstick_rules(market.cost_bps, market.patch_bars)
+        tasks[name] = yardstick_task(data[name], rules, buckets[name], len(data[name]) // 10)
+        agents[name] = new_agent(model, market.patch_bars, data[name])
+    shared_start(agents, tasks, pretrain_config, meta, np.random.default_rng(seed))
+    return agents
 
 
 def new_agent(model: ModelConfig, patch_bars: int, data: MarketData) -> ActorCritic:

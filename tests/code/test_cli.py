@@ -253,7 +253,8 @@ def test_decision_is_shown_with_all_it_rests_on(capsys: pytest.CaptureFixture[st
     console.show(summary.decision_view(DECISION, standing("none"), "flat (no --account given)"))
     shown = capsys.readouterr().out
     for part in ("2023-11-14 22:15 UTC", "buy, a lot of 1.25% of equity", "hold 25.0%, buy 50.0%", "close all 12.5%",
-                 "flat (no --account given)", "scalping abcdef012345, version 3", "familiar (0.75; 1 is exceeded one time in a hundred)", "3 h", "+0.100%", "90% interval",
+                 "flat (no --account given)", "scalping abcdef012345, version 3",
+                 "familiar (0.75; 1 is exceeded one time in a hundred)", "3 h", "+0.100%", "90% interval",
                  "-2.00% .. +2.00%", "stays on paper"):  # fmt: skip
         assert part in shown
 

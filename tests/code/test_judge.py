@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from report_fakes import FOLDS, baselines, buckets_of, earned, everywhere, judge, losing_buckets, noise
 
-from btcai.evaluation.formats import flag
-from btcai.evaluation.judge import Judgement, Results
+from btcai.evaluation.judge import Judgement, Results, Trials
+from btcai.report.formats import flag
 from btcai.schema import BARS_PER_DAY, BUCKETS, Span
 
 
@@ -22,13 +22,19 @@ def judgement(buckets: Results) -> Judgement:
     return judge(buckets, baselines(), FOLDS)
 
 
+def among_noise(returns: np.ndarray) -> Results:
+    """One bucket that earns this, three that earn nothing."""
+    return buckets_of([returns, *(noise(seed) for seed in (21, 22, 23))], trades=9)
+
+
 def test_an_oracle_has_an_edge_and_is_called_so() -> None:
-    oracle = np.abs(noise(5)) + 0.002
-    verdict = judge(buckets_of([oracle], trades=9), baselines(), FOLDS).verdicts[0]
+    verdict = judge(among_noise(np.abs(noise(5)) + 0.002), baselines(), FOLDS).verdicts[0]
     assert verdict.edge == "proven"
     assert verdict.text.startswith("edge shown: net +")
-    assert "4 of 4 folds up" in verdict.text
+    assert "4 of 4 folds up; all 11 checks passed, 4 trials counted" in verdict.text
     assert all(low > 0 for _, low, _ in verdict.differences)
+    assert [check.passed for check in verdict.checks] == [True] * 11
+    assert 0.0 < verdict.smallest_edge.sharpe < 30.0
 
 
 def test_a_bucket_that_never_traded_has_no_edge_and_is_flagged(judgement: Judgement) -> None:
@@ -54,31 +60,59 @@ def test_noise_has_no_edge_and_the_verdict_gives_its_numbers(judgement: Judgemen
     assert verdict.edge == "none"
     numbers = r"net -\d+\.\d% after pessimistic costs, Sharpe -?\d+\.\d\d, \d of 4 folds up"
     assert re.match("no edge shown: " + numbers, verdict.text)
-    assert "buy and hold -" in verdict.text
+    assert re.search(r"\d+ of 11 checks failed, 4 trials counted: deflated Sharpe ratio 0\.\d\d", verdict.text)
+    assert "this span could show a Sharpe ratio of" in verdict.text
 
 
 def test_luck_in_one_fold_is_not_an_edge() -> None:
     lucky = np.concatenate([np.full(90, -0.0001), np.full(30, 0.05)]) + 1e-4 * noise(3)
-    verdict = judge(buckets_of([lucky], trades=9), {"cash": baselines()["cash"]}, FOLDS).verdicts[0]
+    verdict = judge(among_noise(lucky), {"cash": baselines()["cash"]}, FOLDS).verdicts[0]
     assert verdict.edge == "none"
-    assert "1 of 4 folds up (60% needed)" in verdict.text
+    assert "1 of 4 folds up" in verdict.text
+    assert "share of folds up 0.25 (needs at least 0.6)" in verdict.text
 
 
 def test_an_edge_over_most_baselines_is_none_when_one_is_as_good() -> None:
     good = noise(5, mean=0.012)
     rivals = {**baselines(), "buy_and_hold": everywhere(earned(good))}
-    verdict = judge(buckets_of([good], trades=9), rivals, FOLDS).verdicts[0]
+    verdict = judge(among_noise(good), rivals, FOLDS).verdicts[0]
     assert verdict.edge == "none"
-    assert "buy and hold 0.00 to 0.00" in verdict.text
-    assert judge(buckets_of([good], trades=9), baselines(), FOLDS).verdicts[0].edge == "proven"
+    assert "Sharpe ratio over buy and hold 0.00 (needs over 0)" in verdict.text
+    assert judge(among_noise(good), baselines(), FOLDS).verdicts[0].edge == "proven"
+
+
+def test_trials_before_this_run_count_against_it() -> None:
+    good = among_noise(noise(5, mean=0.006))
+    before = Trials(sharpes=np.random.default_rng(0).normal(0.0, 1.8, 5_000))
+    alone, among_many = (judge(good, baselines(), FOLDS, trials=trials).verdicts[0] for trials in (None, before))
+    assert (alone.n_trials, among_many.n_trials) == (4, 5_004)
+    deflated, luck = ([one.checks[k].value for one in (alone, among_many)] for k in (0, 1))
+    assert deflated[1] < deflated[0]
+    assert luck[1] > luck[0]
+    assert among_many.smallest_edge.sharpe > alone.smallest_edge.sharpe
+
+
+def test_random_twins_are_shown_and_are_no_rivals() -> None:
+    twins = {**baselines(), "random_short": everywhere(earned(noise(9)))}
+    found = judge(buckets_of([noise(5)]), twins, FOLDS)
+    assert "random_short" in {row.strategy for row in found.rows}
+    assert "random_short" not in {name for name, *_ in found.verdicts[0].differences}
+
+
+def test_what_stands_beside_has_rows_and_no_verdict() -> None:
+    buckets = buckets_of([noise(5), noise(6)])
+    found = judge(buckets, baselines(), FOLDS, beside={"portfolio": everywhere(earned(noise(8)))})
+    assert [row.strategy for row in found.judged_rows()][:3] == ["scalping", "short", "portfolio"]
+    assert [verdict.bucket for verdict in found.verdicts] == ["scalping", "short"]
+    assert "portfolio" not in {name for name, *_ in found.verdicts[0].differences}
 
 
 def test_a_gain_that_harsher_costs_eat_is_not_an_edge() -> None:
     good, eaten = earned(np.abs(noise(5)) + 0.002, trades=9), earned(-np.abs(noise(5)), trades=9)
-    by = {"base": good, "pessimistic": eaten}
-    verdict = judge({"short": by}, baselines(), FOLDS, severity="base").verdicts[0]
+    by = {**everywhere(good), "pessimistic": eaten}
+    verdict = judge({**among_noise(noise(5)), "short": by}, baselines(), FOLDS, severity="base").verdicts[1]
     assert verdict.edge == "none"
-    assert re.search(r"net -\d+\.\d% under the harshest costs", verdict.text)
+    assert re.search(r"net return under the harshest costs -\d\.\d\d \(needs over 0\)", verdict.text)
 
 
 def test_fold_figures_by_hand() -> None:
@@ -104,7 +138,7 @@ def test_folds_outside_the_tested_span_are_refused(buckets: Results) -> None:
 def test_rows_come_in_the_order_of_the_table(judgement: Judgement) -> None:
     order = [row.strategy for row in judgement.judged_rows()]
     assert order == [*BUCKETS, "cash", "buy_and_hold", "volatility_targeted", "momentum_90d"]
-    assert len(judgement.rows) == 3 * 8
+    assert len(judgement.rows) == 5 * 8
 
 
 def test_too_few_days_give_dashes_not_numbers() -> None:

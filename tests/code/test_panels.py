@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from report_fakes import curves_of, forecast_record
 
 from btcai.errors import ArtifactError
-from btcai.evaluation.curves import read_curves, read_importance
-from btcai.evaluation.panels import calibration_figure, training_figure
 from btcai.pictures import png_bytes
+from btcai.report.curves import read_ablation, read_curves, read_importance, read_measures, read_trained
+from btcai.report.panels import calibration_figure, training_figure
 
 
 def lines(axes: Axes) -> list[list[float]]:
@@ -96,3 +96,35 @@ def test_missing_curves_name_the_command_that_makes_them(tmp_path: Path) -> None
         read_curves(tmp_path / "short", tmp_path)
     with pytest.raises(ArtifactError, match=r"importance\.csv not found; make it with: btcai stage consolidate"):
         read_importance(tmp_path)
+
+
+def test_measures_are_read_where_they_were_made(tmp_path: Path) -> None:
+    table = "feature,importance,permutation,permutation_error,integrated_gradients,twin,twin_correlation\n"
+    (tmp_path / "importance.csv").write_text(table + "a,0.6,0.01,0.001,0.2,b,0.5\n", encoding="utf-8")
+    assert read_importance(tmp_path) == {"a": 0.6}
+    assert read_measures(tmp_path).to_dict("records")[0]["gates"] == 0.6
+    (tmp_path / "importance.csv").write_text("feature,importance\na,0.6\n", encoding="utf-8")
+    assert read_measures(tmp_path).empty
+
+
+def test_what_was_trained_is_read_beside_what_consolidation_kept(tmp_path: Path) -> None:
+    train, consolidate = tmp_path / "train" / "short", tmp_path / "consolidate" / "short"
+    for folder, text in (
+        (train, '{"rounds": 2, "valid_score": 0.1, "converged": null}'),
+        (consolidate, '{"valid_score_before": 0.1, "valid_score": 0.3, "rounds_kept": 1.0}'),
+    ):
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(text, encoding="utf-8")
+    found = read_trained(train, consolidate)
+    assert (found["rounds"], found["converged"], found["valid_score_after"]) == (2, None, 0.3)
+    with pytest.raises(ArtifactError, match="make it with: btcai stage train@long"):
+        read_trained(tmp_path / "train" / "long", consolidate)
+
+
+def test_ablations_of_all_subjects_follow_each_other(tmp_path: Path) -> None:
+    assert read_ablation(tmp_path).empty
+    for subject in ("two-scale", "market", "empty"):
+        (tmp_path / subject).mkdir()
+        row = "" if subject == "empty" else f"{subject},all\n"
+        (tmp_path / subject / "scores.csv").write_text(f"subject,bucket\n{row}", encoding="utf-8")
+    assert read_ablation(tmp_path)["subject"].tolist() == ["market", "two-scale"]

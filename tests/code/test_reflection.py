@@ -1,4 +1,4 @@
-"""What a bundle learns from what happened: only from spans that nothing is judged on, and told to its own model alone."""
+"""What a bundle learns from what happened: from spans that nothing is judged on, and told to its own model alone."""
 
 from dataclasses import fields, replace
 from pathlib import Path

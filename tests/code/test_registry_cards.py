@@ -14,9 +14,14 @@ FIGURES = {
     **{"sharpe_high": 2.0, "sortino": None, "calmar": None, "max_drawdown_frac": 0.3021, "drawdown_bars": 9},
     **{"win_rate": 0.5, "profit_factor": None, "trades": 1300, "exposure_frac": 0.25, "turnover_per_year": 80.0},
     **{"cost_frac": 0.04, "costs_usdt": 4000.0, "fold_returns": [0.1, -0.1], "fold_sharpes": [1.0, None]},
+    **{"cagr_low": None, "cagr_high": None, "max_drawdown_low": None, "max_drawdown_high": None},
+    **{"expectancy_frac": None, "gross_return": 0.01, "break_even_bps": 2.0, "captured_frac": None},
     **{"walk_forward_score": 0.5, "did_not_trade": False, "note": ""},
 }
-VERDICT = {"edge": "none", "text": "no edge shown: it lost", "sharpe_differences": {}}
+VERDICT = {
+    **{"edge": "none", "text": "no edge shown: it lost", "sharpe_differences": {}, "checks": [], "n_trials": 4},
+    **{"smallest_edge": {"sharpe": None, "against": ""}},
+}
 
 
 def test_the_results_are_a_verdict_a_bucket_and_a_row_a_strategy() -> None:

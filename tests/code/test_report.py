@@ -3,19 +3,20 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from report_fakes import DAYS, FOLDS, baselines, evidence, judge, losing_buckets
+from report_fakes import DAYS, FOLDS, SEVERITIES, baselines, evidence, full_evidence, judge, losing_buckets
 from rich.console import Console
 
-from btcai.evaluation.evidence import Evidence, daily_growth
-from btcai.evaluation.formats import COLUMNS, between, duration, percent, ratio
 from btcai.evaluation.judge import Judgement, Results
-from btcai.evaluation.record import judgement_of, strict_json
-from btcai.evaluation.report import markdown, rich_table, write_report
+from btcai.report.evidence import Evidence, daily_growth
+from btcai.report.formats import COLUMNS, between, cost_text, duration, percent, percents, ratio
+from btcai.report.record import judgement_of, strict_json
+from btcai.report.report import markdown, rich_table, write_report
 from btcai.schema import BUCKETS
 
 
@@ -45,6 +46,10 @@ def test_strict_json_writes_undefined_numbers_as_null_and_sorts_keys() -> None:
         (ratio(1234.5, 1), "1,234.5"),
         (between(-0.5, 1.25), "-0.50 .. 1.25"),
         (between(float("nan"), 1.0), "-"),
+        (percents(-0.05, 0.125), "-5.0 .. 12.5 %"),
+        (percents(0.1, float("nan")), "-"),
+        (cost_text(SEVERITIES["base"]), "taker fee 7.5 bp, half spread 0.5 bp, impact 0.5"),
+        (cost_text(SEVERITIES["base"].model_copy(update={"latency_bars": 1})).split(", ")[-1], "1 bar late"),
     ],
 )
 def test_figures_read_as_written(text: str, expected: str) -> None:
@@ -73,9 +78,9 @@ def folder(found: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_report_writes_the_same_bytes_twice(found: Evidence, folder: Path, tmp_path: Path) -> None:
     written = write_report(tmp_path, found)
     names = {path.relative_to(tmp_path).as_posix() for path in written}
-    pictures = {"equity.png", "drawdown.png", "sharpe.png", "calibration.png", "training.png"}
+    pictures = {"equity.png", "drawdown.png", "sharpe.png", "calibration.png", "training.png", "figures/folds.png"}
     summaries = {f"summary/{name}.json" for name in (*BUCKETS, *baselines())}
-    assert names == {"metrics.json", "table.csv", "equity.csv", "index.html"} | pictures | summaries
+    assert names == {"metrics.json", "table.csv", "equity.csv", "trades.csv", "index.html"} | pictures | summaries
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
     for name in pictures:
@@ -87,9 +92,9 @@ def test_report_writes_the_same_bytes_twice(found: Evidence, folder: Path, tmp_p
 
 def test_page_is_self_contained_and_says_what_matters(folder: Path) -> None:
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "http" not in re.sub(r"base64,[^\"]+", "", page)
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert "No edge shown in any bucket." in page
     assert "Sealed span, untouched:" in page
     assert "2024-07-01 00:05 to 2024-12-31 23:55, 52,000 bars" in page
@@ -97,8 +102,22 @@ def test_page_is_self_contained_and_says_what_matters(folder: Path) -> None:
     assert "btc<usdt>" not in page
     assert "did not trade" in page
     assert "in cash for the first 3" in page
-    assert "12, too few to judge" in page
+    assert "36 (12: too few)" in page
     assert all(column.head.replace("-\n", "-").replace("\n", " ") in page for column in COLUMNS)
+
+
+def test_page_shows_every_check_of_the_gate(folder: Path, judgement: Judgement) -> None:
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    shown = page.split("every check of every bucket</h3>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>(.*?)</tr>", shown)
+    assert [name for name, _, _ in rows][:-3] == [check.name for check in judgement.verdicts[0].checks]
+    found: list[bool] = []
+    for (_, threshold, cells), check in zip(rows, judgement.verdicts[0].checks, strict=False):
+        assert threshold.endswith(f"{check.threshold:g}")
+        passed = [verdict.checks[len(found)].passed for verdict in judgement.verdicts]
+        found.append(cells.count('class="up"') == sum(passed) and cells.count('class="down"') == 4 - sum(passed))
+    assert all(found)
+    assert rows[-1][0] == "trials counted"
 
 
 def test_page_names_the_features_that_each_bucket_reads_most(folder: Path) -> None:
@@ -112,6 +131,60 @@ def test_page_names_the_features_that_each_bucket_reads_most(folder: Path) -> No
     )
     assert rows[2][1].endswith("feature_7 15.6 %</td><td></td>")
     assert "scalping (each alike: 10.0 %)" in page
+    assert "make them with btcai stage consolidate" in page
+
+
+def test_the_answer_comes_first_and_what_there_is_nothing_of_is_left_out(folder: Path) -> None:
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert page.index('class="answer"') < page.index("<nav") < page.index("<h2>")
+    assert titles[:3] == ["Verdicts", "Every bucket beside every baseline", "Walk-forward folds"]
+    assert titles[-1] == "How this was measured"
+    assert not {"Reasoning", "Doubt and decisions", "Trades on candles", "What was trained", "The market"} & set(titles)
+
+
+@pytest.fixture(scope="module")
+def full() -> Evidence:
+    return full_evidence()
+
+
+@pytest.fixture(scope="module")
+def full_folder(full: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("full")
+    write_report(folder, full)
+    return folder
+
+
+@pytest.mark.slow
+def test_everything_that_is_known_is_drawn_and_linked(full_folder: Path) -> None:
+    page = (full_folder / "index.html").read_text(encoding="utf-8")
+    drawn = {path.relative_to(full_folder).as_posix() for path in full_folder.rglob("*.png")}
+    names = "ablation doubt facts fans folds importance reasoning_scalping slices_short spans stress "
+    names += "trade_scalping trade_short transfer"
+    own = {f"figures/{name}.png" for name in (*names.split(), "trades_scalping", "trades_short")}
+    assert drawn == own | {"equity.png", "drawdown.png", "sharpe.png", "calibration.png", "training.png"}
+    assert page.count("data:image/png;base64,") == len(drawn)
+    links, anchors = re.findall(r'href="#(.*?)"', page), re.findall(r'<section id="(.*?)"', page)
+    assert links == anchors
+    assert len(set(anchors)) == len(anchors) == 17
+    assert "No lot was closed by medium, long" in page
+    assert "http" not in re.sub(r"base64,[^\"]+", "", page)
+
+
+@pytest.mark.slow
+def test_the_report_does_not_read_the_sealed_span(full: Evidence, full_folder: Path, tmp_path: Path) -> None:
+    """Other prices, volume and gaps there give the same bytes."""
+    assert full.data is not None
+    assert full.splits is not None
+    bars, sealed = full.data.bars, slice(full.splits.sealed.first, None)
+    columns = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close", "volume", "present")}
+    for column in columns.values():
+        column[sealed] = 0
+    mark, sigma = full.data.mark.copy(), np.asarray(full.data.sigma).copy()
+    mark[sealed], sigma[sealed] = np.nan, np.nan
+    poisoned = replace(full.data, bars=replace(bars, **columns), mark=mark, sigma=sigma)
+    for path in write_report(tmp_path, replace(full, data=poisoned)):
+        assert path.read_bytes() == (full_folder / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
 def test_metrics_file_is_strict_and_complete(folder: Path) -> None:
@@ -159,7 +232,7 @@ def test_markdown_has_a_line_per_strategy_and_the_verdicts(folder: Path) -> None
 def test_tables_hold_every_row_and_every_day(folder: Path) -> None:
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 24
+    assert len(rows) == 40
     assert "fold_4_sharpe" in rows[0]
     with (folder / "equity.csv").open(encoding="utf-8", newline="") as file:
         days = list(csv.DictReader(file))

@@ -90,7 +90,9 @@ def test_a_lot_is_never_more_than_its_share(
 
 
 def test_decisions_are_sized_one_by_one() -> None:
-    config = SizingConfig(strategy="confidence_adjusted", target_volatility=0.5, max_uncertainty=3.0, max_unfamiliarity=2.0)
+    config = SizingConfig(
+        strategy="confidence_adjusted", target_volatility=0.5, max_uncertainty=3.0, max_unfamiliarity=2.0
+    )
     rng = np.random.default_rng(0)
     mean, std, sigma = rng.normal(0, 0.01, 9), rng.uniform(0.005, 0.02, 9), rng.uniform(0.001, 0.005, 9)
     unfamiliarity = rng.uniform(0, 3, 9)

@@ -97,7 +97,7 @@ def imported_by_stage(function: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["validate", "features", "train", "consolidate", "evaluate", "export", "register", "drift"]
+    "name", ["validate", "features", "train", "consolidate", "evaluate", "export", "reflect", "register", "drift"]
 )
 def test_a_stage_depends_on_every_module_that_it_runs(name: str) -> None:
     exempt = (EXEMPT - ({"versions"} if name == "register" else set())) | EXEMPT_IN.get(name, set())
@@ -209,7 +209,7 @@ def test_the_terms_follow_the_judging_code_but_not_its_figures(tmp_path: Path) -
     package, config = tmp_path / "btcai", load_config(PARAMS)
     terms = versions.judged_on(config, "d1", package)
     assert terms == versions.judged_on(config, "d1")
-    for name in ("evaluation/figures.py", "models/trunk.py", "cli.py"):
+    for name in ("evaluation/slices.py", "models/trunk.py", "cli.py"):
         (package / name).write_text("changed", encoding="utf-8")
     assert terms == versions.judged_on(config, "d1", package)
     for name in ("evaluation/metrics.py", "market/execution.py"):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from btcai.evaluation.metrics import sharpe
-from btcai.evaluation.statistics import UNKNOWN, sharpe_difference_interval, sharpe_interval
+from btcai.evaluation.resampling import METRICS
+from btcai.evaluation.statistics import UNKNOWN, bootstrapped, sharpe_difference_interval, sharpe_interval
 
 DAYS = 365
 RETURNS = np.random.default_rng(11).normal(0.001, 0.02, 400)
@@ -72,3 +73,38 @@ def test_fewer_than_twenty_days_cannot_be_compared() -> None:
 def test_paired_series_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="must cover the same days, were 400 and 399"):
         sharpe_difference_interval(RETURNS, MARKET[:399], DAYS, seed=1)
+
+
+def both(returns: np.ndarray = RETURNS) -> np.ndarray:
+    return np.stack([returns, MARKET[: len(returns)], np.zeros(len(returns))], axis=1)
+
+
+def test_all_metrics_of_all_strategies_come_from_the_same_draws() -> None:
+    found = bootstrapped(both(), DAYS, seed=3, resamples=300, block_days=1)
+    assert found.interval("sharpe", 1) == sharpe_interval(MARKET, DAYS, seed=3, resamples=300)
+    pair = sharpe_difference_interval(RETURNS, MARKET, DAYS, seed=3, resamples=300)
+    assert found.difference("sharpe", 0, 1) == pair
+    for number, metric in enumerate(METRICS):
+        low, high = found.interval(metric, 0)
+        assert low < np.median(found.draws[:, number, 0]) < high
+        assert found.difference(metric, 1, 1) == (0.0, 0.0)
+
+
+def test_a_wider_level_contains_the_narrower() -> None:
+    found = bootstrapped(both(), DAYS, seed=3, resamples=300)
+    (wide_low, wide_high), (low, high) = (found.interval("cagr", 0, level=level) for level in (0.99, 0.8))
+    assert wide_low < low < high < wide_high
+
+
+def test_never_losing_has_an_endless_calmar_and_no_number_that_is_none() -> None:
+    found = bootstrapped(np.abs(both()), DAYS, seed=3, resamples=50)
+    assert found.interval("calmar", 0) == (np.inf, np.inf)
+    assert found.difference("calmar", 0, 1) == (0.0, 0.0)
+    assert found.difference("calmar", 0, 2) == (np.inf, np.inf)
+
+
+def test_cash_and_too_few_days_have_no_interval() -> None:
+    found = bootstrapped(both(), DAYS, seed=3, resamples=50)
+    assert np.isnan(found.interval("cagr", 2)).all()
+    few = bootstrapped(both(RETURNS[:19]), DAYS, seed=3)
+    assert np.isnan([*few.interval("cagr", 0), *few.difference("cagr", 0, 1), *few.figures.ravel()]).all()

@@ -23,8 +23,8 @@ from btcai.inference import Encoded, Policy, load_bundle
 from btcai.market.rules import make_rules
 from btcai.models.trunk import BANDED
 from btcai.schema import BUCKETS, TOKENS, Float32Array, FloatArray, MarketData, Span
-from btcai.training.checkpoint import TorchPolicy
 from btcai.training.calibrating import calibrate
+from btcai.training.checkpoint import TorchPolicy
 from btcai.training.progressive import make_task
 
 CONFIG = tiny_config()

@@ -15,9 +15,9 @@ from export_fakes import loud_network, market, scaler, splits, tiny_config
 from btcai.agent.task import Task
 from btcai.config import Config
 from btcai.errors import ArtifactError
-from btcai.evaluation import panels
-from btcai.evaluation.curves import read_importance
 from btcai.models.actor_critic import ActorCritic
+from btcai.report import panels
+from btcai.report.curves import read_importance
 from btcai.schema import BUCKETS, Span
 from btcai.training import phase, progressive, trainer
 from btcai.training.checkpoint import WEIGHTS, load_model, save_model

@@ -93,7 +93,9 @@ def test_a_lot_that_may_not_be_opened_is_no_exposure() -> None:
     model = fresh_model(task)
     with torch.no_grad():
         model.head.policy.bias.copy_(torch.tensor([0.0, 50.0, -50.0, -50.0]))  # buys whenever it can
-    forbidden = replace(task, sizes=lambda mean, std, sigma, unfamiliarity: (np.full(len(mean), LOT), np.zeros(len(mean), np.bool_)))
+    forbidden = replace(
+        task, sizes=lambda mean, std, sigma, unfamiliarity: (np.full(len(mean), LOT), np.zeros(len(mean), np.bool_))
+    )
     rng = np.random.default_rng(0)
     rollout = played(model, forbidden, sample_stretches(task, task.train, 2, 128, rng), 4, rng).rollout
     flat = rollout.observation[:, :, :-1, ACCOUNT_FEATURES.index("lots_frac")] == 0

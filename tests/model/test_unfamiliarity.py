@@ -1,4 +1,4 @@
-"""How unlike the training span a market is to a network: a distance worked by hand, an ensemble, markets in distress."""
+"""How unlike the training span a market is to a network: a distance worked by hand, an ensemble, a market far off."""
 
 from dataclasses import replace
 

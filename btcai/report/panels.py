@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from btcai.evaluation.figures import DPI, INK, SOFT, STYLES, WIDTH_INCHES, plain
-from btcai.evaluation.formats import duration, percent
 from btcai.evaluation.reliability import Reliability
+from btcai.pictures import BLUE, INK, RED, SOFT, axis_label, legend_below, line_key, panels, patch_keys, say
+from btcai.report.figures import BUCKET_COLOURS, bucket_head
+from btcai.report.formats import duration, percent
 from btcai.schema import QUANTILE_LEVELS
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _LINES: Mapping[str, Mapping[str, Any]] = {
     "training span": {"color": "#777777", "linewidth": 1.0},
-    "validation span": {"color": "#0072B2", "linewidth": 1.4, "marker": "o", "markersize": 3.2},
+    "validation span": {"color": BLUE, "linewidth": 1.4, "marker": "o", "markersize": 3.2},
     "net return after costs, validation span": {
-        "color": "#D55E00",
+        "color": RED,
         "linewidth": 1.4,
         "linestyle": "--",
         "marker": "s",
@@ -68,15 +68,15 @@ _MEASURES = (
 
 def training_figure(curves: Mapping[str, pd.DataFrame], title: str) -> "Figure":
     """A column per bucket, a row per measure, over the updates of all phases (curves.read_curves)."""
-    figure, grid = _panels(len(_MEASURES), len(curves), title, height=2.0)
+    figure, grid = panels(len(_MEASURES), len(curves), title, height=2.0, sharex="col")
     for column, (bucket, rows) in enumerate(curves.items()):
-        _head(grid[0, column], bucket)
+        bucket_head(grid[0, column], bucket)
         for row, measure in enumerate(_MEASURES):
             _curve(grid[row, column], rows, measure)
-        grid[-1, column].set_xlabel("update", fontsize=8, color=INK)
+        axis_label(grid[-1, column], x="update")
     for row, measure in enumerate(_MEASURES):
-        grid[row, 0].set_ylabel(measure.axis, fontsize=8, color=INK)
-    _legend(figure, [*_line_keys(), *_shade_keys()])
+        axis_label(grid[row, 0], y=measure.axis)
+    legend_below(figure, [*_line_keys(), *patch_keys(_SHADES)])
     return figure
 
 
@@ -93,7 +93,7 @@ def _curve(axes: "Axes", rows: pd.DataFrame, measure: _Measure) -> None:
             drawn += len(values)
     if not drawn:
         axes.set_yticks([])
-        _say(axes, "not measured")
+        say(axes, "not measured")
     elif measure.log:
         axes.set_yscale("log")
 
@@ -115,19 +115,19 @@ def _phases(rows: pd.DataFrame) -> Iterator[tuple[str, int, int]]:
 def calibration_figure(forecasts: Mapping[str, tuple[Reliability, ...]], title: str) -> "Figure":
     """A column per bucket, a row per horizon: share of outcomes below each predicted quantile beside its level."""
     depth = max(map(len, forecasts.values()))
-    figure, grid = _panels(depth, len(forecasts), title, height=2.35)
+    figure, grid = panels(depth, len(forecasts), title, height=2.35, sharex="col")
     for column, (bucket, horizons) in enumerate(forecasts.items()):
-        _head(grid[0, column], bucket)
+        bucket_head(grid[0, column], bucket)
         for row in range(depth):
             if row < len(horizons):
-                _reliability(grid[row, column], horizons[row], STYLES[bucket][0])
+                _reliability(grid[row, column], horizons[row], BUCKET_COLOURS[bucket])
             else:
                 grid[row, column].set_axis_off()
     for axes in grid[-1]:
-        axes.set_xlabel("level of the quantile", fontsize=8, color=INK)
+        axis_label(axes, x="level of the quantile")
     for axes in grid[:, 0]:
-        axes.set_ylabel("outcomes below it", fontsize=8, color=INK)
-    _legend(figure, _band_keys())
+        axis_label(axes, y="outcomes below it")
+    legend_below(figure, _band_keys())
     return figure
 
 
@@ -156,52 +156,13 @@ def _counted(found: Reliability) -> str:
     return f"{found.apart:,} outcomes apart\n90 % interval\nholds {static}\nadaptive {adaptive}"
 
 
-def _panels(rows: int, columns: int, title: str, height: float) -> tuple["Figure", NDArray[np.object_]]:
-    """Axes (rows, columns) in one figure as wide as the page, each row `height` inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_INCHES, 0.9 + height * rows), dpi=DPI, layout="constrained", facecolor="white")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=INK)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex="col")
-    for axes in grid.flat:
-        plain(axes)
-        axes.tick_params(labelsize=8)
-    return figure, grid
-
-
-def _head(axes: "Axes", bucket: str) -> None:
-    axes.set_title(bucket, fontsize=9.5, color=STYLES[bucket][0], fontweight="bold")
-
-
-def _say(axes: "Axes", text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8.5, color=SOFT)
-
-
-def _legend(figure: "Figure", keys: "list[Artist]") -> None:
-    figure.legend(
-        handles=keys, loc="outside lower center", ncols=len(keys), fontsize=8.5, frameon=False, labelcolor=INK
-    )
-
-
 def _line_keys() -> "list[Artist]":
-    from matplotlib.lines import Line2D
-
-    return [Line2D([], [], label=name, **style) for name, style in _LINES.items()]
-
-
-def _shade_keys() -> "list[Artist]":
-    from matplotlib.patches import Patch
-
-    return [Patch(facecolor=shade, edgecolor="#BBBBBB", label=phase) for phase, shade in _SHADES.items()]
+    return [line_key(name, **style) for name, style in _LINES.items()]
 
 
 def _band_keys() -> "list[Artist]":
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    forms = [Line2D([], [], label=name, **{"color": SOFT, **style}) for name, style in _FORMS.values()]
     return [
-        *forms,
-        Line2D([], [], color=INK, linewidth=0.8, linestyle="--", label="right"),
-        Patch(facecolor="#DDDDDD", label="where 95 % of right ones lie, by the outcomes apart"),
+        *(line_key(name, **{"color": SOFT, **style}) for name, style in _FORMS.values()),
+        line_key("right", color=INK, linewidth=0.8, linestyle="--"),
+        *patch_keys({"where 95 % of right ones lie, by the outcomes apart": "#DDDDDD"}),
     ]

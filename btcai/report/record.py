@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from btcai.evaluation.evidence import Evidence
+from btcai.evaluation.gate import Check
 from btcai.evaluation.judge import Judgement, Row, Verdict
+from btcai.evaluation.power import Detectable
 from btcai.evaluation.result import LABELS
+from btcai.report.evidence import Evidence
 from btcai.schema import BUCKETS
 
 SUMMARY = (
@@ -47,8 +49,14 @@ def metrics_record(evidence: Evidence, daily: pd.DataFrame) -> dict[str, Any]:
 
 
 def _verdict_record(verdict: Verdict) -> dict[str, Any]:
-    differences = {name: {"low": low, "high": high} for name, low, high in verdict.differences}
-    return {"edge": verdict.edge, "text": verdict.text, "sharpe_differences": differences}
+    return {
+        "edge": verdict.edge,
+        "text": verdict.text,
+        "sharpe_differences": {name: {"low": low, "high": high} for name, low, high in verdict.differences},
+        "checks": [check._asdict() for check in verdict.checks],
+        "smallest_edge": verdict.smallest_edge._asdict(),
+        "n_trials": verdict.n_trials,
+    }
 
 
 def summary_records(judgement: Judgement) -> dict[str, dict[str, Any]]:
@@ -89,13 +97,23 @@ def judgement_of(found: Mapping[str, Any]) -> Judgement:
 def _verdict(bucket: str, record: Mapping[str, Any]) -> Verdict:
     ends = record["sharpe_differences"]
     differences = tuple((name, _revived(ends[name]["low"]), _revived(ends[name]["high"])) for name in _in_order(ends))
-    return Verdict(bucket=bucket, edge=record["edge"], text=record["text"], differences=differences)
+    checks = (Check(**{name: _revived(value) for name, value in one.items()}) for one in record["checks"])
+    least = {name: _revived(value) for name, value in record["smallest_edge"].items()}
+    return Verdict(
+        bucket=bucket,
+        edge=record["edge"],
+        text=record["text"],
+        differences=differences,
+        checks=tuple(checks),
+        smallest_edge=Detectable(**least),
+        n_trials=record["n_trials"],
+    )
 
 
 def _in_order(strategies: Iterable[str]) -> list[str]:
-    """Buckets first, shortest first, then the baselines from the plainest: sorted keys have lost it."""
-    order = (*BUCKETS, "cash", *LABELS)
-    return sorted(strategies, key=order.index)
+    """Buckets first, shortest first, then the baselines from the plainest, others last: sorted keys have lost it."""
+    order = {name: place for place, name in enumerate((*BUCKETS, "cash", *LABELS))}
+    return sorted(strategies, key=lambda name: order.get(name, len(order)))
 
 
 def _revived(value: Any) -> Any:

@@ -28,18 +28,26 @@ def between(low: float, high: float, digits: int = 2) -> str:
     return f"{ratio(low, digits)} .. {ratio(high, digits)}" if isfinite(low) and isfinite(high) else UNDEFINED
 
 
+def percents(low: float, high: float) -> str:
+    """An interval of shares: "-5.0 .. 12.0 %"; undefined is a dash."""
+    found = between(100 * low, 100 * high, 1)
+    return found if found == UNDEFINED else f"{found} %"
+
+
 def duration(bars: int) -> str:
     """36 -> "3 h": the largest unit that fits, without needless decimals."""
     minutes = bars * BAR_SECONDS / 60
     for unit, size in (("d", 1440.0), ("h", 60.0)):
         if minutes >= size:
-            return f"{minutes / size:g} {unit}"
+            return f"{minutes / size:.3g} {unit}"
     return f"{minutes:g} min"
 
 
 def cost_text(cost: CostConfig) -> str:
-    """What one side of a trade costs, in words."""
-    return f"taker fee {cost.taker_fee_bps:g} bp, half spread {cost.half_spread_bps:g} bp, impact {cost.impact_coef:g}"
+    """What one side of a trade costs, in words, and how late orders are."""
+    late = {0: "", 1: ", 1 bar late"}.get(cost.latency_bars, f", {cost.latency_bars} bars late")
+    fee, spread = f"taker fee {cost.taker_fee_bps:g} bp", f"half spread {cost.half_spread_bps:g} bp"
+    return f"{fee}, {spread}, impact {cost.impact_coef:g}{late}"
 
 
 def _no_minus_zero(value: float, digits: int) -> str:
@@ -78,6 +86,25 @@ COLUMNS = (
         essential=False,
     ),
 )
+
+
+FURTHER = (
+    Column(head="strategy", text=lambda row: label(row.strategy)),
+    Column(head="gross\nreturn", text=lambda row: percent(row.gross_return), sign=lambda row: row.gross_return),
+    Column(head="a year", text=lambda row: percent(row.cagr), sign=lambda row: row.cagr),
+    Column(head="95 %\ninterval", text=lambda row: percents(row.cagr_low, row.cagr_high)),
+    Column(head="Sortino", text=lambda row: ratio(row.sortino), sign=lambda row: row.sortino),
+    Column(head="Calmar", text=lambda row: ratio(row.calmar), sign=lambda row: row.calmar),
+    Column(head="drawdown\n95 % interval", text=lambda row: percents(row.max_drawdown_low, row.max_drawdown_high)),
+    Column(head="lasted", text=lambda row: duration(row.drawdown_bars) if row.drawdown_bars else UNDEFINED),
+    Column(head="profit\nfactor", text=lambda row: ratio(row.profit_factor)),
+    Column(
+        head="mean\nof lots", text=lambda row: percent(row.expectancy_frac, 2), sign=lambda row: row.expectancy_frac
+    ),
+    Column(head="break-even\ncost, bp", text=lambda row: ratio(row.break_even_bps, 1)),
+    Column(head="of its\ngoal", text=lambda row: percent(row.captured_frac), sign=lambda row: row.captured_frac),
+)
+"""Those of the second table."""
 
 
 def folds_up(row: Row) -> str:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from btcai.evaluation import figures, panels
-from btcai.evaluation.evidence import Evidence
-from btcai.evaluation.formats import COLUMNS, UNDEFINED, between, cost_text, flag, percent, ratio
 from btcai.evaluation.judge import Row
-from btcai.evaluation.page import render_page
-from btcai.evaluation.record import judgement_of, metrics_record, strict_json, summary_records
-from btcai.evaluation.result import label
-from btcai.pictures import png_bytes
+from btcai.evaluation.result import TRADE_COLUMNS, label
+from btcai.report.drawing import draw
+from btcai.report.evidence import Evidence
+from btcai.report.formats import COLUMNS, UNDEFINED, between, flag, percent, ratio
+from btcai.report.page import render_page
+from btcai.report.record import judgement_of, metrics_record, strict_json, summary_records
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +25,8 @@ _WIDE = 122
 def write_report(folder: Path, evidence: Evidence) -> tuple[Path, ...]:
     """Write every file of the report to `folder`; the same evidence gives the same bytes. Returns the files' paths.
 
-    summary/STRATEGY.json: a file each, for `dvc metrics show` puts files in rows and figures in columns.
+    summary/STRATEGY.json: a file each, for `dvc metrics show` puts files in rows and figures in columns. Pictures that
+    every report has and earlier versions had lie beside the page, all others in figures/.
     """
     daily = evidence.daily()
     days = f"{daily.index[0]:%Y-%m-%d} to {daily.index[-1]:%Y-%m-%d}"
@@ -36,10 +36,11 @@ def write_report(folder: Path, evidence: Evidence) -> tuple[Path, ...]:
         "metrics.json": strict_json(metrics_record(evidence, daily)),
         "table.csv": table(evidence.judgement.rows).to_csv(index=False, lineterminator="\n"),
         "equity.csv": (daily * evidence.start_equity_usdt).round(2).to_csv(lineterminator="\n", index_label="utc_date"),
+        "trades.csv": closed_trades(evidence).to_csv(index=False, lineterminator="\n"),
         "index.html": render_page(evidence, days, pictures),
         **{f"summary/{name}.json": strict_json(record) for name, record in summaries.items()},
     }
-    files = {folder / name: content for name, content in pictures.items()}
+    files = {folder / name: picture.png for name, picture in pictures.items()}
     files |= {folder / name: text.encode() for name, text in texts.items()}
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,20 +48,14 @@ def write_report(folder: Path, evidence: Evidence) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def draw(evidence: Evidence, daily: pd.DataFrame, days: str) -> dict[str, bytes]:
-    """The pictures by file name; `daily` is evidence.daily(), `days` the tested span in words."""
-    severity = evidence.judgement.severity
-    tested = f"{evidence.market}, {days}"
-    where = f"{tested}, {severity} costs (a side: {cost_text(evidence.severities[severity])})"
-    calibration = panels.calibration_figure(evidence.forecasts, f"Reliability of the forecasts: {tested}")
-    training = panels.training_figure(evidence.curves, f"Training: {evidence.market}")
-    return {
-        "equity.png": figures.equity_png(daily, f"Equity: {where}"),
-        "drawdown.png": figures.drawdown_png(daily, f"Drawdown: {where}"),
-        "sharpe.png": figures.sharpe_png(evidence.judgement.judged_rows(), f"Sharpe ratio: {where}"),
-        "calibration.png": png_bytes(calibration),
-        "training.png": png_bytes(training),
-    }
+def closed_trades(evidence: Evidence) -> pd.DataFrame:
+    """Every closed lot of the buckets under the judged severity: bucket, number, TRADE_COLUMNS, then Review.trades'."""
+    parts = [one.trades.assign(bucket=bucket) for bucket, one in evidence.reviews.items()]
+    first = ["bucket", "number", *TRADE_COLUMNS]
+    if not parts:
+        return pd.DataFrame(columns=first)
+    trades = pd.concat(parts, ignore_index=True)
+    return trades[[*first, *(name for name in trades.columns if name not in first)]]
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:

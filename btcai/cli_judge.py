@@ -1,0 +1,109 @@
+"""The commands that judge beyond the stage `evaluate`: each a thin layer, imported and run only when asked for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from btcai.console import progress, show
+
+if TYPE_CHECKING:
+    from btcai.config import Config
+
+sealed_app = typer.Typer(help="The span that nothing was chosen on: open it, on record.", no_args_is_help=True)
+
+
+def refit(
+    combinatorial: Annotated[
+        bool, typer.Option("--combinatorial", help="Every choice of test groups, in place of walking forward.")
+    ] = False,
+    groups: Annotated[int, typer.Option(min=3, help="Parts that the bars before the sealed span are cut into.")] = 6,
+    test_groups: Annotated[int, typer.Option(min=1, help="Of them, tested at a time; with --combinatorial.")] = 2,
+    left: Annotated[bool, typer.Option("--left", help="Only say what is left to do, and what is known.")] = False,
+) -> None:
+    """Train all four buckets anew on each fold and judge them on bars they never saw, purged and embargoed.
+
+    The profile in use says how much is trained. Resumable: a bucket is kept
+    as soon as it is trained. Report: reports/folds.
+    """
+    from btcai import paths, stages
+    from btcai.experiments import refitting, refitting_report
+
+    root = Path.cwd()
+    config, version = _config(root), stages.data_version(root)
+    data, splits, _ = stages.load_features(root)
+    gap = config.purge_bars, config.splits.embargo_bars
+    plan = (
+        refitting.Plan.combinatorial(splits, groups, test_groups, *gap)
+        if combinatorial
+        else refitting.Plan.forward(splits, groups - 1, *gap)
+    )
+    folder = root / paths.FOLDS
+    found = refitting.outcomes(config, plan, folder / "trained", version)
+    typer.echo(f"{sum(one is None for one in found)} of {len(found)} folds are left")
+    if not left:
+        with progress("folds") as advance:
+            for number in refitting.refit(config, data, plan, folder / "trained", version):
+                advance(number + 1, len(plan.folds))
+        found = refitting.outcomes(config, plan, folder / "trained", version)
+    known = [one for one in found if one is not None]
+    if len(known) == len(found):
+        rows = refitting.path_rows(plan, known)
+        refitting_report.write(rows, plan, folder)
+        show(refitting_report.view(rows))
+
+
+@sealed_app.command("open")
+def sealed_open(
+    because: Annotated[str, typer.Option(help="Why; it is put on record with the time and the models.")],
+) -> None:
+    """Judge the champions on the sealed span, once more than before.
+
+    Every look is on record in journal/openings.jsonl before anything is read:
+    what is seen often proves nothing. Nothing is chosen by what is found.
+    """
+    import time
+
+    from btcai.report.report import rich_table
+    from btcai.unsealing import unseal
+
+    root = Path.cwd()
+    found = unseal(root, _config(root), because, int(time.time()))
+    show(rich_table(found.judgement.judged_rows()))
+    for verdict in found.judgement.verdicts:
+        typer.echo(f"{verdict.bucket}: {verdict.text}")
+    times = "for the first time" if found.looks == 1 else f"for the {found.looks}th time: expect luck"
+    typer.echo(f"This time span of the market was looked at {times}. Report: {found.folder.relative_to(root)}")
+
+
+@sealed_app.command("list")
+def sealed_list() -> None:
+    """Every look at a sealed span that is on record."""
+    from datetime import UTC, datetime
+
+    from rich.table import Table
+
+    from btcai import openings, paths
+
+    table = Table("opened, UTC", "market", "bars from", "to", "because", "models")
+    for one in openings.looks(Path.cwd() / paths.OPENINGS):
+        first, last = (
+            f"{datetime.fromtimestamp(ts // 10**9, UTC):%Y-%m-%d}" for ts in (one.first_ts_ns, one.last_ts_ns)
+        )
+        models = ", ".join(f"{bucket} {version}" for bucket, version in one.models.items())
+        table.add_row(
+            f"{datetime.fromtimestamp(one.opened_unix_s, UTC):%Y-%m-%d %H:%M}",
+            one.market,
+            first,
+            last,
+            one.because,
+            models,
+        )
+    show(table if table.row_count else "nothing that was sealed has been opened")
+
+
+def _config(root: Path) -> "Config":
+    from btcai import paths
+    from btcai.params import load_config
+
+    return load_config(root / paths.PARAMS)

@@ -1,0 +1,185 @@
+"""Agents trained anew on every fold and judged on bars that they never saw: walked forward, or in all combinations.
+
+What the stage `evaluate` judges is one training and one span of time. Here the same settings are trained again and
+again, each time on other bars; nothing is chosen, so nothing is added to the ledger of trials.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from btcai.config import Config
+from btcai.cross_validation import Fold, combinatorial_folds, combinatorial_paths, walk_forward_folds
+from btcai.evaluation import metrics
+from btcai.evaluation.backtest import backtest
+from btcai.evaluation.baselines import run_rules_of_thumb
+from btcai.evaluation.judge import daily_returns
+from btcai.evaluation.result import BacktestResult
+from btcai.experiments.running import settings_key
+from btcai.features.scaling import fit_scaler
+from btcai.features.splits import Splits
+from btcai.files import whole
+from btcai.market.bars import bar_arrays
+from btcai.market.rules import make_rules, market_rules
+from btcai.schema import BUCKETS, MarketData, Span
+from btcai.training.checkpoint import WEIGHTS, load_policy
+from btcai.training.pieces import market_of, train_and_valid
+from btcai.training.progressive import train_bucket
+
+BESIDE = ("buy_and_hold", "volatility_targeted")
+"""Baselines that every path is shown beside."""
+
+DONE = "judged.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The folds and the histories that they make: for each, which fold tests each of its groups, in order of time."""
+
+    name: str
+    folds: tuple[Fold, ...]
+    paths: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def forward(cls, splits: Splits, n_folds: int, purge_bars: int, embargo_bars: int) -> "Plan":
+        """One history: each fold is trained on what lies before it."""
+        folds = walk_forward_folds(_span(splits), n_folds, purge_bars, embargo_bars)
+        return cls(name="forward", folds=folds, paths=(tuple(range(n_folds)),))
+
+    @classmethod
+    def combinatorial(cls, splits: Splits, n_groups: int, n_test: int, purge_bars: int, embargo_bars: int) -> "Plan":
+        """Several histories: every choice of n_test groups is tested on the others."""
+        folds = combinatorial_folds(_span(splits), n_groups, n_test, purge_bars, embargo_bars)
+        return cls(name="combinatorial", folds=folds, paths=combinatorial_paths(n_groups, n_test))
+
+    @property
+    def groups(self) -> tuple[Span, ...]:
+        """What is tested, in order of time."""
+        return tuple(sorted({span for fold in self.folds for span in fold.test}, key=lambda span: span.first))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupResult:
+    """What one strategy did on one group: simple returns of its UTC days, and its closed trades."""
+
+    daily_returns: list[float]
+    trades: int
+
+
+Outcome = Mapping[str, Mapping[int, GroupResult]]
+"""strategy -> first row of a group -> what it did there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathRow:
+    """One strategy along one history."""
+
+    strategy: str
+    path: int
+    net_return: float
+    sharpe: float
+    max_drawdown_frac: float
+    trades: int
+
+
+def _span(splits: Splits) -> Span:
+    return Span(splits.train.first, splits.test.stop)
+
+
+def refit(config: Config, data: MarketData, plan: Plan, folder: Path, data_version: str) -> Iterator[int]:
+    """Train and judge what is missing; yields the number of each fold that is done. A killed call loses one bucket.
+
+    Bundles are not written and consolidation is left out: a fold says what training alone gives.
+    """
+    for number, fold in enumerate(plan.folds):
+        place = _place(config, fold, folder, data_version)
+        if not (place / DONE).is_file():
+            found = {**_trained(config, data, fold, place), **_beside(config, data, fold)}
+            record = {name: {str(first): asdict(one) for first, one in by.items()} for name, by in found.items()}
+            draft = place / f".{DONE}.new"
+            draft.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
+            draft.replace(place / DONE)
+        yield number
+
+
+def outcomes(config: Config, plan: Plan, folder: Path, data_version: str) -> list[Outcome | None]:
+    """What is known of each fold; None where it is still to do."""
+    found: list[Outcome | None] = []
+    for fold in plan.folds:
+        path = _place(config, fold, folder, data_version) / DONE
+        if not path.is_file():
+            found.append(None)
+            continue
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found.append(
+            {name: {int(first): GroupResult(**one) for first, one in by.items()} for name, by in record.items()}
+        )
+    return found
+
+
+def path_rows(plan: Plan, found: Sequence[Outcome]) -> list[PathRow]:
+    """Every strategy along every history."""
+    rows = []
+    for strategy in found[0]:
+        for number, path in enumerate(plan.paths, start=1):
+            pieces = [found[fold][strategy][group.first] for group, fold in zip(plan.groups, path, strict=True)]
+            daily = np.concatenate([piece.daily_returns for piece in pieces])
+            equity = np.concatenate(([1.0], np.cumprod(1.0 + daily)))
+            rows.append(
+                PathRow(
+                    strategy=strategy,
+                    path=number,
+                    net_return=float(equity[-1] - 1.0),
+                    sharpe=metrics.sharpe(daily, metrics.DAYS_PER_YEAR),
+                    max_drawdown_frac=metrics.max_drawdown(equity).frac,
+                    trades=sum(piece.trades for piece in pieces),
+                )
+            )
+    return rows
+
+
+def _place(config: Config, fold: Fold, folder: Path, data_version: str) -> Path:
+    """A folder for all that a fold's result rests on."""
+    spans = {"train": [asdict(span) for span in fold.train], "test": [asdict(span) for span in fold.test]}
+    terms = {"data": data_version, "profile": config.budget.model_dump(), "seed": config.seed, **spans}
+    return folder / settings_key([config], terms)
+
+
+def _trained(config: Config, data: MarketData, fold: Fold, place: Path) -> dict[str, dict[int, GroupResult]]:
+    """The four buckets, each from what the one before it knows."""
+    market = market_of(data, fold.train)
+    splits = train_and_valid(market, config.splits, config.purge_bars)
+    scaler = fit_scaler(market.features, splits.train)
+    teacher, found = None, {}
+    for bucket in BUCKETS:
+        out = place / bucket
+        if not (out / WEIGHTS).is_file():
+            with whole(out) as draft:
+                train_bucket(market, splits, scaler, bucket, config, teacher, draft)
+        teacher, settings = out, config.buckets[bucket]
+        policy, rules = load_policy(out, bucket, config), make_rules(settings, config.market, config.risk)
+        found[bucket] = {
+            span.first: _tested(
+                backtest(policy, data, span, settings, [rules], config.sizing, config.market.equity_usdt)[0]
+            )
+            for span in fold.test
+        }
+    return found
+
+
+def _beside(config: Config, data: MarketData, fold: Fold) -> dict[str, dict[int, GroupResult]]:
+    """Baselines that need no training, at the same costs."""
+    found: dict[str, dict[int, GroupResult]] = {name: {} for name in BESIDE}
+    rules, bars = {"judged": market_rules(config.market, config.market.costs)}, bar_arrays(data)
+    for span in fold.test:
+        did = run_rules_of_thumb(data, span, rules, config.market.equity_usdt, bars)
+        for name in BESIDE:
+            found[name][span.first] = _tested(did[name]["judged"])
+    return found
+
+
+def _tested(result: BacktestResult) -> GroupResult:
+    return GroupResult(daily_returns=daily_returns(result).tolist(), trades=len(result.trades))

@@ -1,0 +1,166 @@
+"""The page's first part: verdicts, every bucket beside every baseline, folds, other costs, trades."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from math import isfinite
+
+from btcai.config import CostConfig
+from btcai.evaluation.gate import Check
+from btcai.evaluation.judge import Row, Verdict
+from btcai.evaluation.result import label
+from btcai.report.drawing import Picture
+from btcai.report.evidence import Evidence
+from btcai.report.formats import COLUMNS, FURTHER, UNDEFINED, Column, between, cost_text, flag, percent, ratio
+from btcai.report.markup import Section, aside, cell, paragraph, picture, row, section, table
+
+
+def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[Section]:
+    """The verdict and what it rests on."""
+    judgement = evidence.judgement
+    rows = judgement.judged_rows()
+    return [
+        section(
+            "Verdicts",
+            _verdicts(judgement.verdicts),
+            "<h3>The gate: every check of every bucket</h3>",
+            _gate(judgement.verdicts),
+            "<h3>Sharpe ratio minus each baseline's, joint 95 % interval</h3>",
+            _differences(judgement.verdicts),
+        ),
+        section(
+            "Every bucket beside every baseline",
+            _strategies(rows, COLUMNS),
+            *(picture(pictures.get(name)) for name in ("equity.png", "drawdown.png", "sharpe.png")),
+            "<h3>Further figures</h3>",
+            _strategies(rows, FURTHER),
+        ),
+        section("Walk-forward folds", picture(pictures.get("figures/folds.png")), _folds(rows)),
+        section("The same under other costs", _severities(judgement.rows, evidence.severities)),
+        section("All four as one purse", *_purse(evidence)),
+        section("By regime and hour", *_slices(evidence, pictures)),
+        section("Trades on candles", *_trades(evidence, pictures)),
+        section("Trades looked back on", *_reviews(evidence)),
+    ]
+
+
+def _verdicts(verdicts: Iterable[Verdict]) -> str:
+    items = (f"<dt>{escape(verdict.bucket)}</dt><dd>{escape(verdict.text)}.</dd>" for verdict in verdicts)
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def _gate(verdicts: Sequence[Verdict]) -> str:
+    """A row per check, a column per bucket: the figure, green where it passed; below, what the span could show."""
+    checks = [check.name for check in verdicts[0].checks] if verdicts else []
+    body = []
+    for place, name in enumerate(checks):
+        found = [verdict.checks[place] for verdict in verdicts]
+        body.append(row(name, [cell(f"{found[0].side} {found[0].threshold:g}"), *(cell(ratio(one.value, 3), _tone(one)) for one in found)]))
+    least = [one.smallest_edge for one in verdicts]
+    body.append(
+        row("smallest Sharpe ratio that this span could show", map(cell, ["", *(ratio(x.sharpe) for x in least)]))
+    )
+    body.append(row("what asks for that much", map(cell, ["", *(x.against or UNDEFINED for x in least)])))
+    body.append(row("trials counted", [cell(""), *(cell(f"{one.n_trials:,}") for one in verdicts)]))
+    return table(["check", "needed", *(verdict.bucket for verdict in verdicts)], body)
+
+
+def _tone(check: Check) -> float:
+    return 1.0 if check.passed else -1.0
+
+
+def _differences(verdicts: Sequence[Verdict]) -> str:
+    """A row per baseline, a column per bucket."""
+    body = []
+    for place, (name, _, _) in enumerate(verdicts[0].differences if verdicts else ()):
+        ends = [verdict.differences[place][1:] for verdict in verdicts]
+        body.append(row(f"over {label(name)}", (cell(between(*pair), _sure_sign(*pair)) for pair in ends)))
+    return table(["", *(verdict.bucket for verdict in verdicts)], body)
+
+
+def _sure_sign(low: float, high: float) -> float:
+    """1 when the whole interval lies above 0, -1 when below, else 0."""
+    return float(low > 0) - float(high < 0)
+
+
+def _strategies(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """A row per strategy, its flag under its name, baselines apart."""
+    body = []
+    for number, one in enumerate(rows):
+        cells = [cell(column.text(one), column.sign(one)) for column in columns]
+        note = f'<span class="flag">{escape(flag(one))}</span>' if flag(one) else ""
+        cells[0] = f"<td>{escape(label(one.strategy))}{note}</td>"
+        first = number > 0 and rows[number - 1].is_bucket and not one.is_bucket
+        opening = '<tr class="first-baseline">' if first else "<tr>"
+        body.append(f"{opening}{''.join(cells)}</tr>")
+    return table([column.head.replace("-\n", "-").replace("\n", " ") for column in columns], body)
+
+
+def _folds(rows: Sequence[Row]) -> str:
+    heads = [f"fold {number}" for number in range(1, 1 + max((len(one.fold_returns) for one in rows), default=0))]
+    body = []
+    for one in rows:
+        pairs = zip(one.fold_returns, one.fold_sharpes, strict=True)
+        cells = (cell(f"{percent(gain)} ({ratio(sharpe)})", gain) for gain, sharpe in pairs)
+        body.append(row(label(one.strategy), cells))
+    return aside("Net return (Sharpe ratio).") + table(["strategy", *heads], body)
+
+
+def _severities(rows: Sequence[Row], severities: Mapping[str, CostConfig]) -> str:
+    """Net return and Sharpe ratio of every strategy under each cost severity."""
+    found = {(one.strategy, one.severity): one for one in rows}
+    heads = [f"{name.replace('_', ' ')}: {cost_text(cost)}" for name, cost in severities.items()]
+    body = []
+    for strategy in dict.fromkeys(one.strategy for one in rows):
+        cells = []
+        for name in severities:
+            one = found.get((strategy, name))
+            text = f"{percent(one.net_return)} ({ratio(one.sharpe)})" if one else UNDEFINED
+            cells.append(cell(text, one.net_return if one else 0.0))
+        body.append(row(label(strategy), cells))
+    return aside("Net return (Sharpe ratio).") + table(["strategy", *heads], body)
+
+
+def _purse(evidence: Evidence) -> list[str]:
+    """How the buckets moved together; the account itself is a row of the tables above."""
+    found = evidence.correlation
+    if found.empty:
+        return []
+    if not isfinite(evidence.diversification_ratio):
+        return [paragraph("Too few buckets traded, or too few days, to say how they moved together.")]
+    body = [
+        row(str(one), (cell(ratio(float(found.loc[one, other]))) for other in found.columns)) for one in found.index
+    ]
+    told = f"Diversification ratio {ratio(evidence.diversification_ratio)}: 1 where the buckets move as one. "
+    told += "Correlation of daily returns:"
+    return [paragraph(told), table(["", *map(str, found.columns)], body)]
+
+
+def _slices(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[str]:
+    names = (f"figures/slices_{bucket}.png" for bucket in evidence.slices)
+    return [shown for name in names if (shown := picture(pictures.get(name)))]
+
+
+def _reviews(evidence: Evidence) -> list[str]:
+    """What earned and what cost, per bucket, and the lessons that there are."""
+    if not evidence.reviews:
+        return []
+    names = list(next(iter(evidence.reviews.values())).totals)
+    body = [
+        row(bucket, (cell(f"{one.totals[name]:,.0f}", one.totals[name]) for name in names))
+        for bucket, one in evidence.reviews.items()
+    ]
+    learned = [f"{bucket}: {lesson.sentence}." for bucket, one in evidence.reviews.items() for lesson in one.lessons]
+    nothing = "No lesson: nothing known at entry told successes from failures by more than chance."
+    heads = ["bucket", *(name.removesuffix("_usdt") for name in names)]
+    return [aside("Profit of closed lots, USDT."), table(heads, body), *map(paragraph, learned or [nothing])]
+
+
+def _trades(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[str]:
+    """Two pictures of each bucket that closed a lot; of the others, that they did not."""
+    if evidence.unsealed() is None:
+        return []
+    judged = evidence.judged()
+    idle = [bucket for bucket, result in judged.items() if result.trades.empty]
+    names = (f"figures/{kind}_{bucket}.png" for bucket in judged for kind in ("trades", "trade"))
+    told = f"No lot was closed by {', '.join(idle)}: there is nothing to draw." if idle else ""
+    return [paragraph(told), *(picture(pictures.get(name)) for name in names)]

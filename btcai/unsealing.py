@@ -1,0 +1,63 @@
+"""Judging the champions on the sealed span: on record first, then once, and how often it was looked at is said."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from btcai import champions, openings, paths, stages
+from btcai.config import Config
+from btcai.evaluation.assessment import assess
+from btcai.evaluation.judge import Judgement, Trials
+from btcai.files import whole
+from btcai.inference import load_bundle
+from btcai.openings import Opening
+from btcai.report.record import strict_json
+from btcai.report.report import table
+from btcai.schema import BUCKETS, Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsealed:
+    """What was found, how many looks at any part of this time are on record, and where the report is."""
+
+    judgement: Judgement
+    looks: int
+    folder: Path
+
+
+def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unsealed:
+    """Open the sealed span of artifacts/features for models/champion; writes the ledger first and reports/sealed last.
+
+    Its folds are as many as the test span's. Nothing that is found here chooses, promotes or trains anything.
+    """
+    data, splits, _ = stages.load_whole(root)
+    bundles = {bucket: load_bundle(root / paths.CHAMPION / bucket) for bucket in BUCKETS}
+    times = data.bars.close_ts_ns
+    opening = Opening(
+        market=config.data.market,
+        data_version=stages.data_version(root),
+        first_ts_ns=int(times[splits.sealed.first]),
+        last_ts_ns=int(times[splits.sealed.stop - 1]),
+        opened_unix_s=now_unix_s,
+        because=because,
+        models={bucket: bundle.version for bucket, bundle in bundles.items()},
+    )
+    span, looks = openings.opened(splits.sealed, opening, root / paths.OPENINGS)
+    trials = Trials(sharpes=np.array(champions.trial_sharpes(root / paths.TRIALS)))
+    found = assess(bundles, data, replace(splits, test=span, folds=_parts(span, len(splits.folds))), config, trials)
+    folder = root / paths.SEALED / str(len(openings.looks(root / paths.OPENINGS)))
+    with whole(folder) as out:
+        table(found.judgement.rows).to_csv(out / "table.csv", index=False, lineterminator="\n")
+        verdicts = {verdict.bucket: verdict.text for verdict in found.judgement.verdicts}
+        record = {"opening": json.loads(json.dumps(asdict(opening))), "looks": looks, "verdicts": verdicts}
+        (out / "metrics.json").write_text(strict_json(record), encoding="utf-8")
+    return Unsealed(judgement=found.judgement, looks=looks, folder=folder)
+
+
+def _parts(span: Span, n: int) -> tuple[Span, ...]:
+    """Equal parts, the rest at the front left out."""
+    size = len(span) // n
+    first = span.stop - n * size
+    return tuple(Span(first + k * size, first + (k + 1) * size) for k in range(n))
