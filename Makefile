@@ -22,6 +22,7 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export ORT_DISABLE_TELEMETRY := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
 
 # Prefect's database is the one that `make run` writes to, so that its pages show every run.
 export PREFECT_HOME := $(CURDIR)/.prefect

@@ -31,11 +31,12 @@ def ablate(
     from btcai import paths
     from btcai.experiments import report, running
     from btcai.experiments.arms import ARMS
+    from btcai.experiments.subjects import open_subject
     from btcai.experiments.trials import Kept
 
     root = Path.cwd()
     config, folder = _config(root), root / paths.ABLATION / on
-    subject = _subject(on, config, root)
+    subject = open_subject(on, config, root)
     asked = running.Asked(
         arms=tuple(_listed(arms)) or tuple(ARMS),
         buckets=_buckets(buckets),
@@ -61,22 +62,40 @@ def tune(
     on: On = "two_scale",
     settings: Annotated[str, typer.Option(help="Of params.yaml, comma-separated; all that show there without.")] = "",
     buckets: Buckets = "",
-    trials: Annotated[int, typer.Option(min=1, help="In all, those of earlier calls included.")] = 20,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each trial.")] = 1,
-    share: Annotated[float, typer.Option(help="Of the full budget.")] = 0.25,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="In all, those of earlier calls included.", show_default="20")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each trial or member.")] = 1,
+    share: Annotated[float, typer.Option(help="Of the full budget: of a trial, or of a member's round.")] = 0.25,
+    population: Annotated[
+        int | None, typer.Option(min=2, help="Members that train in rounds, in place of trials.")
+    ] = None,
+    generations: Annotated[int | None, typer.Option(min=1, help="Rounds of each member.", show_default="5")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Members that train at a time.", show_default="as cores allow")
+    ] = None,
 ) -> None:
-    """Search settings with Optuna, the present ones first; params.yaml stays as it is.
+    """Search settings, the present ones first; params.yaml stays as it is.
 
-    Resumable: every trial is kept in reports/tuning as soon as it is done.
-    One of the market in use counts in the ledger of configurations tried,
-    journal/trials.jsonl: an edge found among many must be the larger.
+    With Optuna, each trial a training; or, with --population, with Ray Tune
+    while members train: after a round the worst quarter goes on from the
+    weights of the best, with settings near theirs, and a schedule comes of it.
+
+    Resumable: every trial or round is kept in reports/tuning as soon as it is
+    done. One of the market in use counts in the ledger of configurations
+    tried, journal/trials.jsonl: an edge found among many must be the larger.
     """
+    _refuse_mixture(population, trials, generations, at_once)
+    if population is not None:
+        _evolve(on, _listed(settings), _buckets(buckets), seeds, _share(str(share)), population, generations, at_once)
+        return
     from btcai import paths
     from btcai.experiments import tuning, tuning_report
+    from btcai.experiments.subjects import open_subject
 
-    root = Path.cwd()
+    root, trials = Path.cwd(), trials or 20
     config, folder = _config(root), root / paths.TUNING / on
-    subject = _subject(on, config, root)
+    subject = open_subject(on, config, root)
     search = tuning.Search(
         settings=tuple(_listed(settings)) or tuning.seen_by(subject, config),
         buckets=_buckets(buckets),
@@ -94,20 +113,57 @@ def tune(
     show(tuning_report.view(study))
 
 
-def _subject(on: str, config: "Config", root: Path) -> "Subject":
-    from btcai import paths, stages
+def _refuse_mixture(population: int | None, trials: int | None, generations: int | None, at_once: int | None) -> None:
+    """Options of the one search say nothing to the other."""
     from btcai.errors import ConfigError
-    from btcai.experiments.history import History
-    from btcai.experiments.two_scale import Size, TwoScale
 
-    if on == TwoScale.name:
-        return TwoScale(config, Size(), root / paths.ABLATION / "teachers")
-    if on == History.name:
-        data = stages.load_features(root)
-        return History(config, *data, stages.data_version(root), root / paths.ABLATION / "teachers")
-    raise ConfigError(
-        f"--on must be {TwoScale.name} or {History.name}, was {on}; run: btcai ablate --on {TwoScale.name}"
+    if population is not None and trials is not None:
+        raise ConfigError(f"--trials must not be given with --population, was {trials}; give --generations")
+    if population is None and (generations, at_once) != (None, None):
+        raise ConfigError("--generations and --at-once must be given with --population; give it, or --trials alone")
+
+
+def _evolve(
+    on: str,
+    settings: list[str],
+    buckets: tuple[str, ...],
+    seeds: int,
+    share: float,
+    members: int,
+    generations: int | None,
+    at_once: int | None,
+) -> None:
+    """`tune --population`."""
+    from functools import partial
+
+    from btcai import paths
+    from btcai.experiments import evolution, on_ray, population_report
+    from btcai.experiments.population import SPACE, Population, Round
+    from btcai.experiments.subjects import open_subject
+    from btcai.experiments.tuning import seen_by
+
+    on_ray.require()
+    root = Path.cwd()
+    config, folder = _config(root), root / paths.TUNING / on
+    subject = open_subject(on, config, root)
+    asked = Population(
+        members=members,
+        generations=generations or 5,
+        settings=tuple(settings) or seen_by(subject, config, SPACE),
+        buckets=buckets,
+        seeds=seeds,
+        share=share,
     )
+    with progress("tune") as advance:
+
+        def told(one: Round, done: int, wanted: int) -> None:
+            _on_record(root, subject, one.id, {**one.settings, "round": one.number, "after": one.before})
+            advance(done, wanted)
+
+        reopen = partial(open_subject, on, config, root)
+        found = evolution.evolve(config, subject, reopen, asked, folder / "rounds", at_once, told)
+    population_report.write(found, asked, folder)
+    show(population_report.view(found))
 
 
 def _on_record(root: Path, subject: "Subject", key: str, tried: dict[str, object]) -> None:

@@ -26,7 +26,7 @@ from btcai.schema import BAR_NS, BoolArray, IntArray, MarketData, Span
 
 MEMORY, ADJUSTMENT = "memory.npz", "adjustment.json"
 MOST_USUAL = 20_000
-"""Latents of the training span that distances are measured by, the newest."""
+"""Of the training span's situations, the newest: what distances are measured by, and what is remembered at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ def reflect(
         model_version=bundle.version,
         horizon_bars=bundle.horizons_bars[0],
     )
-    memory = remember(memory, past[_keys(memory, past, bundle) & np.isfinite(past.outcome)], _end(data, splits.train))
+    keys = np.flatnonzero(_keys(memory, past, bundle) & np.isfinite(past.outcome))[-MOST_USUAL:]
+    memory = remember(memory, past[keys], _end(data, splits.train))
     now, decisions = _situations(bundle, data, splits.valid)
     found, memory = recall_in_order(memory, now, _keys(memory, now, bundle), model_version=bundle.version)
     known = np.isfinite(now.outcome)

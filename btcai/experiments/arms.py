@@ -40,6 +40,7 @@ ARMS: Mapping[str, Arm] = {
     "forecasts not handed on": Arm(changes={"transfer.forecasts": False}, hand_over=True),
     "policy not handed on": Arm(changes={"transfer.policy": False}, hand_over=True),
     "kickstarted": Arm(changes={"transfer.kickstart": 1.0}, hand_over=True),
+    "shared start": Arm(changes={"meta.rounds": 6}),
     "horizons by skill": Arm(changes={"pretrain.horizon_skill": 0.5}),
     "prioritised stretches": Arm(changes={"ppo.replay.prioritised": 0.5}),
     "trajectories learned from again": Arm(changes={"ppo.replay.trajectories": 8}),
@@ -50,6 +51,8 @@ ARMS: Mapping[str, Arm] = {
     "entropy bonus by unfamiliarity": Arm(
         changes={"ppo.entropy_coef": 0.01, "ppo.entropy_frac": 1.0, "ppo.entropy_by": "unfamiliarity"}
     ),
+    "hotter at first": Arm(changes={"ppo.temperature": 2.0, "ppo.entropy_frac": 1.0}),
+    "hotter by gain": Arm(changes={"ppo.temperature": 2.0, "ppo.entropy_frac": 1.0, "ppo.entropy_by": "gain"}),
     "costs that rise": Arm(changes={"ppo.cost_ramp_frac": 0.3}),
     "policy trains the encoder too": Arm(changes={"ppo.encoder_every": 4}),
     "no surprise control": Arm(changes={"ppo.surprise_control": 0.0}),

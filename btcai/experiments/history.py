@@ -12,7 +12,7 @@ from btcai.features.splits import Splits
 from btcai.files import whole
 from btcai.schema import BUCKETS, MarketData
 from btcai.training.checkpoint import WEIGHTS
-from btcai.training.progressive import train_bucket
+from btcai.training.progressive import train_bucket, train_further
 
 BESIDE = ("valid_score", "valid_ic_h1", "valid_orders")
 """Figures of train_bucket that are kept beside the score."""
@@ -55,18 +55,21 @@ class History:
             more={name: found[name] for name in BESIDE},
         )
 
+    def train_round(
+        self, config: Config, bucket: str, seed: int, share: float, number: int, before: Path | None, out: Path
+    ) -> float:
+        """As population.Staged has it."""
+        if before is None:
+            return -self._train(config, bucket, seed, share, out)["valid_forecast_loss"]
+        settings = _budgeted(config, seed, share)
+        return -train_further(self._data, self._splits, bucket, settings, before, out, number)
+
+    def held_out(self, config: Config, bucket: str, seed: int, trained: Path) -> None:
+        """None: beyond the validation span nothing is read."""
+
     def _train(self, config: Config, bucket: str, seed: int, share: float, out: Path) -> dict[str, float]:
-        budget = config.budget
-        amounts = {
-            "rounds": 1,
-            "pretrain_updates": max(1, round(share * budget.pretrain_updates)),
-            "ppo_updates": max(1, round(share * budget.ppo_updates)),
-        }
-        profiles = {**config.profiles, config.profile: budget.model_copy(update=amounts)}
-        settings = config.model_copy(update={"seed": seed, "profiles": profiles})
-        return train_bucket(
-            self._data, self._splits, self._scaler, bucket, settings, self._teacher(bucket, seed), out
-        )  # fmt: skip
+        settings, teacher = _budgeted(config, seed, share), self._teacher(bucket, seed)
+        return train_bucket(self._data, self._splits, self._scaler, bucket, settings, teacher, out)
 
     def _teacher(self, bucket: str, seed: int) -> Path | None:
         """The folder of the bucket before it, trained in full as configured; None for the first."""
@@ -79,6 +82,18 @@ class History:
             with whole(folder) as out:
                 self._train(self._config, before, seed, 1.0, out)
         return folder
+
+
+def _budgeted(config: Config, seed: int, share: float) -> Config:
+    """One round of a share of the profile's updates."""
+    budget = config.budget
+    amounts = {
+        "rounds": 1,
+        "pretrain_updates": max(1, round(share * budget.pretrain_updates)),
+        "ppo_updates": max(1, round(share * budget.ppo_updates)),
+    }
+    profiles = {**config.profiles, config.profile: budget.model_copy(update=amounts)}
+    return config.model_copy(update={"seed": seed, "profiles": profiles})
 
 
 def _predicting(config: Config) -> dict[str, object]:

@@ -22,7 +22,8 @@ LIBRARIES = ("numba", "numpy", "torch")
 """So do these."""
 
 IN_KEY = {
-    "threads", "device", "market", "risk", "sizing", "buckets", "model", "pretrain", "augment", "ppo", "transfer",
+    "threads", "device", "market", "risk", "sizing", "buckets", "model", "pretrain", "augment", "ppo", "meta",
+    "transfer",
 }  # fmt: skip
 """Sections of params.yaml that do."""
 

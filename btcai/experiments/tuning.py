@@ -25,6 +25,19 @@ class Range:
     high: float
     log: bool = False
 
+    def place(self, value: float) -> float:
+        """Where a value lies, 0 at the lower end to 1 at the upper one; in the logarithm where the range is so."""
+        ends = np.array([self.low, self.high, value])
+        low, high, told = np.log(ends) if self.log else ends
+        return float((told - low) / (high - low))
+
+    def at(self, place: float) -> float:
+        """The value at a place from 0 to 1."""
+        ends = np.array([self.low, self.high])
+        low, high = np.log(ends) if self.log else ends
+        told = low + place * (high - low)
+        return float(np.exp(told) if self.log else told)
+
 
 SPACE: Mapping[str, Range] = {
     "pretrain.learning_rate": Range(1e-3, 2e-2, log=True),
@@ -57,14 +70,15 @@ class Search:
             raise ConfigError(f"a setting to tune must be one of {', '.join(SPACE)}, was {', '.join(unknown)}")
 
 
-def seen_by(subject: Subject, config: Config) -> tuple[str, ...]:
-    """The settings of SPACE that the subject's score can show."""
+def seen_by(subject: Subject, config: Config, space: Mapping[str, Range] = SPACE) -> tuple[str, ...]:
+    """The settings of a space that the subject's score can show."""
 
     def shows(name: str) -> bool:
-        moved = SPACE[name].low if _current(config, name) != SPACE[name].low else SPACE[name].high
+        range_ = space[name]
+        moved = range_.low if present_value(config, name, space) != range_.low else range_.high
         return subject.sees(config, changed(config, {name: moved}))
 
-    return tuple(filter(shows, SPACE))
+    return tuple(filter(shows, space))
 
 
 def open_study(config: Config, subject: Subject, search: Search, folder: Path) -> "Study":
@@ -103,7 +117,7 @@ def tune(config: Config, subject: Subject, search: Search, study: "Study", trial
         study.tell(stale.number, state=TrialState.FAIL)
         if set(stale.params) == set(search.settings) and not is_present(stale):  # that one is asked for below
             study.enqueue_trial(stale.params)
-    present = {name: _current(config, name) for name in search.settings}
+    present = {name: present_value(config, name) for name in search.settings}
     if not any(is_present(trial) for trial in ended(study)):
         study.enqueue_trial(present, user_attrs={PRESENT: True})
     while (n := len(ended(study))) < trials:
@@ -142,7 +156,7 @@ def suggested(trial: "Trial", search: Search) -> dict[str, float]:
     }
 
 
-def _current(config: Config, name: str) -> float:
+def present_value(config: Config, name: str, space: Mapping[str, Range] = SPACE) -> float:
     """As configured, within its range: a setting that is off may lie outside."""
     section, _, key = name.partition(".")
-    return float(np.clip(getattr(getattr(config, section), key), SPACE[name].low, SPACE[name].high))
+    return float(np.clip(getattr(getattr(config, section), key), space[name].low, space[name].high))

@@ -4,6 +4,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
+from btcai.agent.transfer import at_full_cost
 from btcai.config import Config
 from btcai.experiments.running import settings_key
 from btcai.experiments.trials import Measured
@@ -11,8 +14,12 @@ from btcai.files import whole
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, MarketData
 from btcai.training.checkpoint import WEIGHTS, restore, save_model, set_up_torch
-from btcai.training.yardstick import Budget, learn, mark, new_agent, training_data
+from btcai.training.yardstick import Budget, learn, mark, new_agent, start_near_all, training_data
+from btcai.yardstick.scoring import Score
 from btcai.yardstick.two_scale import TwoScaleMarket
+
+HELD_OUT = 10_000
+"""Seeds from here on are of paths that nothing was chosen on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +65,64 @@ class TwoScale:
         """Train and mark."""
         budget = self._size.budget(share)
         agent = self._learn(config, bucket, seed, budget, self._teacher(bucket, seed))
-        found = mark(
-            agent,
-            self._market(bucket),
-            bucket=config.buckets[bucket],
-            seeds=range(seed * self._size.mark_paths, (seed + 1) * self._size.mark_paths),
-            n_decisions=self._size.mark_decisions,
-        )
-        phases = (config.pretrain, budget.pretrain_updates), (config.ppo, budget.ppo_updates)
+        found = self._mark(agent, config, bucket, seed)
+        predicted = budget.pretrain_updates
+        if bucket == BUCKETS[0]:
+            predicted += 2 * len(BUCKETS) * config.meta.rounds * config.meta.inner_updates
+        phases = (config.pretrain, predicted), (config.ppo, budget.ppo_updates)
         return Measured(
             score=found.ratio_of_sums,
             decisions=sum(phase.stretches * phase.decisions * updates for phase, updates in phases),
             more={"mark_error": found.high - found.ratio_of_sums},
         )
 
+    def train_round(
+        self, config: Config, bucket: str, seed: int, share: float, number: int, before: Path | None, out: Path
+    ) -> float:
+        """As population.Staged has it; always on the path of the seed, each round at stretches of its own."""
+        budget = self._size.budget(share)
+        if before is None:
+            agent = self._learn(config, bucket, seed, budget, self._teacher(bucket, seed))
+        else:
+            start = self._restored(bucket, seed, before).train()
+            config = config.model_copy(update={"ppo": at_full_cost(config.ppo)})
+            agent = self._learn(config, bucket, seed, budget, None, start, number)
+        save_model(agent, out)
+        return self._mark(agent, config, bucket, seed).ratio_of_sums
+
+    def held_out(self, config: Config, bucket: str, seed: int, trained: Path) -> float:
+        """On as many other paths."""
+        return self._mark(self._restored(bucket, seed, trained), config, bucket, HELD_OUT + seed).ratio_of_sums
+
+    def _mark(self, agent: ActorCritic, config: Config, bucket: str, seed: int) -> Score:
+        """On the paths of this seed."""
+        return mark(
+            agent,
+            self._market(bucket),
+            bucket=config.buckets[bucket],
+            seeds=range(seed * self._size.mark_paths, (seed + 1) * self._size.mark_paths),
+            n_decisions=self._size.mark_decisions,
+        )
+
+    def _restored(self, bucket: str, seed: int, folder: Path) -> ActorCritic:
+        agent = new_agent(self._config.model, self._config.buckets[bucket].patch_bars, self._data(bucket, seed))
+        return restore(agent, folder)
+
     def _learn(
-        self, config: Config, bucket: str, seed: int, budget: Budget, teacher: ActorCritic | None
+        self,
+        config: Config,
+        bucket: str,
+        seed: int,
+        budget: Budget,
+        teacher: ActorCritic | None,
+        start: ActorCritic | None = None,
+        number: int = 1,
     ) -> ActorCritic:
+        if teacher is None and start is None and config.meta.rounds:
+            start = self._near_all(config, seed)[bucket]
         return learn(
             self._market(bucket),
-            seed=seed,
+            seed=seed if number == 1 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
             budget=budget,
             bucket=config.buckets[bucket],
             model=config.model,
@@ -86,6 +131,19 @@ class TwoScale:
             data=self._data(bucket, seed),
             teacher=teacher,
             transfer=config.transfer,
+            start=start,
+        )
+
+    def _near_all(self, config: Config, seed: int) -> dict[str, ActorCritic]:
+        """A shared start: agents of all buckets from which each learns fast."""
+        return start_near_all(
+            {name: self._market(name) for name in BUCKETS},
+            {name: self._training_data(name, seed) for name in BUCKETS},
+            seed=seed,
+            buckets=config.buckets,
+            model=config.model,
+            pretrain_config=config.pretrain,
+            meta=config.meta,
         )
 
     def _teacher(self, bucket: str, seed: int) -> ActorCritic | None:
@@ -96,8 +154,7 @@ class TwoScale:
         before = BUCKETS[place - 1]
         folder = self._folder / f"{before}-{seed}"
         if (folder / WEIGHTS).is_file():
-            agent = new_agent(self._config.model, self._config.buckets[before].patch_bars, self._data(before, seed))
-            return restore(agent, folder)
+            return self._restored(before, seed, folder)
         agent = self._learn(self._config, before, seed, self._size.budget(1.0), self._teacher(before, seed))
         with whole(folder) as out:
             save_model(agent, out)

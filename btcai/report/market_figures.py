@@ -120,7 +120,7 @@ def stress_figure(rows: Sequence[StressRow], title: str) -> "Figure":
     strange = np.array([[found[one, name].unfamiliarity for name in seen] for one in scenarios])
     shown = [[ratio(float(value)) for value in row] for row in strange]
     heat_map(right, strange, shown, [""] * len(scenarios), [_broken(name) for name in seen], signed=False)
-    axis_label(right, x="unfamiliarity, .9 quantile of decisions (1: 1 in 100 exceeds it)")
+    axis_label(right, x="unfamiliarity, .99 quantile of decisions (validation span: 1)")
     for axes in (left, right):
         axes.tick_params(labelsize=8.5)
     return figure

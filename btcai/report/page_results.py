@@ -54,7 +54,8 @@ def _gate(verdicts: Sequence[Verdict]) -> str:
     body = []
     for place, name in enumerate(checks):
         found = [verdict.checks[place] for verdict in verdicts]
-        body.append(row(name, [cell(f"{found[0].side} {found[0].threshold:g}"), *(cell(ratio(one.value, 3), _tone(one)) for one in found)]))
+        needed = cell(f"{found[0].side} {found[0].threshold:g}")
+        body.append(row(name, [needed, *(cell(ratio(one.value, 3), _tone(one)) for one in found)]))
     least = [one.smallest_edge for one in verdicts]
     body.append(
         row("smallest Sharpe ratio that this span could show", map(cell, ["", *(ratio(x.sharpe) for x in least)]))

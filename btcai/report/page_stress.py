@@ -10,7 +10,7 @@ from btcai.report.formats import percent, ratio
 from btcai.report.markup import Section, aside, cell, picture, row, section, table
 
 _HEADS = ("scenario", "strategy", "net return", "max drawdown", "trades", "costs", "lots refused",
-          "decisions unfamiliar", "unfamiliarity, .9 quantile")  # fmt: skip
+          "decisions unfamiliar", "unfamiliarity, .99 quantile")  # fmt: skip
 
 
 def stress_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[Section]:

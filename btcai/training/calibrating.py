@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from btcai.agent.shards import shards
-from btcai.agent.task import Task, spread_bars
+from btcai.agent.task import Task, spread_bars, start_bars
 from btcai.calibration import coverage, fit_static
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import QUANTILE_LEVELS, Float32Array
@@ -53,6 +53,8 @@ def correlation(forecast: Float32Array, outcome: Float32Array) -> float:
 def _note_usual(model: ActorCritic, task: Task) -> None:
     """Take what the trunk reads along the training span as what is usual (ActorCritic.unfamiliarity)."""
     n, decisions = SCALED_ON
+    first, last = start_bars(task, task.train, 1)
+    decisions = min(decisions, 1 + (last - first) // task.patch_bars)  # of a span too short for whole stretches
     bars = np.split(spread_bars(task, task.train, n, decisions), n // AT_ONCE)
     with shards() as workers:
         read = workers.map(lambda rows: encode_chunk(model, task, rows, task.train)[0].trunk.flatten(0, 1), bars)

@@ -1,13 +1,12 @@
 """The gate calibrated both ways: luck among thousands of rules is no edge, and a true edge among them is found."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from btcai.evaluation.gate import Figures, Outcome, decide
+from btcai.evaluation.gate import MAX_P_VALUE, Figures, Outcome, decide
 from btcai.evaluation.metrics import DAYS_PER_YEAR
 from btcai.evaluation.overfitting import overfitting
 from btcai.evaluation.significance import deflated_sharpe
@@ -28,11 +27,11 @@ def judged(returns: np.ndarray, baselines: dict[str, np.ndarray], seed: int) -> 
     ours = returns[:, best]
     net = float(np.prod(1.0 + ours) - 1.0)
     folds = [np.prod(1.0 + part) > 1.0 for part in np.array_split(ours, FOLDS)]
-    p_values = [superiority(returns, one, seed=seed).candidate_p_values[best] for one in baselines.values()]
+    p_value = float(max(superiority(returns, one, seed=seed).candidate_p_values[best] for one in baselines.values()))
     figures = Figures(
         deflated_sharpe=deflated_sharpe(ours, DAYS_PER_YEAR, trial_sharpes=sharpes),
-        overfitting=overfitting(returns).probability,
-        p_value=float(max(p_values)),
+        overfitting=overfitting(returns).probability if p_value < MAX_P_VALUE else float("nan"),  # slow, and no matter
+        p_value=p_value,
         luck_p_value=0.0,  # no trial but those whose returns are here
         difference_lows={
             name: sharpe_difference_interval(ours, one, DAYS_PER_YEAR, seed=seed, resamples=2_000).low
@@ -72,8 +71,7 @@ def alarm_and_find(seed: int) -> tuple[bool, bool]:
 
 @pytest.mark.slow
 def test_a_true_edge_among_two_thousand_rules_is_found_and_luck_is_not_called_one() -> None:
-    with ThreadPoolExecutor(2) as threads:
-        alarms, finds = zip(*threads.map(alarm_and_find, range(200)), strict=True)
+    alarms, finds = zip(*map(alarm_and_find, range(200)), strict=True)
     assert sum(alarms) <= 10
     assert sum(finds) >= 160
 

@@ -63,6 +63,7 @@ def test_the_decision_is_the_one_made_from_the_same_file(
 
 def test_the_row_has_these_columns(model: DecisionModel) -> None:
     decided = ["bucket", "close_time", "action", "size_frac", "p_hold", "p_buy", "p_sell", "p_close_all", "value"]
+    decided.append("unfamiliarity")
     rests_on = ["note", "edge", "model_version", "data_version"]
     parts = ["mean", "std", "q05", "q10", "q25", "q50", "q75", "q90", "q95"]
     forecasts = [f"forecast_{horizon}_{part}" for horizon in (3, 12, 36) for part in parts]

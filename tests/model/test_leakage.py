@@ -190,14 +190,22 @@ def poisoned(task: Task, span: Span, value: float) -> Task:
     return replace(task, bars=bars, features=features)
 
 
-@pytest.mark.parametrize("value", [1e3, float("nan")])
-def test_calibration_reads_its_own_span_only(value: float) -> None:
+def test_calibration_reads_its_own_span_only() -> None:
     task = make_task(market(), splits(TRAIN, VALID), "scalping", CONFIG)
     clean, spoiled = loud_network(CONFIG, "scalping"), loud_network(CONFIG, "scalping")
-    assert calibrate(clean, task) == calibrate(spoiled, poisoned(task, VALID, value))
+    assert calibrate(clean, task) == calibrate(spoiled, poisoned(task, VALID, 1e3))
     assert torch.equal(clean.quantile_offset, spoiled.quantile_offset)
     assert torch.equal(clean.std_factor, spoiled.std_factor)
     assert not torch.equal(clean.std_factor, torch.ones_like(clean.std_factor))
+
+
+def test_what_is_familiar_is_read_from_the_training_and_the_validation_span_only() -> None:
+    task = make_task(market(), splits(TRAIN, VALID), "scalping", CONFIG)
+    clean, spoiled = loud_network(CONFIG, "scalping"), loud_network(CONFIG, "scalping")
+    both = Span(TRAIN.first, VALID.stop)
+    assert calibrate(clean, task) == calibrate(spoiled, poisoned(task, both, float("nan")))
+    for name in ("usual_mean", "usual_root", "usual_far"):
+        assert torch.equal(getattr(clean, name), getattr(spoiled, name))
 
 
 def test_a_scaler_reads_its_own_span_only() -> None:

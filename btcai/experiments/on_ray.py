@@ -1,0 +1,208 @@
+"""Who goes on from whom: Ray Tune's population-based scheduler, on the cores of this machine.
+
+Ray decides and starts processes; rounds are population.Rounds' own, and what Ray keeps is thrown away. All members end
+a round before any begins the next, and what is drawn is seeded at each decision: the same scores give the same
+decisions, whatever the number of cores and whenever a search was killed. Another version of Ray may decide otherwise.
+"""
+
+import logging
+import os
+import random
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from btcai.environment import telemetry_off
+from btcai.errors import BtcaiError, ConfigError
+from btcai.experiments.population import QUARTILE, Population, Rounds, Settings, Step, explored
+
+if TYPE_CHECKING:
+    from ray.tune import Callback, RunConfig, Trainable, TuneConfig
+
+PLAIN: Mapping[str, str] = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a GPU that params.yaml names stays in sight of members
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AUTH_MODE": "token",  # of those who may give it work
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # SIGTERM ends it without an abort
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too it then listens on 127.0.0.1 alone
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rounds are kept already
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this command as it ends any other
+}
+
+NO_SCORE = -1e9
+"""What Ray is told where training blew up: below any score."""
+
+LONGEST_FOLDER = 25
+"""Characters: the names of Ray's sockets are some eighty longer, and may have no more than 107."""
+
+SECONDS_TO_END = 10.0
+"""Of Ray's processes, before they are killed."""
+
+
+def require() -> None:
+    """ConfigError where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise ConfigError(
+            "--population needs Ray, which is not installed; install the extra scale with: pip install -e '.[scale]'"
+        )
+
+
+def evolve(
+    rounds: Rounds,
+    reopen: Callable[[], Rounds],
+    population: Population,
+    begin: list[dict[str, float]],
+    seed: int,
+    threads: int,
+    at_once: int,
+    told: Callable[[Step], None],
+) -> None:
+    """Train the population; `told` hears of each round as soon as it is kept, in this process.
+
+    reopen: opens the same rounds in another process; begin: each member's first settings; threads: of a member;
+    at_once: members that train at a time.
+    """
+    require()
+    with _running(threads * at_once, population.members) as results:
+        from ray import tune
+
+        # it misses the files that PLAIN keeps it from; what fails is raised below
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        done = tune.Tuner(
+            tune.with_resources(_member(reopen), {"cpu": threads}),
+            param_space={"settings": tune.grid_search(begin)},
+            tune_config=_choosing(seed),
+            run_config=_kept_in(results, population.generations, _listener(rounds, told)),
+        ).fit()
+        for error in done.errors:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, BtcaiError) else error
+
+
+def _choosing(seed: int) -> "TuneConfig":
+    """Of a generation the worst quarter goes on from the best one, with settings near those."""
+    from ray import tune
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    class Seeded(PopulationBasedTraining):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            random.seed(f"{seed} {result['training_iteration']}")  # Ray draws from it elsewhere too, and by the clock
+            return super().on_trial_result(tune_controller, trial, result)
+
+    rng = np.random.default_rng(seed)
+
+    def explore(config: dict[str, Settings]) -> dict[str, Settings]:
+        return {**config, "settings": explored(config["settings"], rng)}
+
+    scheduler = Seeded(
+        time_attr="training_iteration",
+        perturbation_interval=1,
+        quantile_fraction=QUARTILE,
+        custom_explore_fn=explore,
+        log_config=False,
+        synch=True,
+    )
+    return tune.TuneConfig(metric="score", mode="max", scheduler=scheduler, reuse_actors=True)
+
+
+def _kept_in(results: Path, generations: int, listener: "Callback") -> "RunConfig":
+    from ray import tune
+
+    return tune.RunConfig(
+        name="population",
+        storage_path=str(results),
+        stop={"training_iteration": generations},
+        callbacks=[listener],
+        failure_config=tune.FailureConfig(fail_fast=True),
+        verbose=0,
+    )
+
+
+def _member(reopen: Callable[[], Rounds]) -> "type[Trainable]":
+    """A member in a process of its own; what Ray copies from one to another is the name of a round."""
+    from ray.tune import Trainable
+
+    class Member(Trainable):
+        def setup(self, config: dict[str, Any]) -> None:
+            self._rounds = reopen()
+            self.reset_config(config)
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._settings: Settings = new_config["settings"]
+            self._round: str | None = None
+            return True
+
+        def step(self) -> dict[str, Any]:
+            done = self._rounds.after(self._round, self._settings)
+            self._round = done.id
+            return {"round": done.id, "score": NO_SCORE if done.score is None else done.score}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            Path(checkpoint_dir, "round").write_text(self._round or "", encoding="utf-8")
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            self._round = Path(checkpoint, "round").read_text(encoding="utf-8") or None
+
+    return Member
+
+
+def _listener(rounds: Rounds, told: Callable[[Step], None]) -> "Callback":
+    from ray.tune import Callback
+
+    class Listener(Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if (found := rounds.known(result["round"])) is not None:
+                told(Step(member=trials.index(trial), round=found))
+
+        def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
+            """For Ray, which writes down what it was given: nobody reads that."""
+            return Callback, ()
+
+    return Listener()
+
+
+@contextmanager
+def _running(cpus: int, members: int) -> Iterator[Path]:
+    """Ray on this machine alone, its files in a folder that goes with it; yields one for results."""
+    telemetry_off()
+    os.environ.update(PLAIN)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(members)  # the first generation waits for all of them
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())  # else Ray keeps one in the home directory
+    import ray
+
+    short = len(tempfile.gettempdir()) <= LONGEST_FOLDER or os.name != "posix"
+    with tempfile.TemporaryDirectory(prefix="btcai-", dir=None if short else "/tmp") as folder:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=0,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _temp_dir=folder,
+            )
+            yield Path(folder) / "results"
+        finally:
+            with _ended():
+                ray.shutdown()
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """Afterwards no process that this one had is left: members outlive what started them for a while."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    yield
+    for child in psutil.wait_procs(children, timeout=SECONDS_TO_END)[1]:
+        with suppress(psutil.NoSuchProcess):  # it just ended
+            child.kill()
