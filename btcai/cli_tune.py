@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from btcai.config import Config
     from btcai.experiments.running import Subject
 
-On = Annotated[str, typer.Option(help="two_scale (the yardstick's market of that name) or market (the one in use).")]
+On = Annotated[
+    str,
+    typer.Option(
+        help="A market of the yardstick (two_scale, easy .. very_hard, interaction) or market: the one in use."
+    ),
+]
 Buckets = Annotated[str, typer.Option(help="Comma-separated; all four without.")]
 
 

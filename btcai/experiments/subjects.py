@@ -6,16 +6,16 @@ from btcai import paths, stages
 from btcai.config import Config
 from btcai.errors import ConfigError
 from btcai.experiments.history import History
-from btcai.experiments.two_scale import Size, TwoScale
+from btcai.experiments.known_answer import MARKETS, KnownAnswer, Size
 
 
-def open_subject(on: str, config: Config, root: Path) -> TwoScale | History:
+def open_subject(on: str, config: Config, root: Path) -> KnownAnswer | History:
     """The yardstick's, or the market in use of the project in `root`; teachers are kept there."""
     teachers = root / paths.ABLATION / "teachers"
-    if on == TwoScale.name:
-        return TwoScale(config, Size(), teachers)
+    if on in MARKETS:
+        return KnownAnswer(config, Size(), teachers, on)
     if on == History.name:
         return History(config, *stages.load_features(root), stages.data_version(root), teachers)
     raise ConfigError(
-        f"--on must be {TwoScale.name} or {History.name}, was {on}; run: btcai ablate --on {TwoScale.name}"
+        f"--on must be {', '.join(MARKETS)} or {History.name}, was {on}; run: btcai ablate --on two_scale"
     )

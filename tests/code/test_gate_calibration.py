@@ -27,7 +27,10 @@ def judged(returns: np.ndarray, baselines: dict[str, np.ndarray], seed: int) -> 
     ours = returns[:, best]
     net = float(np.prod(1.0 + ours) - 1.0)
     folds = [np.prod(1.0 + part) > 1.0 for part in np.array_split(ours, FOLDS)]
-    p_value = float(max(superiority(returns, one, seed=seed).candidate_p_values[best] for one in baselines.values()))
+    p_value = max(
+        float(superiority(returns, one, seed=seed, resamples=500).candidate_p_values[best])
+        for one in baselines.values()
+    )
     figures = Figures(
         deflated_sharpe=deflated_sharpe(ours, DAYS_PER_YEAR, trial_sharpes=sharpes),
         overfitting=overfitting(returns).probability if p_value < MAX_P_VALUE else float("nan"),  # slow, and no matter

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from export_fakes import market, scaler, splits, tiny_config
 
-from btcai.experiments import two_scale
+from btcai.experiments import known_answer
 from btcai.experiments.arms import SCRATCH, arm_config
 from btcai.experiments.history import History
+from btcai.experiments.known_answer import KnownAnswer, Size
 from btcai.experiments.running import Asked, make, plan
 from btcai.experiments.trials import Kept
-from btcai.experiments.two_scale import Size, TwoScale
 from btcai.models.actor_critic import ActorCritic
 from btcai.params import changed
-from btcai.schema import Bars, MarketData, Span
+from btcai.schema import BUCKETS, Bars, MarketData, Span
 from btcai.training.checkpoint import WEIGHTS
 from btcai.training.yardstick import learn
 from btcai.yardstick.two_scale import TwoScaleMarket
@@ -47,16 +47,16 @@ def test_the_two_scale_market_teaches_a_bucket_after_its_teacher(
         taught.append((on.patch_bars, teacher and teacher.stem.patch_bars, given["transfer"].alpha))
         return learn(on, **given)
 
-    monkeypatch.setattr(two_scale, "learn", noted)
+    monkeypatch.setattr(known_answer, "learn", noted)
     config = tiny_config()
-    subject = TwoScale(config, TINY, tmp_path)
+    subject = KnownAnswer(config, TINY, tmp_path)
     first = subject.run(config, "scalping", 0, 0.5)
     assert not list(tmp_path.rglob(WEIGHTS))  # the first has no teacher
     assert first.decisions == 2 * 4 * 128 + 2 * 4 * config.ppo.decisions
     second = subject.run(config, "short", 0, 0.5)
     assert [file.parent.name for file in tmp_path.rglob(WEIGHTS)] == ["scalping-0"]
     assert np.isfinite([first.score, second.score, second.more["mark_error"]]).all()
-    again = TwoScale(config, TINY, tmp_path).run(config, "short", 0, 0.5)  # by the teacher that is there
+    again = KnownAnswer(config, TINY, tmp_path).run(config, "short", 0, 0.5)  # by the teacher that is there
     assert again == second
     subject.run(arm_config(config, SCRATCH), "short", 0, 0.5)
     alpha = config.transfer.alpha
@@ -67,7 +67,7 @@ def test_other_settings_have_teachers_of_their_own(tmp_path: Path) -> None:
     for clip in (0.2, 0.3):
         config = tiny_config()
         config = config.model_copy(update={"ppo": config.ppo.model_copy(update={"clip": clip})})
-        TwoScale(config, TINY, tmp_path).run(config, "short", 0, 0.25)
+        KnownAnswer(config, TINY, tmp_path).run(config, "short", 0, 0.25)
     assert len(list(tmp_path.rglob(WEIGHTS))) == 2
 
 
@@ -119,11 +119,28 @@ def test_the_market_in_use_does_not_see_what_ppo_alone_reads(
 ) -> None:
     config = changed(tiny_config(), {"ppo.encoder_every": encoder_every})
     assert history(tmp_path, market()).sees(config, changed(config, changes)) == seen
-    assert TwoScale(config, TINY, tmp_path).sees(config, changed(config, changes))
+    assert KnownAnswer(config, TINY, tmp_path).sees(config, changed(config, changes))
 
 
-@pytest.mark.parametrize("name", ["two_scale", "market"])
+@pytest.mark.parametrize("name", ["two_scale", "very_hard", "interaction", "market"])
 def test_terms_are_json(tmp_path: Path, name: str) -> None:
-    subject = TwoScale(tiny_config(), TINY, tmp_path) if name == "two_scale" else history(tmp_path, market())
+    subject = history(tmp_path, market()) if name == "market" else KnownAnswer(tiny_config(), TINY, tmp_path, name)
     assert subject.name == name
     assert json.loads(json.dumps(subject.terms)) == subject.terms
+
+
+@pytest.mark.parametrize("name", ["very_hard", "interaction"])
+def test_every_market_of_the_yardstick_can_be_tried_on(tmp_path: Path, name: str) -> None:
+    config = tiny_config()
+    found = KnownAnswer(config, TINY, tmp_path, name).run(config, "scalping", 0, 0.5)
+    assert np.isfinite(found.score)
+    assert KnownAnswer(config, TINY, tmp_path, name).run(config, "scalping", 0, 0.5) == found
+
+
+def test_a_shared_start_is_counted_among_the_decision_times(tmp_path: Path) -> None:
+    config = tiny_config()
+    shared = changed(config, {"meta.rounds": 1, "meta.inner_updates": 1})
+    subject = KnownAnswer(config, TINY, tmp_path)
+    plain, started = subject.run(config, "scalping", 0, 0.5), subject.run(shared, "scalping", 0, 0.5)
+    one_update = config.pretrain.stretches * config.pretrain.decisions
+    assert started.decisions - plain.decisions == 2 * len(BUCKETS) * one_update

@@ -21,9 +21,9 @@ import pytest
 from export_fakes import market, scaler, tiny_config
 from population_run import ASKED, MADE, SPANS, open_subject
 
-from btcai.experiments import two_scale
+from btcai.experiments import known_answer
 from btcai.experiments.history import History
-from btcai.experiments.two_scale import Size, TwoScale
+from btcai.experiments.known_answer import KnownAnswer, Size
 from btcai.models.actor_critic import ActorCritic
 from btcai.params import changed
 from btcai.training.checkpoint import WEIGHTS
@@ -37,7 +37,7 @@ TINY = Size(pretrain_updates=4, ppo_updates=4, train_decisions=6_000, mark_paths
 @pytest.mark.parametrize("on", [pytest.param("two_scale", marks=pytest.mark.slow), "market"])
 def test_a_round_goes_on_with_other_settings_and_the_same_one_gives_the_same_bits(tmp_path: Path, on: str) -> None:
     config = tiny_config()
-    subject = TwoScale(config, TINY, tmp_path) if on == "two_scale" else open_subject(tmp_path)
+    subject = KnownAnswer(config, TINY, tmp_path) if on == "two_scale" else open_subject(tmp_path)
     begun = subject.train_round(config, "scalping", 0, 0.5, 1, None, tmp_path / "1")
     faster = changed(config, {"pretrain.learning_rate": 0.01})
     scores = [
@@ -60,15 +60,15 @@ def test_a_score_elsewhere_is_of_paths_that_nothing_was_chosen_on(
         marked.append(seeds)
         return mark(agent, on, seeds=seeds, **given)
 
-    monkeypatch.setattr(two_scale, "mark", noted)
-    config, subject = tiny_config(), TwoScale(tiny_config(), TINY, tmp_path)
+    monkeypatch.setattr(known_answer, "mark", noted)
+    config, subject = tiny_config(), KnownAnswer(tiny_config(), TINY, tmp_path)
     for seed in (0, 3):
         subject.train_round(config, "scalping", seed, 0.5, 1, None, tmp_path / str(seed))
         assert np.isfinite(subject.held_out(config, "scalping", seed, tmp_path / str(seed)))
     assert [len(seeds) for seeds in marked] == [TINY.mark_paths] * 4
     assert len(set().union(*marked)) == 4 * TINY.mark_paths
     # those of any seed that is tried lie below
-    assert min(min(seeds) for seeds in marked[1::2]) == two_scale.HELD_OUT * TINY.mark_paths
+    assert min(min(seeds) for seeds in marked[1::2]) == known_answer.HELD_OUT * TINY.mark_paths
     assert open_subject(tmp_path).held_out(config, "scalping", 0, tmp_path / "0") is None
 
 

@@ -1,7 +1,8 @@
-"""An arm on the yardstick's two-scale market, whose best policy is known: the score is the share of it."""
+"""An arm on a market of the yardstick, whose best policy is known: the score is the share of it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,18 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, MarketData
 from btcai.training.checkpoint import WEIGHTS, restore, save_model, set_up_torch
 from btcai.training.yardstick import Budget, learn, mark, new_agent, start_near_all, training_data
+from btcai.yardstick.drift import LEVELS, DriftMarket, Level
+from btcai.yardstick.interaction import InteractionMarket
+from btcai.yardstick.paths import YardstickMarket
 from btcai.yardstick.scoring import Score
 from btcai.yardstick.two_scale import TwoScaleMarket
 
 HELD_OUT = 10_000
 """Seeds from here on are of paths that nothing was chosen on."""
+
+
+def _hidden(level: Level, patch_bars: int) -> YardstickMarket:
+    return DriftMarket(level=level, shown=False, patch_bars=patch_bars)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +49,25 @@ class Size:
         )
 
 
-class TwoScale:
+MARKETS: Mapping[str, Callable[[int], YardstickMarket]] = {
+    "two_scale": lambda patch_bars: TwoScaleMarket(shown=False, patch_bars=patch_bars),
+    **{name: partial(_hidden, level) for name, level in LEVELS.items()},
+    "interaction": lambda patch_bars: InteractionMarket(patch_bars=patch_bars),
+}
+"""By name, for a bucket's patch; drifts are hidden. What a choice of the learner is worth, the hardest of them show."""
+
+
+class KnownAnswer:
     """Trains a bucket after its teacher, which had the full budget as configured, and marks it.
 
-    Every bucket trades the same process on its own clock, with the drifts hidden. Teachers are the same for all arms
-    and kept in `folder`, by what they rest on.
+    Every bucket trades the same process on its own clock. Teachers are the same for all arms and kept in `folder`, by
+    what they rest on.
     """
 
-    name = "two_scale"
-
-    def __init__(self, config: Config, size: Size, folder: Path) -> None:
+    def __init__(self, config: Config, size: Size, folder: Path, name: str = "two_scale") -> None:
         set_up_torch(config)
-        self._config, self._size = config, size
-        self.terms = asdict(size)
+        self.name, self._config, self._size = name, config, size
+        self.terms = {**asdict(size), "market": name}
         self._folder = folder / settings_key([config], self.terms)
         self._data = lru_cache(maxsize=2)(self._training_data)
 
@@ -160,8 +174,8 @@ class TwoScale:
             save_model(agent, out)
         return agent.eval()
 
-    def _market(self, bucket: str) -> TwoScaleMarket:
-        return TwoScaleMarket(shown=False, patch_bars=self._config.buckets[bucket].patch_bars)
+    def _market(self, bucket: str) -> YardstickMarket:
+        return MARKETS[self.name](self._config.buckets[bucket].patch_bars)
 
     def _training_data(self, bucket: str, seed: int) -> MarketData:
         return training_data(self._market(bucket), self._size.budget(1.0), seed)
