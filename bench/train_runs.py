@@ -15,8 +15,9 @@ from btcai.features.scaling import fit_scaler
 from btcai.features.splits import make_splits
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import BUCKETS, MarketData
+from btcai.training.calibrating import calibrate
 from btcai.training.checkpoint import new_model
-from btcai.training.progressive import calibrate, make_task, set_scaler
+from btcai.training.progressive import make_task, set_scaler
 from btcai.training.trainer import Row, pretrain, train_ppo
 from btcai.training.yardstick import yardstick_task
 from btcai.yardstick.drift import LEVELS, DriftMarket

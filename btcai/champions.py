@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -99,7 +99,7 @@ def is_placed(standing: Standing, folder: Path) -> bool:
     return is_whole(folder) and read_standing(folder) == standing
 
 
-def append_trial(path: Path, trial: dict[str, object]) -> bool:
+def append_trial(path: Path, trial: Mapping[str, object]) -> bool:
     """Append one line to the ledger of configurations ever tried; False when its input_hash is there already.
 
     A line that a killed process left torn is skipped, never an obstacle to the next one.
@@ -110,20 +110,25 @@ def append_trial(path: Path, trial: dict[str, object]) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh_line = "\n" if text and not text.endswith("\n") else ""
     with path.open("a", encoding="utf-8") as ledger:
-        ledger.write(f"{fresh_line}{json.dumps(trial, sort_keys=True)}\n")
+        ledger.write(f"{fresh_line}{json.dumps(dict(trial), sort_keys=True)}\n")
     return True
 
 
-def trial_sharpes(path: Path) -> list[float]:
-    """The annual Sharpe ratio of every bucket of every configuration in the ledger; nan where a trial had none.
+def trial_sharpes(path: Path, data_version: str, present: Mapping[str, object]) -> list[float]:
+    """Annual Sharpe ratio on the test span of every bucket of every configuration tried on these bars; nan for none.
 
-    A configuration that was compared by another score (`btcai ablate`, `btcai tune`) counts as one without.
+    None has who did not trade, and a configuration that was compared by another score (`btcai ablate`). Lines that
+    say all that `present` does are of the configuration that is judged now, which counts itself.
     """
     found: list[float] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], start=1):
         try:
-            scores = json.loads(line).get("scores") or {"": None}
-            found += [math.nan if score is None else float(score) for score in scores.values()]
+            trial = json.loads(line)
+            its_data = trial.get("data_version") or (trial.get("terms") or {}).get("data_version")
+            is_present = all(trial.get(name) == value for name, value in present.items())
+            if its_data == data_version and not is_present:
+                sharpes = trial.get("sharpes") or {"": None}
+                found += [math.nan if sharpe is None else float(sharpe) for sharpe in sharpes.values()]
         except (ValueError, AttributeError, TypeError):
             logger.warning("%s line %d is torn and counts as a trial without a score", path, number)
             found.append(math.nan)

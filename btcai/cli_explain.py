@@ -58,7 +58,7 @@ def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
     bundle = inference.load_bundle(folder)
     told = str(account) if account else f"flat with {bundle.manifest.equity_usdt:,.0f} USDT (no --account given)"
     learned = Path.cwd() / paths.REFLECTION / bucket
-    memory, weights = reflection.memory_of(learned, bundle.version), reflection.weights_of(learned)
+    memory, weights = reflection.memory_of(learned, bundle.version), reflection.weights_of(learned, bundle.version)
     reasoning = explain_decision(bundle, to_grid(read_bars(bars)), holdings, told, memory, weights or EQUAL_WEIGHTS)
     if as_json:
         typer.echo(reasoning_json(reasoning))

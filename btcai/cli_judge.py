@@ -18,7 +18,9 @@ def refit(
         bool, typer.Option("--combinatorial", help="Every choice of test groups, in place of walking forward.")
     ] = False,
     groups: Annotated[int, typer.Option(min=3, help="Parts that the bars before the sealed span are cut into.")] = 6,
-    test_groups: Annotated[int, typer.Option(min=1, help="Of them, tested at a time; with --combinatorial.")] = 2,
+    test_groups: Annotated[
+        int | None, typer.Option(min=1, help="Of them, tested at a time; with --combinatorial, 2.", show_default=False)
+    ] = None,
     left: Annotated[bool, typer.Option("--left", help="Only say what is left to do, and what is known.")] = False,
 ) -> None:
     """Train all four buckets anew on each fold and judge them on bars they never saw, purged and embargoed.
@@ -26,22 +28,30 @@ def refit(
     The profile in use says how much is trained. Resumable: a bucket is kept
     as soon as it is trained. Report: reports/folds.
     """
-    from btcai import paths, stages
+    from btcai import champions, paths, stages
+    from btcai.errors import ConfigError
     from btcai.experiments import refitting, refitting_report
+    from btcai.training import pieces
 
+    if test_groups is not None and not combinatorial:
+        raise ConfigError("--test-groups needs --combinatorial: walking forward tests one group at a time")
     root = Path.cwd()
     config, version = _config(root), stages.data_version(root)
     data, splits, _ = stages.load_features(root)
     gap = config.purge_bars, config.splits.embargo_bars
+    least = pieces.least_bars(config.splits, config.purge_bars, data.warmup_bars) + config.purge_bars
     plan = (
-        refitting.Plan.combinatorial(splits, groups, test_groups, *gap)
+        refitting.Plan.combinatorial(splits, groups, 2 if test_groups is None else test_groups, *gap)
         if combinatorial
-        else refitting.Plan.forward(splits, groups - 1, *gap)
+        else refitting.Plan.forward(splits, groups - 1, *gap, least)
     )
     folder = root / paths.FOLDS
     found = refitting.outcomes(config, plan, folder / "trained", version)
     typer.echo(f"{sum(one is None for one in found)} of {len(found)} folds are left")
     if not left:
+        key = refitting.plan_key(config, plan, version)
+        trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": {"data_version": version}}
+        champions.append_trial(root / paths.TRIALS, trial)
         with progress("folds") as advance:
             for number in refitting.refit(config, data, plan, folder / "trained", version):
                 advance(number + 1, len(plan.folds))
@@ -72,8 +82,8 @@ def sealed_open(
     show(rich_table(found.judgement.judged_rows()))
     for verdict in found.judgement.verdicts:
         typer.echo(f"{verdict.bucket}: {verdict.text}")
-    times = "for the first time" if found.looks == 1 else f"for the {found.looks}th time: expect luck"
-    typer.echo(f"This time span of the market was looked at {times}. Report: {found.folder.relative_to(root)}")
+    often = "once, now" if found.looks == 1 else f"{found.looks} times, this one too: expect luck"
+    typer.echo(f"This time of the market was looked at {often}. Report: {found.folder.relative_to(root)}")
 
 
 @sealed_app.command("list")

@@ -23,12 +23,16 @@ class Fold:
     test: tuple[Span, ...]
 
 
-def walk_forward_folds(span: Span, n_folds: int, purge_bars: int, embargo_bars: int) -> tuple[Fold, ...]:
+def walk_forward_folds(
+    span: Span, n_folds: int, purge_bars: int, embargo_bars: int, least_bars: int = 0
+) -> tuple[Fold, ...]:
     """The span in n_folds + 1 equal parts, rest at the front: each part but the first is tested on what lies before.
 
-    DataError where a fold has nothing to train on.
+    least_bars: of the first part at least; the others share what is left. DataError where a fold has nothing to train
+    on.
     """
-    parts = _parts(span, n_folds + 1)
+    size = min(len(span) // (n_folds + 1), max(0, len(span) - least_bars) // n_folds)
+    parts = _parts(Span(span.stop - (n_folds + 1) * size, span.stop), n_folds + 1)
     folds = tuple(
         Fold(train=_free(Span(span.first, part.first), (part,), purge_bars, embargo_bars), test=(part,))
         for part in parts[1:]

@@ -106,7 +106,7 @@ def explain_trade(root: Path, number: int, bucket: str | None) -> ExplainedTrade
     decided = decision_before(bars, entry, rules)
     decided_exit = decision_before(bars, leave, rules if how == "order" else rules._replace(latency_bars=0))
     learned = root / paths.REFLECTION / trade.bucket
-    memory, weights = memory_of(learned, bundle.version), weights_of(learned) or EQUAL_WEIGHTS
+    memory, weights = memory_of(learned, bundle.version), weights_of(learned, bundle.version) or EQUAL_WEIGHTS
     equity_usdt = bundle.manifest.equity_usdt
     flat = f"assumed flat with {equity_usdt:,.0f} USDT; {_UNKNOWN}"
     return ExplainedTrade(

@@ -48,7 +48,7 @@ class Encoded:
 
     latent (D, Z) float32; gates (D, 3): shares of the convolution, LSTM and attention branches; mean, std (D, H) and
     quantiles (D, H, Q): of the log return over each horizon, calibrated; unfamiliarity (D,): how unlike the training
-    span the market is to the network, where 1 is exceeded one time in a hundred.
+    span the market is to the network, where 1 is exceeded one time in a hundred on the validation span.
     """
 
     latent: Float32Array

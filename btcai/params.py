@@ -31,6 +31,19 @@ def changed(config: Config, changes: Mapping[str, object]) -> Config:
         raise ConfigError(f"{_broken(error)}; give another value") from error
 
 
+def flat(config: Config) -> dict[str, str]:
+    """Every setting by one name, {"ppo.clip": "0.2"}, as records have them; lists stay one value."""
+    return _leaves(config.model_dump(mode="json"))
+
+
+def _leaves(section: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    leaves: dict[str, str] = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        leaves |= _leaves(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+    return leaves
+
+
 def load_config(path: Path) -> Config:
     """Read and validate params.yaml; ConfigError in one line names every broken key."""
     if not path.is_file():

@@ -11,7 +11,7 @@ from typing import Any
 
 from btcai import cards, lineage, packaging, paths, usage
 from btcai.champions import Standing
-from btcai.config import Config
+from btcai.params import flat
 from btcai.schema import BUCKETS, RAW_COLUMNS
 from btcai.submission import Submission
 
@@ -31,20 +31,6 @@ Point = tuple[str, float, int, int]
 def model_name(bucket: str) -> str:
     """A bucket's name in the model registry."""
     return f"btcai-{bucket}"
-
-
-def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings -> one level, {"ppo.clip": "0.2"}; lists stay one value."""
-    leaves: dict[str, str] = {}
-    for key, value in section.items():
-        name = f"{prefix}{key}"
-        leaves |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
-    return leaves
-
-
-def flat_config(config: Config) -> dict[str, str]:
-    """Every setting of params.yaml, as runs have them on record."""
-    return flat(config.model_dump(mode="json"))
 
 
 def of_bucket(settings: Mapping[str, str], bucket: str) -> dict[str, str]:
@@ -134,7 +120,7 @@ def record(client: Any, submission: Submission) -> str:
     """One parent run, a child run and a model version per bucket. FINISHED last, so that a killed attempt is known."""
     name = f"{submission.history.market} {submission.config.profile}"
     parent = _start(client, submission, name, {"role": "parent", "mlflow.note.content": submission.results})
-    settings = flat_config(submission.config)
+    settings = flat(submission.config)
     _log_params(client, parent, settings)
     _log_metrics(client, parent, [(f"score/{b}", j.score, 0, _now_ms()) for b, j in submission.judged.items()])
     _log_reports(client, submission, parent)

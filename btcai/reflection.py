@@ -114,10 +114,13 @@ def memory_of(folder: Path, version: str) -> Memory | None:
     return memory if memory.model_version == version else None
 
 
-def weights_of(folder: Path) -> dict[str, float] | None:
-    """The components' weights there; None where there are none."""
+def weights_of(folder: Path, version: str) -> dict[str, float] | None:
+    """The components' weights there, where they are of this model's version; else None."""
     path = folder / ADJUSTMENT
-    return read_adjustment(path.read_text(encoding="utf-8")).weights if path.is_file() else None
+    if not path.is_file():
+        return None
+    adjustment = read_adjustment(path.read_text(encoding="utf-8"))
+    return adjustment.weights if dict(adjustment.made_from).get("model") == version else None
 
 
 def metrics_json(found: Mapping[str, Reflection]) -> str:

@@ -12,7 +12,8 @@ from btcai import lineage, paths, tracking
 from btcai.champions import STANDING
 from btcai.config import Config
 from btcai.errors import ArtifactError, DataError
-from btcai.recording import flat_config, model_name, of_bucket, standings
+from btcai.params import flat
+from btcai.recording import model_name, of_bucket, standings
 from btcai.schema import BUCKETS
 from btcai.stages import code_version
 
@@ -88,7 +89,7 @@ def trace(root: Path, bucket: str, config: Config) -> Trace:
         params=of_bucket(client.get_run(parent_run_id).data.params, bucket),
         files=files,
         tags_here=_tags_here(root, entry.tags.get("data_market")),
-        params_here=of_bucket(flat_config(config), bucket),
+        params_here=of_bucket(flat(config), bucket),
         files_here=_files(root / paths.CHAMPION / bucket),
     )
 

@@ -164,7 +164,7 @@ class Decision:
     probabilities: tuple[float, ...]  # in the order of Action
     value: float
     forecasts: tuple[Forecast, ...]
-    unfamiliarity: float  # of the market to the network: 1 is exceeded one time in a hundred
+    unfamiliarity: float  # of the market to the network: 1 is exceeded one time in a hundred on the validation span
     model_version: str
     data_version: str
     note: str = ""  # the rule of the market that spoke: why the action is not the likeliest one, or that a halt runs

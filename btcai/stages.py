@@ -139,7 +139,6 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     """
     import numpy as np
 
-    from btcai import champions
     from btcai.evaluation.assessment import assess
     from btcai.evaluation.judge import Trials
     from btcai.evaluation.reliability import reliability
@@ -155,7 +154,7 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     times = load_whole(root)[0].bars.close_ts_ns  # to say when the sealed span is
     folders = {bucket: (root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     policies = {bucket: load_policy(folders[bucket][1], bucket, config) for bucket in BUCKETS}
-    trials = Trials(sharpes=np.array(champions.trial_sharpes(root / paths.TRIALS)))
+    trials = Trials(sharpes=np.array(earlier_trials(root, config, data_version(root))))
     found = assess(policies, data, splits, config, trials)
     walked = {bucket: by[config.market.severity] for bucket, by in found.results.items()}
     said = {bucket: voices(walk, data, splits, config, bucket) for bucket, walk in walked.items()}
@@ -191,6 +190,15 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
         buckets=config.buckets,
         sizing=config.sizing,
     )
+
+
+def earlier_trials(root: Path, config: Config, version: str) -> list[float]:
+    """Sharpe ratios of what was tried on these bars before the configuration that is there now."""
+    from btcai import champions
+    from btcai.params import flat
+
+    present = {"config": flat(config), "code_version": code_version()}
+    return champions.trial_sharpes(root / paths.TRIALS, version, present)
 
 
 def _days(span: Span | SealedSpan, close_ts_ns: IntArray) -> str:

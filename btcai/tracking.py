@@ -18,6 +18,7 @@ from btcai.champions import Standing
 from btcai.config import Config
 from btcai.environment import QUIET
 from btcai.errors import ArtifactError
+from btcai.params import flat
 from btcai.recording import model_name
 from btcai.schema import BUCKETS
 from btcai.submission import History, Judged, Submission
@@ -74,8 +75,9 @@ def register(
     }
     trial = {key: value for key, value in report.items() if key not in ("buckets", "page")} | {
         "recorded_unix_s": int(time.time()),
-        "config": recording.flat_config(config),
+        "config": flat(config),
         "scores": {bucket: _or_none(judged[bucket].score) for bucket in BUCKETS},
+        "sharpes": {bucket: _or_none(judged[bucket].metrics.get("sharpe", math.nan)) for bucket in BUCKETS},
     }
     champions.append_trial(root / paths.TRIALS, trial)
     _write(root / paths.REGISTER, report)

@@ -1,17 +1,18 @@
 """Judging the champions on the sealed span: on record first, then once, and how often it was looked at is said."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from btcai import champions, openings, paths, stages
+from btcai import champions, openings, paths, stages, versions
 from btcai.config import Config
+from btcai.errors import ArtifactError
 from btcai.evaluation.assessment import assess
 from btcai.evaluation.judge import Judgement, Trials
+from btcai.features.store import read_meta
 from btcai.files import whole
-from btcai.inference import load_bundle
+from btcai.inference import PolicyBundle, load_bundle
 from btcai.openings import Opening
 from btcai.report.record import strict_json
 from btcai.report.report import table
@@ -31,13 +32,15 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
     """Open the sealed span of artifacts/features for models/champion; writes the ledger first and reports/sealed last.
 
     Its folds are as many as the test span's. Nothing that is found here chooses, promotes or trains anything.
+    ArtifactError where a champion was judged on other terms: other spans may have shown it what is sealed now.
     """
     data, splits, _ = stages.load_whole(root)
-    bundles = {bucket: load_bundle(root / paths.CHAMPION / bucket) for bucket in BUCKETS}
+    version = stages.data_version(root)
+    bundles = {bucket: _champion(root, bucket, config, version) for bucket in BUCKETS}
     times = data.bars.close_ts_ns
     opening = Opening(
-        market=config.data.market,
-        data_version=stages.data_version(root),
+        market=read_meta(root / paths.FEATURES)["market"],
+        data_version=version,
         first_ts_ns=int(times[splits.sealed.first]),
         last_ts_ns=int(times[splits.sealed.stop - 1]),
         opened_unix_s=now_unix_s,
@@ -45,15 +48,26 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
         models={bucket: bundle.version for bucket, bundle in bundles.items()},
     )
     span, looks = openings.opened(splits.sealed, opening, root / paths.OPENINGS)
-    trials = Trials(sharpes=np.array(champions.trial_sharpes(root / paths.TRIALS)))
+    trials = Trials(sharpes=np.array(stages.earlier_trials(root, config, version)))
     found = assess(bundles, data, replace(splits, test=span, folds=_parts(span, len(splits.folds))), config, trials)
     folder = root / paths.SEALED / str(len(openings.looks(root / paths.OPENINGS)))
     with whole(folder) as out:
         table(found.judgement.rows).to_csv(out / "table.csv", index=False, lineterminator="\n")
         verdicts = {verdict.bucket: verdict.text for verdict in found.judgement.verdicts}
-        record = {"opening": json.loads(json.dumps(asdict(opening))), "looks": looks, "verdicts": verdicts}
+        record = {"opening": asdict(opening), "looks": looks, "verdicts": verdicts}
         (out / "metrics.json").write_text(strict_json(record), encoding="utf-8")
     return Unsealed(judgement=found.judgement, looks=looks, folder=folder)
+
+
+def _champion(root: Path, bucket: str, config: Config, data_version: str) -> PolicyBundle:
+    folder = root / paths.CHAMPION / bucket
+    bundle, standing = load_bundle(folder), champions.read_standing(folder)
+    if standing is None or standing.judged_on != versions.judged_on(config, data_version):
+        raise ArtifactError(
+            f"the champion of {bucket} must have been judged on these bars, spans, costs and limits to be shown what "
+            "is sealed; judge it first: btcai run"
+        )
+    return bundle
 
 
 def _parts(span: Span, n: int) -> tuple[Span, ...]:

@@ -12,11 +12,18 @@ JUDGING_CODE = ("compiled.py", "evaluation", "market")
 """Files and packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(
     {
+        "evaluation/assessment.py",
+        "evaluation/baselines.py",
+        "evaluation/forecasters.py",
+        "evaluation/portfolio.py",
+        "evaluation/random_trades.py",
         "evaluation/reliability.py",
         "evaluation/review.py",
+        "evaluation/rules_of_thumb.py",
         "evaluation/sizing_comparison.py",
         "evaluation/slices.py",
         "evaluation/stress.py",
+        "evaluation/targets.py",
         "evaluation/voices.py",
     }
 )

@@ -23,7 +23,7 @@ class Figures:
     deflated_sharpe: float
     """Probability of a true Sharpe ratio above the luck of every trial so far (significance.deflated_sharpe)."""
     overfitting: float
-    """Probability of backtest overfitting of the strategies it was chosen from (overfitting.overfitting)."""
+    """Probability of backtest overfitting of choosing among it and the baselines (overfitting.overfitting)."""
     p_value: float
     """StepM's, among all candidates whose returns are known, the largest over the baselines (superiority)."""
     luck_p_value: float
@@ -60,9 +60,10 @@ class Outcome(NamedTuple):
 
 def decide(figures: Figures) -> Outcome:
     """All checks, whether passed or not, in the order in which a verdict names them."""
+    joined = 1.0 - (1.0 - figures.p_value) * (1.0 - figures.luck_p_value)
     checks = (
         _above("deflated Sharpe ratio", figures.deflated_sharpe, DEFLATED_SHARPE),
-        _below("luck among all trials", 1.0 - (1.0 - figures.p_value) * (1.0 - figures.luck_p_value), MAX_P_VALUE),
+        _below("chance of being no better than baselines and luck", joined, MAX_P_VALUE),
         _below("probability of overfitting", figures.overfitting, MAX_OVERFITTING),
         *_differences(figures.difference_lows),
         _at_least("share of folds up", figures.up_folds_frac, UP_FOLDS),

@@ -22,6 +22,7 @@ from btcai.schema import FloatArray, Span
 _DAYS = metrics.DAYS_PER_YEAR
 FAMILY_ERROR = 0.05
 """Chance that any bucket without an edge passes a comparison; every bucket's intervals are as much wider."""
+VARIANTS = (HIGHER_COSTS, ONE_BAR_LATER)
 RANDOM = "random_"
 """How baselines begin that trade at random times: shown, but luck is no rival to be surely better than."""
 RECOMMENDED = "recommended: stay in cash or hold the volatility-targeted position"
@@ -240,7 +241,6 @@ def _verdicts(
     net = {(row.strategy, row.severity): row.net_return for row in rows}
     candidates = np.stack([daily_returns(result) for result in ours.values()], axis=1)
     tried = np.concatenate([trials.sharpes, [judged[name].sharpe for name in ours]])
-    chosen = overfitting(candidates).probability
     against = {label(name): daily_returns(result) for name, result in rivals.items()}
     p_values = [superiority(candidates, one, seed=seed, resamples=resamples) for one in against.values()]
     largest = (
@@ -254,14 +254,14 @@ def _verdicts(
         outcome = gate.decide(
             gate.Figures(
                 deflated_sharpe=deflated_sharpe(candidates[:, place], _DAYS, trial_sharpes=tried),
-                overfitting=chosen,
+                overfitting=overfitting(np.column_stack([candidates[:, place], *against.values()])).probability,
                 p_value=float(largest[place]),
                 luck_p_value=luck_p_value(candidates[:, place], _DAYS, trial_sharpes=trials.sharpes),
                 difference_lows={label(rival): interval.low for rival, interval in apart.items()},
                 up_folds_frac=float(np.mean([gain > 0 for gain in row.fold_returns])) if row.fold_returns else np.nan,
                 net_at_higher_costs=net.get((name, HIGHER_COSTS), float("nan")),
                 net_with_delay=net.get((name, ONE_BAR_LATER), float("nan")),
-                net_at_harshest_costs=min(net[name, cost] for cost in results[name]),
+                net_at_harshest_costs=min(net[name, cost] for cost in results[name] if cost not in VARIANTS),
             )
         )
         least = smallest_edge(candidates[:, place], against, _DAYS, level=level, n_trials=len(tried))
@@ -280,7 +280,11 @@ def _verdicts(
 
 
 def _reason(row: Row, outcome: gate.Outcome, least: Detectable, n_trials: int) -> str:
-    able = f"this span could show a Sharpe ratio of {_ratio(least.sharpe)} or more"
+    able = (
+        f"beside these baselines this span could show a Sharpe ratio of {_ratio(least.sharpe)} or more"
+        if np.isfinite(least.sharpe)
+        else "this span is too short to show any"
+    )
     if row.did_not_trade:
         return f"no edge shown: {row.strategy} did not trade, so it earned what cash earns; {able}; {RECOMMENDED}"
     up = sum(gain > 0 for gain in row.fold_returns)
@@ -302,4 +306,4 @@ def _needs(check: Check) -> str:
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "undefined"
+    return f"{value:.3g}" if np.isfinite(value) else "undefined"

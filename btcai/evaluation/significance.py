@@ -51,14 +51,16 @@ def luck_sharpe(
 ) -> float:
     """Annual ratio that the best of n_trials without skill is expected to show (2014, eq. 1, with a largest variance).
 
-    trial_sharpes (N,) annual, nan where a trial had none; n_trials counts every trial, N where not given. Their
-    variance says how far luck spreads them: trials that have much in common spread less than independent ones, whose
-    variance is 1 / periods. A larger one is no luck but costs and lack of skill that differ, and fewer than FEW_TRIALS
-    say nothing: both count as independent.
+    Trials that are mostly in a market that rises have its ratio without any skill: their mean, where it is above 0, is
+    part of it. trial_sharpes (N,) annual, nan where a trial had none; n_trials counts every trial, N where not given.
+    Their variance says how far luck spreads them: trials that have much in common spread less than independent ones,
+    whose variance is 1 / periods. A larger one is no luck but costs and lack of skill that differ, and fewer than
+    FEW_TRIALS say nothing: both count as independent.
     """
     n = len(trial_sharpes) if n_trials is None else n_trials
     independent = periods_per_year / max(1, periods - 1)
-    return math.sqrt(_apart(trial_sharpes, independent) * independent) * expected_maximum(n)
+    spread = math.sqrt(_apart(trial_sharpes, independent) * independent)
+    return _without_skill(trial_sharpes) + spread * expected_maximum(n)
 
 
 def luck_p_value(
@@ -74,12 +76,19 @@ def luck_p_value(
     record = _record(returns, periods_per_year)
     if not record.error > 0.0:
         return float("nan")
-    shown = record.sharpe * math.sqrt(record.periods - 1) / record.error
+    beyond = record.sharpe - _without_skill(trial_sharpes) / math.sqrt(periods_per_year)
+    shown = beyond * math.sqrt(record.periods - 1) / record.error
     own = _apart(trial_sharpes, periods_per_year / (record.periods - 1))
     common, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     apart = (shown - math.sqrt(1.0 - own) * common) / math.sqrt(max(own, _LEAST_APART))
     none_as_good = np.array([_NORMAL.cdf(one) for one in apart]) ** n
     return 1.0 - float(np.sum(weights * none_as_good) / np.sum(weights))
+
+
+def _without_skill(trial_sharpes: FloatArray) -> float:
+    """Mean annual ratio of the trials, 0 at least: what being in the market gave them. 0 below FEW_TRIALS."""
+    known = trial_sharpes[np.isfinite(trial_sharpes)]
+    return max(0.0, float(known.mean())) if len(known) >= FEW_TRIALS else 0.0
 
 
 def _apart(trial_sharpes: FloatArray, independent: float) -> float:

@@ -43,7 +43,7 @@ def superiority(
     """Of candidates' returns (m, k) over benchmark_returns (m,) on the same days; losses are minus returns.
 
     scaled: every series is divided by its standard deviation first, so that Sharpe ratios are compared. block_days:
-    the longest that any difference asks for where not given. nan below MIN_PERIODS days.
+    as resampling.block_length chooses for the differences where not given. nan below MIN_PERIODS days.
     """
     if len(returns) != len(benchmark_returns):
         raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from btcai.agent.shards import SHARDS
 from btcai.config import Config
 from btcai.experiments import on_ray
 from btcai.experiments.population import (
@@ -81,8 +82,8 @@ def evolve(
         population,
         first_settings(config, population),
         config.seed,
-        config.threads,
-        at_once or max(1, (os.cpu_count() or 1) // config.threads),
+        max(config.threads, SHARDS),
+        at_once or max(1, (os.cpu_count() or 1) // max(config.threads, SHARDS)),
         stepped,
     )
     best = rounds.lineage(_best(steps, population.generations))

@@ -130,7 +130,7 @@ class Rounds:
 
     def all(self) -> list[Round]:
         """Every round that ended, the first ones first."""
-        found = (self.known(path.parent.name) for path in sorted(self.folder.glob("*/round.json")))
+        found = (self.known(path.parent.name) for path in sorted(self.folder.glob("[!.]*/round.json")))
         return sorted((one for one in found if one is not None), key=lambda one: one.number)
 
     def lineage(self, last: Round) -> list[Round]:

@@ -1,7 +1,7 @@
 """Agents trained anew on every fold and judged on bars that they never saw: walked forward, or in all combinations.
 
 What the stage `evaluate` judges is one training and one span of time. Here the same settings are trained again and
-again, each time on other bars; nothing is chosen, so nothing is added to the ledger of trials.
+again, each time on other bars. The test span is among what is judged, so every plan is a line in the ledger of trials.
 """
 
 import json
@@ -28,6 +28,7 @@ from btcai.schema import BUCKETS, MarketData, Span
 from btcai.training.checkpoint import WEIGHTS, load_policy
 from btcai.training.pieces import market_of, train_and_valid
 from btcai.training.progressive import train_bucket
+from btcai.versions import JUDGING_CODE, NO_PART_IN_JUDGING, code_sha256
 
 BESIDE = ("buy_and_hold", "volatility_targeted")
 """Baselines that every path is shown beside."""
@@ -44,9 +45,9 @@ class Plan:
     paths: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def forward(cls, splits: Splits, n_folds: int, purge_bars: int, embargo_bars: int) -> "Plan":
-        """One history: each fold is trained on what lies before it."""
-        folds = walk_forward_folds(_span(splits), n_folds, purge_bars, embargo_bars)
+    def forward(cls, splits: Splits, n_folds: int, purge_bars: int, embargo_bars: int, least_bars: int = 0) -> "Plan":
+        """One history: each fold is trained on what lies before it, so many bars at least."""
+        folds = walk_forward_folds(_span(splits), n_folds, purge_bars, embargo_bars, least_bars)
         return cls(name="forward", folds=folds, paths=(tuple(range(n_folds)),))
 
     @classmethod
@@ -144,8 +145,16 @@ def path_rows(plan: Plan, found: Sequence[Outcome]) -> list[PathRow]:
 def _place(config: Config, fold: Fold, folder: Path, data_version: str) -> Path:
     """A folder for all that a fold's result rests on."""
     spans = {"train": [asdict(span) for span in fold.train], "test": [asdict(span) for span in fold.test]}
-    terms = {"data": data_version, "profile": config.budget.model_dump(), "seed": config.seed, **spans}
+    sections = {name: getattr(config, name).model_dump() for name in ("budget", "splits", "convergence")}
+    judging = code_sha256((*JUDGING_CODE, "inference.py", "holdings.py"), without=NO_PART_IN_JUDGING)
+    terms = {"data": data_version, "seed": config.seed, "judging": judging, **sections, **spans}
     return folder / settings_key([config], terms)
+
+
+def plan_key(config: Config, plan: Plan, data_version: str) -> str:
+    """Of all its folds."""
+    places = [_place(config, fold, Path(), data_version).name for fold in plan.folds]
+    return f"{plan.name}-{settings_key([], places)}"
 
 
 def _trained(config: Config, data: MarketData, fold: Fold, place: Path) -> dict[str, dict[int, GroupResult]]:

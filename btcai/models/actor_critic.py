@@ -155,7 +155,8 @@ class ActorCritic(nn.Module):
         rows = latent.double()
         mean = rows.mean(0)
         size, axes = torch.linalg.eigh(torch.cov(rows.T))
-        size = size.clamp(min=0.0) + LEAST_SPREAD * size.mean()  # a direction that never moved is not to be everything
+        # A direction that never moved is not to be everything, and latents that are all the same are near each other.
+        size = size.clamp(min=0.0) + LEAST_SPREAD * size.mean().clamp(min=1e-12)
         self.usual_mean.copy_(mean)
         self.usual_root.copy_(axes @ torch.diag(size.rsqrt()) @ axes.T)
         self.usual_far.fill_(1.0)

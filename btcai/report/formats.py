@@ -95,7 +95,9 @@ FURTHER = (
     Column(head="95 %\ninterval", text=lambda row: percents(row.cagr_low, row.cagr_high)),
     Column(head="Sortino", text=lambda row: ratio(row.sortino), sign=lambda row: row.sortino),
     Column(head="Calmar", text=lambda row: ratio(row.calmar), sign=lambda row: row.calmar),
-    Column(head="drawdown\n95 % interval", text=lambda row: percents(row.max_drawdown_low, row.max_drawdown_high)),
+    Column(
+        head="drawdown of\ndaily closes, 95 %", text=lambda row: percents(row.max_drawdown_low, row.max_drawdown_high)
+    ),
     Column(head="lasted", text=lambda row: duration(row.drawdown_bars) if row.drawdown_bars else UNDEFINED),
     Column(head="profit\nfactor", text=lambda row: ratio(row.profit_factor)),
     Column(

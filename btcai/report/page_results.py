@@ -13,6 +13,9 @@ from btcai.report.evidence import Evidence
 from btcai.report.formats import COLUMNS, FURTHER, UNDEFINED, Column, between, cost_text, flag, percent, ratio
 from btcai.report.markup import Section, aside, cell, paragraph, picture, row, section, table
 
+ENOUGH_LOTS = 240
+"""Below it not even the surest contrast of twelve variables can be significant (review, lessons)."""
+
 
 def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[Section]:
     """The verdict and what it rests on."""
@@ -24,7 +27,8 @@ def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list
             _verdicts(judgement.verdicts),
             "<h3>The gate: every check of every bucket</h3>",
             _gate(judgement.verdicts),
-            "<h3>Sharpe ratio minus each baseline's, joint 95 % interval</h3>",
+            "<h3>Sharpe ratio minus each baseline's</h3>",
+            aside("95 % interval for all buckets together, each baseline by itself."),
             _differences(judgement.verdicts),
         ),
         section(
@@ -151,7 +155,12 @@ def _reviews(evidence: Evidence) -> list[str]:
         for bucket, one in evidence.reviews.items()
     ]
     learned = [f"{bucket}: {lesson.sentence}." for bucket, one in evidence.reviews.items() for lesson in one.lessons]
-    nothing = "No lesson: nothing known at entry told successes from failures by more than chance."
+    most = max(len(one.trades) for one in evidence.reviews.values())
+    nothing = (
+        "No lesson: nothing known at entry told successes from failures by more than chance."
+        if most >= ENOUGH_LOTS
+        else f"No lesson can be told from {most} closed lots: corrected for all variables it takes {ENOUGH_LOTS}."
+    )
     heads = ["bucket", *(name.removesuffix("_usdt") for name in names)]
     return [aside("Profit of closed lots, USDT."), table(heads, body), *map(paragraph, learned or [nothing])]
 

@@ -32,7 +32,7 @@ def reasoning_figure(found: Voices, title: str) -> "Figure":
         right.plot([found.worth[place]], [place], "o", color=colour, markersize=5)
     right.axvline(0.0, color=INK, linewidth=0.8)
     right.tick_params(labelsize=8.5)
-    axis_label(right, x=fill(f"worth: {found.worth_unit}, bar: 95 % interval", 26))
+    axis_label(right, x=fill(f"worth: {found.worth_unit}, bar: 95 % interval for all components together", 26))
     left.set_yticks(range(k), [name.replace("_", " ") for name in found.names], fontsize=8.5)
     left.set_ylim(k - 0.5, -0.5)
     return figure

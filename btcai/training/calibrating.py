@@ -25,7 +25,7 @@ def calibrate(model: ActorCritic, task: Task) -> dict[str, float]:
     model.temperature.fill_(1.0)
     _note_usual(model, task)
     seen = forecasts(model, task, task.valid)
-    model.usual_far.fill_(float(np.quantile(seen.unfamiliarity, FAR_QUANTILE)))
+    model.usual_far.fill_(max(1e-6, float(np.quantile(seen.unfamiliarity, FAR_QUANTILE))))
     before = coverage(seen.target, seen.known, seen.quantiles[..., 0], seen.quantiles[..., -1])
     overlap = np.maximum(1.0, np.asarray(task.bucket.horizons_bars) / task.patch_bars)
     levels = np.asarray(QUANTILE_LEVELS)

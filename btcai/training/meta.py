@@ -31,15 +31,16 @@ def shared_start(
 ) -> None:
     """Reptile (Nichol et al. 2018, arXiv 1803.02999) over buckets and regimes: all `models` end with one trunk.
 
-    In every round each bucket learns to predict for inner_updates in a calm and in a stormy market, from where the
-    round began; the trunk, and each bucket's own stem and forecasts, then go `step` of the way to where that led on
-    average. Only training spans are read.
+    They begin with the first one's trunk: the mean of unrelated ones is near to none of them. In every round each
+    bucket learns to predict for inner_updates in a calm and in a stormy market, from where the round began; the trunk,
+    and each bucket's own stem and forecasts, then go `step` of the way to where that led on average. Only training
+    spans are read.
     """
+    first, *others = models.values()
+    for model in others:
+        model.trunk.load_state_dict(first.trunk.state_dict())
     with shards() as workers:
         for _ in range(meta.rounds):
-            shared = mean_trunk(list(models.values()))
-            for model in models.values():
-                model.trunk.load_state_dict(shared)
             reached = {
                 name: _both_regimes(model, tasks[name], config, meta, rng, workers) for name, model in models.items()
             }

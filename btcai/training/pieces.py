@@ -1,5 +1,6 @@
 """A market made of pieces of another: what is trained on where bars in the middle are kept for judging."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,6 +36,14 @@ def _whole_weeks(piece: Span) -> tuple[int, int]:
     """Its first and last row plus one that begin a week of the grid, counted from row 0; the first row has no move."""
     first = -(-max(piece.first, 1) // WEEK) * WEEK
     return first, piece.stop // WEEK * WEEK
+
+
+def least_bars(config: SplitConfig, purge_bars: int, warmup_bars: int) -> int:
+    """Bars that a fold must have before its purge for `market_of` and `train_and_valid` to do with them."""
+    share = config.valid_frac / (config.train_frac + config.valid_frac)
+    labelled, gap = purge_bars + BARS_PER_DAY, purge_bars + config.embargo_bars
+    needed = max((labelled + gap + 1) / share, (labelled + warmup_bars + 1) / (1 - share))
+    return math.ceil(needed) + 2 * WEEK  # of a piece whole weeks alone are shown
 
 
 def train_and_valid(data: MarketData, config: SplitConfig, purge_bars: int) -> Splits:

@@ -32,9 +32,12 @@ def test_what_passes_every_check_is_proven() -> None:
     [
         ({"deflated_sharpe": DEFLATED_SHARPE}, "deflated Sharpe ratio"),
         ({"overfitting": MAX_OVERFITTING}, "probability of overfitting"),
-        ({"p_value": MAX_P_VALUE}, "luck among all trials"),
-        ({"luck_p_value": MAX_P_VALUE}, "luck among all trials"),
-        ({"p_value": 0.03, "luck_p_value": 0.03}, "luck among all trials"),  # 1 - .97^2 = .0591
+        ({"p_value": MAX_P_VALUE}, "chance of being no better than baselines and luck"),
+        ({"luck_p_value": MAX_P_VALUE}, "chance of being no better than baselines and luck"),
+        (
+            {"p_value": 0.03, "luck_p_value": 0.03},
+            "chance of being no better than baselines and luck",
+        ),  # 1 - .97^2 = .0591
         ({"difference_lows": {"cash": 0.8, "buy_and_hold": 0.0}}, "Sharpe ratio over buy_and_hold"),
         ({"difference_lows": {}}, "Sharpe ratio over a baseline"),
         ({"up_folds_frac": UP_FOLDS - 0.01}, "share of folds up"),

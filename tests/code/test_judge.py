@@ -58,9 +58,9 @@ def test_cash_is_not_flagged_for_doing_its_job(judgement: Judgement) -> None:
 def test_noise_has_no_edge_and_the_verdict_gives_its_numbers(judgement: Judgement) -> None:
     verdict = judgement.verdicts[0]
     assert verdict.edge == "none"
-    numbers = r"net -\d+\.\d% after pessimistic costs, Sharpe -?\d+\.\d\d, \d of 4 folds up"
+    numbers = r"net -\d+\.\d% after pessimistic costs, Sharpe -?[\d.]+, \d of 4 folds up"
     assert re.match("no edge shown: " + numbers, verdict.text)
-    assert re.search(r"\d+ of 11 checks failed, 4 trials counted: deflated Sharpe ratio 0\.\d\d", verdict.text)
+    assert re.search(r"\d+ of 11 checks failed, 4 trials counted: deflated Sharpe ratio 0\.\d+", verdict.text)
     assert "this span could show a Sharpe ratio of" in verdict.text
 
 
@@ -77,7 +77,7 @@ def test_an_edge_over_most_baselines_is_none_when_one_is_as_good() -> None:
     rivals = {**baselines(), "buy_and_hold": everywhere(earned(good))}
     verdict = judge(among_noise(good), rivals, FOLDS).verdicts[0]
     assert verdict.edge == "none"
-    assert "Sharpe ratio over buy and hold 0.00 (needs over 0)" in verdict.text
+    assert "Sharpe ratio over buy and hold 0 (needs over 0)" in verdict.text
     assert judge(among_noise(good), baselines(), FOLDS).verdicts[0].edge == "proven"
 
 
@@ -112,7 +112,7 @@ def test_a_gain_that_harsher_costs_eat_is_not_an_edge() -> None:
     by = {**everywhere(good), "pessimistic": eaten}
     verdict = judge({**among_noise(noise(5)), "short": by}, baselines(), FOLDS, severity="base").verdicts[1]
     assert verdict.edge == "none"
-    assert re.search(r"net return under the harshest costs -\d\.\d\d \(needs over 0\)", verdict.text)
+    assert re.search(r"net return under the harshest costs -[\d.]+ \(needs over 0\)", verdict.text)
 
 
 def test_fold_figures_by_hand() -> None:

@@ -20,7 +20,6 @@ SPLITS = Splits(
     train=Span(2016, 6000), valid=Span(6100, 8500), test=Span(8600, 9500), folds=(Span(8600, 9500),),
     sealed=SealedSpan(9600, 10_000),
 )  # fmt: skip
-MADE_FROM = {"data": "d", "model": "m"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> PolicyBundle:
 
 @pytest.fixture(scope="module")
 def found(bundle: PolicyBundle) -> Reflection:
-    return reflect(bundle, market(), SPLITS, settings(), MADE_FROM)
+    return reflect(bundle, market(), SPLITS, settings(), {"data": "d", "model": bundle.version})
 
 
 def test_it_remembers_both_spans_and_weighs_every_component(found: Reflection, bundle: PolicyBundle) -> None:
@@ -38,6 +37,7 @@ def test_it_remembers_both_spans_and_weighs_every_component(found: Reflection, b
     assert memory.model_version == bundle.version
     assert memory.horizon_bars == bundle.horizons_bars[0]
     assert memory.close_ts_ns.min() <= market().bars.close_ts_ns[SPLITS.train.stop]
+    assert memory.close_ts_ns.max() > market().bars.close_ts_ns[SPLITS.valid.first]
     assert memory.known_ts_ns.max() <= market().bars.close_ts_ns[SPLITS.valid.stop - 1]
     assert 0.0 <= found.recalled_frac <= 1.0
     assert tuple(found.adjustment.weights) == COMPONENTS
@@ -53,7 +53,7 @@ def test_nothing_after_the_validation_span_changes_it(found: Reflection, bundle:
     mark[stop:] *= 3.0
     features[stop:] = 7.0
     other: MarketData = replace(market(), bars=Bars(**bars), mark=mark, features=features)
-    again = reflect(bundle, other, SPLITS, settings(), MADE_FROM)
+    again = reflect(bundle, other, SPLITS, settings(), {"data": "d", "model": bundle.version})
     assert again.adjustment == found.adjustment
     for name in ("close_ts_ns", "place", "outcome", "weight"):
         np.testing.assert_array_equal(getattr(again.memory, name), getattr(found.memory, name))
@@ -61,13 +61,14 @@ def test_nothing_after_the_validation_span_changes_it(found: Reflection, bundle:
 
 def test_what_is_saved_is_told_to_its_own_model_alone(found: Reflection, bundle: PolicyBundle, tmp_path: Path) -> None:
     assert memory_of(tmp_path, bundle.version) is None
-    assert weights_of(tmp_path) is None
+    assert weights_of(tmp_path, bundle.version) is None
     reflection.save(found, tmp_path)
     kept = memory_of(tmp_path, bundle.version)
     assert kept is not None
     np.testing.assert_array_equal(kept.place, found.memory.place)
     assert memory_of(tmp_path, "another") is None
-    assert weights_of(tmp_path) == found.adjustment.weights
+    assert weights_of(tmp_path, bundle.version) == found.adjustment.weights
+    assert weights_of(tmp_path, "another") is None
     (tmp_path / MEMORY).write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(ArtifactError, match="btcai run"):
         memory_of(tmp_path, bundle.version)

@@ -13,8 +13,8 @@ from btcai import paths, recording, tracking, usage
 from btcai.champions import Standing, append_trial, is_placed, is_whole, place_champion, promotion, read_standing
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256, load_bundle
-from btcai.params import load_config, set_param
-from btcai.recording import curve_points, flat, usage_points
+from btcai.params import flat, load_config, set_param
+from btcai.recording import curve_points, usage_points
 from btcai.schema import BUCKETS
 
 
@@ -134,12 +134,11 @@ def test_a_standing_that_cannot_be_read_says_how_to_restore_it(tmp_path: Path, t
     assert not is_placed(standing(1, 0.1), champion)
 
 
-def test_flat_joins_names_with_dots() -> None:
-    assert flat({"ppo": {"clip": 0.2, "sizes": [1, 2]}, "seed": 7}) == {
-        "ppo.clip": "0.2",
-        "ppo.sizes": "[1, 2]",
-        "seed": "7",
-    }
+def test_settings_are_on_record_by_one_name_each() -> None:
+    found = flat(load_config(PARAMS))
+    assert found["ppo.clip"] == "0.3"
+    assert found["buckets.short.horizons_bars"] == "[12, 72, 288]"
+    assert set(map(type, found.values())) == {str}
 
 
 def test_curves_skip_labels_and_blanks(tmp_path: Path) -> None:
