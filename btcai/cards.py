@@ -6,7 +6,7 @@ from typing import Any
 from btcai.config import BucketConfig
 from btcai.evaluation.judge import Row
 from btcai.features.table import WARMUP_BARS
-from btcai.report.formats import COLUMNS, flag, percent, ratio
+from btcai.report.formats import COLUMNS, flag, percent, ratio, sealed_words
 from btcai.report.record import judgement_of
 from btcai.submission import Judged, Submission
 
@@ -19,7 +19,7 @@ def results(found: Mapping[str, Any]) -> str:
     span = f"{found['market']}, {found['first_day']} to {found['last_day']}, {judgement.severity} costs"
     verdicts = "\n".join(f"- **{verdict.bucket}**: {verdict.text}" for verdict in judgement.verdicts)
     paragraphs = [
-        f"{span}; the sealed span is unread.",
+        f"{span}; {sealed_words(found['sealed_span']['looks'])}.",
         verdicts,
         _table(judgement.judged_rows()),
         "The whole report is `report/index.html` among the artifacts.",

@@ -33,13 +33,13 @@ def opened(span: SealedSpan, opening: Opening, ledger: Path) -> tuple[Span, int]
     """
     if not opening.because.strip():
         raise ConfigError("a sealed span is opened for a reason; give it: btcai sealed open --because TEXT")
-    before = looks(ledger)
+    before = looks_at(opening.market, opening.first_ts_ns, opening.last_ts_ns, ledger)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with ledger.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(opening), sort_keys=True) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return Span(span.first, span.stop), 1 + sum(_overlap(opening, other) for other in before)
+    return Span(span.first, span.stop), 1 + before
 
 
 def looks(ledger: Path) -> list[Opening]:
@@ -57,6 +57,11 @@ def looks(ledger: Path) -> list[Opening]:
     return found
 
 
-def _overlap(one: Opening, other: Opening) -> bool:
-    """Whether they looked at the same market at the same time, wholly or in part; its data may have grown since."""
-    return one.market == other.market and one.first_ts_ns <= other.last_ts_ns and other.first_ts_ns <= one.last_ts_ns
+def looks_at(market: str, first_ts_ns: int, last_ts_ns: int, ledger: Path) -> int:
+    """How often any part of this time of a market was looked at."""
+    return sum(_overlap(market, first_ts_ns, last_ts_ns, other) for other in looks(ledger))
+
+
+def _overlap(market: str, first_ts_ns: int, last_ts_ns: int, other: Opening) -> bool:
+    """Whether a look was at the same market and time, wholly or in part; its data may have grown since."""
+    return market == other.market and first_ts_ns <= other.last_ts_ns and other.first_ts_ns <= last_ts_ns

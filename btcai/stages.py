@@ -19,6 +19,7 @@ from btcai.files import whole
 from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan, Span
 
 if TYPE_CHECKING:
+    from btcai.evaluation.sizing_comparison import SizingRow
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
     from btcai.report.evidence import Evidence
@@ -144,8 +145,11 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     from btcai.evaluation.reliability import reliability
     from btcai.evaluation.review import review
     from btcai.evaluation.robustness import cost_variants
+    from btcai.evaluation.sizing_comparison import compare_sizings
     from btcai.evaluation.stress import stress
     from btcai.evaluation.voices import voices
+    from btcai.market.rules import make_rules
+    from btcai.openings import looks_at
     from btcai.report import curves
     from btcai.report.evidence import Evidence
     from btcai.training.checkpoint import load_policy
@@ -157,6 +161,12 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     trials = Trials(sharpes=np.array(earlier_trials(root, config, data_version(root))))
     found = assess(policies, data, splits, config, trials)
     walked = {bucket: by[config.market.severity] for bucket, by in found.results.items()}
+
+    def sized(bucket: str) -> "tuple[SizingRow, ...]":
+        settings = config.buckets[bucket]
+        rules = make_rules(settings, config.market, config.risk)
+        return compare_sizings(walked[bucket], policies[bucket], data, settings, rules, config.sizing, seed=config.seed)
+
     said = {bucket: voices(walk, data, splits, config, bucket) for bucket, walk in walked.items()}
     looked = {bucket: review(walk, data, config.buckets[bucket], said[bucket]) for bucket, walk in walked.items()}
     return Evidence(
@@ -184,6 +194,13 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
         severities=cost_variants(config.market),
         splits_text=splits.printed(times),
         sealed_text=_days(splits.sealed, times),
+        sealed_looks=looks_at(
+            config.data.market,
+            int(times[splits.sealed.first]),
+            int(times[splits.sealed.stop - 1]),
+            root / paths.OPENINGS,
+        ),
+        sizings={bucket: sized(bucket) for bucket, walk in walked.items() if walk.traded_usdt > 0.0},
         start_equity_usdt=config.market.equity_usdt,
         data=data,
         splits=splits,

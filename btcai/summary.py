@@ -129,11 +129,13 @@ def _number(value: float | None) -> str:
 
 def results_view(found: dict[str, Any]) -> RenderableType:
     """metrics.json of the evaluation -> the one table, a verdict per bucket."""
+    from btcai.report.formats import sealed_words
     from btcai.report.record import judgement_of
     from btcai.report.report import rich_table
 
     judgement = judgement_of(found)
-    span = f"{found['market']}, {found['first_day']} to {found['last_day']}; the sealed span is unread"
+    looks = sealed_words(found["sealed_span"]["looks"])
+    span = f"{found['market']}, {found['first_day']} to {found['last_day']}; {looks}"
     verdicts = _pairs()
     for verdict in judgement.verdicts:
         verdicts.add_row(verdict.bucket, Text(verdict.text, style="green" if verdict.edge == "proven" else ""))

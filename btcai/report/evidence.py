@@ -13,6 +13,7 @@ from btcai.evaluation.metrics import utc_days
 from btcai.evaluation.reliability import Reliability
 from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.review import Review
+from btcai.evaluation.sizing_comparison import SizingRow
 from btcai.evaluation.stress import StressRow
 from btcai.evaluation.voices import Voices
 from btcai.features.splits import Splits
@@ -41,6 +42,8 @@ class Evidence:
     sealed_text: str
     """Which span is left, for example "2024-10-01 .. 2025-03-31, 52,416 bars"."""
     start_equity_usdt: float
+    sealed_looks: int = 0
+    """How often any of the sealed time was looked at, by the ledger of openings."""
     data: MarketData | None = None
     """The market that was traded; pictures read it up to the sealed span, see `unsealed`."""
     splits: Splits | None = None
@@ -64,6 +67,8 @@ class Evidence:
     """stress.stress."""
     reasoning: Mapping[str, Voices] = field(default_factory=dict)
     """Bucket -> its components at the decisions of the test span."""
+    sizings: Mapping[str, Sequence[SizingRow]] = field(default_factory=dict)
+    """Bucket -> its decisions under every sizing strategy beside fixed sizes, of those that traded."""
     reviews: Mapping[str, Review] = field(default_factory=dict)
     """Bucket -> its closed trades looked back on, of those that closed any."""
 

@@ -34,6 +34,11 @@ def percents(low: float, high: float) -> str:
     return found if found == UNDEFINED else f"{found} %"
 
 
+def sealed_words(looks: int) -> str:
+    """Of how often a sealed span was looked at."""
+    return "the sealed span is unread" if looks == 0 else f"the sealed span was looked at {looks} times: expect luck"
+
+
 def duration(bars: int) -> str:
     """36 -> "3 h": the largest unit that fits, without needless decimals."""
     minutes = bars * BAR_SECONDS / 60

@@ -40,7 +40,7 @@ _SHADES = {
     "train": "#E3ECF3",
     "validation": "#F6E8C9",
     "test, folds numbered": "#DCEFE6",
-    "sealed, unread": "#E4E4E4",
+    "sealed": "#E4E4E4",
 }
 _POINTS = 2000
 _LAGS_MOST = 60

@@ -5,6 +5,7 @@ from html import escape
 
 from btcai.report.drawing import Picture
 from btcai.report.evidence import Evidence
+from btcai.report.formats import sealed_words
 from btcai.report.markup import Section, picture, section
 
 _READ_FACTS = """<p>What a market that passes for Bitcoin's has to show: tails far fatter than the normal's, returns
@@ -36,7 +37,8 @@ exceeded one time in a hundred.</p>"""
 def market_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[Section]:
     """Facts, spans, method."""
     facts = picture(pictures.get("figures/facts.png"))
-    sealed = f"<strong>Sealed span, untouched:</strong> {escape(evidence.sealed_text)}. No figure here has read it."
+    looks = sealed_words(evidence.sealed_looks)
+    sealed = f"<strong>Sealed span:</strong> {escape(evidence.sealed_text)}. No figure here has read it; {looks}."
     return [
         section("The market", _READ_FACTS if facts else "", facts),
         section(

@@ -44,6 +44,7 @@ def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list
         section("By regime and hour", *_slices(evidence, pictures)),
         section("Trades on candles", *_trades(evidence, pictures)),
         section("Trades looked back on", *_reviews(evidence)),
+        section("The same decisions at other sizes", *_sizings(evidence)),
     ]
 
 
@@ -163,6 +164,32 @@ def _reviews(evidence: Evidence) -> list[str]:
     )
     heads = ["bucket", *(name.removesuffix("_usdt") for name in names)]
     return [aside("Profit of closed lots, USDT."), table(heads, body), *map(paragraph, learned or [nothing])]
+
+
+def _sizings(evidence: Evidence) -> list[str]:
+    """Every strategy of sizing beside lots of its own mean size, per bucket that traded."""
+    if not evidence.sizings:
+        return []
+    body = [
+        row(
+            f"{bucket}: {one.strategy.replace('_', ' ')}",
+            [
+                cell("yes" if one.has_thresholds else "no"),
+                cell(percent(one.allowed_frac, 0)),
+                cell(percent(one.lot_frac)),
+                cell(percent(one.sized.net_return), one.sized.net_return),
+                cell(percent(one.sized.max_drawdown_frac)),
+                cell(percent(one.fixed.net_return), one.fixed.net_return),
+                cell(percent(one.fixed.max_drawdown_frac)),
+                cell(between(*one.sharpe_difference), _sure_sign(*one.sharpe_difference)),
+            ],
+        )
+        for bucket, rows in evidence.sizings.items()
+        for one in rows
+    ]
+    heads = ["strategy", "thresholds of doubt", "lots allowed", "mean lot", "net return", "max drawdown",
+             "fixed size: net return", "max drawdown", "Sharpe ratio less fixed size's, 95 %"]  # fmt: skip
+    return [table(heads, body)]
 
 
 def _trades(evidence: Evidence, pictures: Mapping[str, Picture]) -> list[str]:

@@ -40,7 +40,7 @@ def metrics_record(evidence: Evidence, daily: pd.DataFrame) -> dict[str, Any]:
         "judged_severity": evidence.judgement.severity,
         "first_day": f"{daily.index[0]:%Y-%m-%d}",
         "last_day": f"{daily.index[-1]:%Y-%m-%d}",
-        "sealed_span": {"read": False, "span": evidence.sealed_text},
+        "sealed_span": {"looks": evidence.sealed_looks, "span": evidence.sealed_text},
         "severities": {name: cost.model_dump() for name, cost in evidence.severities.items()},
         "strategies": strategies,
         "verdicts": {verdict.bucket: _verdict_record(verdict) for verdict in evidence.judgement.verdicts},

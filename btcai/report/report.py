@@ -12,7 +12,7 @@ from btcai.evaluation.judge import Row
 from btcai.evaluation.result import TRADE_COLUMNS, label
 from btcai.report.drawing import draw
 from btcai.report.evidence import Evidence
-from btcai.report.formats import COLUMNS, UNDEFINED, between, flag, percent, ratio
+from btcai.report.formats import COLUMNS, UNDEFINED, between, flag, percent, ratio, sealed_words
 from btcai.report.page import render_page
 from btcai.report.record import judgement_of, metrics_record, strict_json, summary_records
 
@@ -113,7 +113,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     heads = ("strategy", "net return", "Sharpe (95 %)", "max drawdown", "trades", "costs", "exposure")
     lines = [
         f"**{found['market']}**, {found['first_day']} to {found['last_day']}, {judgement.severity} costs; "
-        "the sealed span is unread.",
+        f"{sealed_words(found['sealed_span']['looks'])}.",
         "",
         _line(heads),
         _line([":--", *["--:"] * (len(heads) - 1)]),

@@ -29,7 +29,7 @@ def test_the_results_are_a_verdict_a_bucket_and_a_row_a_strategy() -> None:
     strategies["long"]["base"] = FIGURES | {"did_not_trade": True, "sharpe": None}
     found = {
         **{"market": "btcusdt", "first_day": "2024-06-13", "last_day": "2024-11-08", "judged_severity": "base"},
-        **{"strategies": strategies, "verdicts": dict.fromkeys(BUCKETS, VERDICT)},
+        **{"strategies": strategies, "verdicts": dict.fromkeys(BUCKETS, VERDICT), "sealed_span": {"looks": 0}},
     }
     span, verdicts, table, _ = cards.results(found).split("\n\n")
     assert span == "btcusdt, 2024-06-13 to 2024-11-08, base costs; the sealed span is unread."

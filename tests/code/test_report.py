@@ -96,7 +96,7 @@ def test_page_is_self_contained_and_says_what_matters(folder: Path) -> None:
     assert "http" not in re.sub(r"base64,[^\"]+", "", page)
     assert page.count("data:image/png;base64,") == 6
     assert "No edge shown in any bucket." in page
-    assert "Sealed span, untouched:" in page
+    assert "No figure here has read it; the sealed span is unread." in page
     assert "2024-07-01 00:05 to 2024-12-31 23:55, 52,000 bars" in page
     assert "btc&lt;usdt&gt;" in page
     assert "btc<usdt>" not in page
@@ -196,7 +196,7 @@ def test_metrics_file_is_strict_and_complete(folder: Path) -> None:
     assert record["strategies"]["scalping"]["base"]["trades"] == 7
     assert record["verdicts"]["scalping"]["edge"] == "none"
     assert set(record["verdicts"]["scalping"]["sharpe_differences"]) == set(baselines())
-    assert record["sealed_span"]["read"] is False
+    assert record["sealed_span"]["looks"] == 0
     assert (record["first_day"], record["last_day"]) == ("2023-12-09", "2024-04-06")
 
 

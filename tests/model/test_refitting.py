@@ -2,20 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from export_fakes import tiny_config
 
+from btcai import paths
 from btcai.config import Config
 from btcai.data.store import to_grid
 from btcai.evaluation import metrics
 from btcai.experiments import refitting, refitting_report
-from btcai.experiments.refitting import BESIDE, GroupResult, PathRow, Plan, path_rows
+from btcai.experiments.refitting import BESIDE, GroupResult, PathRow, Plan, path_rows, plan_key
 from btcai.features.pipeline import build_market
 from btcai.features.splits import Splits, make_splits
+from btcai.params import load_config
 from btcai.schema import BUCKETS, MarketData
 from btcai.simulator.bars import simulate_bars
+from btcai.training.augmentation import WEEK
+from btcai.training.pieces import least_bars, train_and_valid
 
 GAP = (36, 0)
 
@@ -114,3 +119,42 @@ def test_folds_are_trained_judged_and_gone_on_with(tmp_path: Path, monkeypatch: 
     assert list(refitting.refit(config, data, plan, tmp_path, "d1")) == [0]
     assert len(trained) == 5
     assert refitting.outcomes(config, plan, tmp_path, "d2") == [None]  # other bars are another result
+
+
+@pytest.mark.parametrize("n_bars", [341_280, 341_552])
+def test_the_shipped_settings_leave_every_fold_enough_to_train_and_validate_on(n_bars: int) -> None:
+    config = load_config(Path(__file__).parents[2] / paths.PARAMS)
+    splits = make_splits(n_bars, config.splits, config.purge_bars, 2016)
+    gap = config.purge_bars, config.splits.embargo_bars
+    least = least_bars(config.splits, config.purge_bars, 2016)
+    plans = Plan.forward(splits, 5, *gap, least + config.purge_bars), Plan.combinatorial(splits, 6, 2, *gap)
+    for plan in plans:
+        for fold in plan.folds:
+            weeks = sum(piece.stop // WEEK - -(-max(piece.first, 1) // WEEK) for piece in fold.train)
+            market: Any = Sized(weeks * WEEK)
+            found = train_and_valid(market, config.splits, config.purge_bars)
+            assert len(found.train) > config.purge_bars
+            assert len(found.valid) > config.purge_bars
+
+
+class Sized:
+    """As long as a market, and nothing else of it."""
+
+    warmup_bars = 2016
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+
+def test_other_spans_other_bars_and_other_judging_are_other_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, _, splits = small()
+    plan = Plan.forward(splits, 1, *GAP)
+    keys = {plan_key(config, plan, "d1"), plan_key(config, plan, "d2")}
+    level = config.convergence.model_copy(update={"level": 0.5})
+    keys.add(plan_key(config.model_copy(update={"convergence": level}), plan, "d1"))
+    monkeypatch.setattr(refitting, "code_sha256", lambda *_, **__: "another")
+    keys.add(plan_key(config, plan, "d1"))
+    assert len(keys) == 4
