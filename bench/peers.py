@@ -1,14 +1,16 @@
-"""Other people's environments, each run by the interpreter of .bench/, which `make bench-setup` makes."""
+"""Other people's packages, each run by the interpreter of .bench/, which `make bench-setup` makes."""
 
 import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from btcai.schema import MarketData
 
@@ -21,7 +23,6 @@ REMAKE = "make it anew with: rm -r .bench && make bench-setup"
 PLAIN, WINDOWED = "16 columns", "144 x 16"
 """What its observations are: one row, or a window of rows."""
 
-_SCRIPT = "bench.references.gym_trading_env_speed"
 _BARS = 76_948
 """Nine months: as many as an earlier study ran these environments on, whose figures can thus be held against these."""
 
@@ -50,29 +51,38 @@ class Peers:
 
 def measure_peers(data: MarketData, root: Path, repeats: int) -> Peers:
     """Run gym-trading-env on the market's last bars; where it cannot run, the note has its last words."""
-    if not (root / ENVIRONMENT).is_dir():
-        return Peers({}, note=NO_PEERS)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "market.npz"
-        _save(data, file)
-        try:
-            report = _report(root / INTERPRETER, file, repeats)
-        except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
-            return Peers({}, note=f"{GYM_TRADING_ENV} must run in .bench/, said: {_last_words(error)}; {REMAKE}")
+    report, note = ask("gym_trading_env_speed", GYM_TRADING_ENV, _arrays(data), root, repeats)
+    if note:
+        return Peers({}, note=note)
     rates = {name: found["per_second"] for name, found in report.items()}
     return Peers(rates, idle=all(found["idle"] for found in report.values()))
 
 
-def _save(data: MarketData, file: Path) -> None:
+def ask(
+    script: str, package: str, arrays: Mapping[str, NDArray[Any]], root: Path, repeats: int
+) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """What bench.references.SCRIPT prints of the arrays, by configuration of `package`; or nothing, and a note why."""
+    if not (root / ENVIRONMENT).is_dir():
+        return {}, NO_PEERS
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "market.npz"
+        np.savez(file, allow_pickle=False, **arrays)
+        try:
+            return _report(root / INTERPRETER, f"bench.references.{script}", file, repeats), None
+        except (OSError, subprocess.SubprocessError, json.JSONDecodeError) as error:
+            return {}, f"{package} must run in .bench/, said: {_last_words(error)}; {REMAKE}"
+
+
+def _arrays(data: MarketData) -> dict[str, NDArray[Any]]:
     rows = np.flatnonzero(data.bars.present)[-_BARS:]
     prices = (data.bars.open, data.bars.high, data.bars.low, data.bars.close, data.bars.volume)
     bars = np.stack([column[rows] for column in prices], axis=1)
-    np.savez(file, bars=bars, features=data.features[rows, :_FEATURES])
+    return {"bars": bars, "features": data.features[rows, :_FEATURES]}
 
 
-def _report(interpreter: Path, file: Path, repeats: int) -> dict[str, dict[str, Any]]:
+def _report(interpreter: Path, module: str, file: Path, repeats: int) -> dict[str, dict[str, Any]]:
     done = subprocess.run(
-        [str(interpreter), "-m", _SCRIPT, str(file), str(repeats)],
+        [str(interpreter), "-m", module, str(file), str(repeats)],
         cwd=file.parent,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
