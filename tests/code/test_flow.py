@@ -92,6 +92,7 @@ def test_exit_code_comes_back(tmp_path: Path) -> None:
     assert stream(["/bin/sh", "-c", "exit 7"], cwd=tmp_path, env=os.environ, show=lambda _: None) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_stage_takes_its_whole_process_group_with_it(tmp_path: Path, error: type[BaseException]) -> None:
     pid_file = tmp_path / "pid"

@@ -19,7 +19,7 @@ from btcai.models.actor_critic import ActorCritic
 from btcai.report import panels
 from btcai.report.curves import read_importance
 from btcai.schema import BUCKETS, Span
-from btcai.training import phase, progressive, trainer
+from btcai.training import importance, phase, progressive, trainer
 from btcai.training.checkpoint import WEIGHTS, load_model, save_model
 from btcai.training.convergence import Standing
 from btcai.training.phase import Row
@@ -28,6 +28,14 @@ from btcai.training.progressive import consolidate, make_task, train_bucket
 
 SHORT = splits(Span(2016, 7000), Span(7100, 9900))
 LONG = splits(Span(2016, 7900), Span(8000, 13500))  # holds a lookback of the long bucket
+
+
+@pytest.fixture(autouse=True)
+def few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importance is measured on a handful."""
+    monkeypatch.setattr(importance, "STRETCHES", 2)
+    monkeypatch.setattr(importance, "REPEATS", 1)
+    monkeypatch.setattr(importance, "WINDOWS", importance.WINDOWS_AT_ONCE)
 
 
 def not_a_number(constant: str) -> None:
