@@ -274,6 +274,7 @@ def test_a_bucket_is_trained_until_a_round_gains_nothing(
     assert phases == first + later
 
 
+@pytest.mark.slow
 def test_a_round_that_gained_nothing_leaves_the_network_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +287,7 @@ def test_a_round_that_gained_nothing_leaves_the_network_of_the_one_before(
     assert (one / WEIGHTS).read_bytes() != (kept / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_rounds_that_were_killed_go_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds_that_gain(monkeypatch, 1.0)
     whole = train(tmp_path / "whole", rounds=2)
@@ -357,6 +359,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     assert torch.allclose(mixed, 0.5 * own + 0.5 * mean, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gains", "made"), [([0.0], 1), ([1.0, 0.0], 2), ([1.0, 1.0], 3)])
 def test_rounds_of_consolidation_end_with_one_that_helps_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gains: list[float], made: int
