@@ -118,4 +118,4 @@ def test_the_best_of_two_thousand_random_rules_on_real_bars_has_no_edge(
     assert outcome.edge == "none"
     assert returns[:, best].mean() > 0.0  # it looks like a gain
     passed = {check.name: check.passed for check in outcome.checks}
-    assert not passed["luck among all trials"]
+    assert not passed["chance of being no better than baselines and luck"]
