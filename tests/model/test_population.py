@@ -183,11 +183,12 @@ def test_a_population_that_is_killed_goes_on_and_ends_the_same_on_two_cores(
 ) -> None:
     run = Run(short_path / "2", 2)
     assert wait_until(lambda: len(run.rounds()) >= ASKED.generations + 1 + 4, 200)  # in the second generation
-    assert run.listening() == {"127.0.0.1"}
-    assert len(run.left()) > 3
-    run.process.send_signal(signal.SIGKILL)
+    seen, alive = run.listening(), len(run.left())
+    run.process.send_signal(signal.SIGKILL)  # before anything is asserted, or it would outlive this test
     run.process.communicate(timeout=60)
-    assert wait_until(lambda: run.left() == [], 30), run.left()
+    assert seen == {"127.0.0.1"}
+    assert alive > 3
+    assert wait_until(lambda: run.left() == [], 60), run.left()
     known = {path: path.stat().st_mtime_ns for path in run.folder.rglob("round.json")}
     assert len(known) < MADE
     assert Run(short_path / "2", 2).ended() == undisturbed[1]
