@@ -41,15 +41,6 @@ def chance_of(differences: FloatArray) -> float:
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 
-def holm(chances: FloatArray) -> FloatArray:
-    """Chances (n,) of n findings, raised so that below a level any of them is false as seldom as that (Holm 1979)."""
-    order = np.argsort(chances)
-    raised = np.maximum.accumulate(chances[order] * np.arange(len(chances), 0, -1))
-    corrected = np.empty_like(raised)
-    corrected[order] = np.minimum(1.0, raised)
-    return corrected
-
-
 def steps_ratio(shares: FloatArray, base: FloatArray, arm: FloatArray, at: int, seed: int) -> Estimate:
     """Steps that `arm` needs to the score that `base` reaches with shares[at], over the steps that base has then.
 

@@ -12,11 +12,11 @@ from btcai.experiments.statistics import (
     Estimate,
     bootstrapped,
     chance_of,
-    holm,
     interquartile_mean,
     steps_ratio,
 )
 from btcai.experiments.trials import Outcome, Trial
+from btcai.reasoning.lessons import holm
 from btcai.schema import BUCKETS, FloatArray
 
 ALL = "all"

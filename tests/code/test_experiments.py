@@ -15,10 +15,11 @@ from btcai.errors import ConfigError
 from btcai.experiments import report
 from btcai.experiments.arms import ARMS, BASE, SCRATCH, arm_config
 from btcai.experiments.running import Asked, Plan, make, plan, trial_key
-from btcai.experiments.statistics import bootstrapped, chance_of, holm, interquartile_mean, steps_ratio
+from btcai.experiments.statistics import bootstrapped, chance_of, interquartile_mean, steps_ratio
 from btcai.experiments.table import rows, steps
 from btcai.experiments.trials import Kept, Measured
 from btcai.params import changed
+from btcai.reasoning.lessons import holm
 from btcai.schema import BUCKETS
 
 
