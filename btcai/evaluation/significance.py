@@ -18,7 +18,6 @@ LEVEL = 0.95
 FEW_TRIALS = 10
 """Ratios of fewer trials than this say too little of their spread: two alike would deflate by nothing."""
 
-_NODES = 64
 _LEAST_APART = 1e-6
 _NORMAL = NormalDist()
 
@@ -68,21 +67,22 @@ def luck_p_value(
 ) -> float:
     """Probability that the best of n_trials without skill shows a ratio like that of returns (m,); 0 without trials.
 
-    For trials of which but the ratios are known, as in luck_sharpe, which is the mean of what is asked here. A share of
-    their luck is their own and the rest common to all: integrated over the common part, P(best < t) =
-    E[Phi((t - sqrt(1 - own) c) / sqrt(own))^N]. With `own` = 1 it is Sidak's 1 - (1 - p)^N.
+    For trials of which but the ratios are known, as in luck_sharpe, which is the mean of what is asked here. What all
+    have in common, of the market or of luck, shows in their mean m; each one's own luck has the variance `own`. Given
+    both, P(best < t) = Phi((t - m) / sqrt(own))^N, with `own` = 1 and m = 0 Sidak's 1 - (1 - p)^N. Never less than the
+    luck of one trial that had nothing in common with them.
     """
     n = len(trial_sharpes) if n_trials is None else n_trials
+    if n == 0:
+        return 0.0
     record = _record(returns, periods_per_year)
     if not record.error > 0.0:
         return float("nan")
-    beyond = record.sharpe - _without_skill(trial_sharpes) / math.sqrt(periods_per_year)
-    shown = beyond * math.sqrt(record.periods - 1) / record.error
-    own = _apart(trial_sharpes, periods_per_year / (record.periods - 1))
-    common, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    apart = (shown - math.sqrt(1.0 - own) * common) / math.sqrt(max(own, _LEAST_APART))
-    none_as_good = np.array([_NORMAL.cdf(one) for one in apart]) ** n
-    return 1.0 - float(np.sum(weights * none_as_good) / np.sum(weights))
+    scale = math.sqrt(record.periods - 1) / record.error
+    shown, common = record.sharpe * scale, _without_skill(trial_sharpes) / math.sqrt(periods_per_year) * scale
+    own = max(_LEAST_APART, _apart(trial_sharpes, periods_per_year / (record.periods - 1)))
+    best_of_all = 1.0 - _normal_cdf((shown - common) / math.sqrt(own)) ** n
+    return max(best_of_all, 1.0 - _normal_cdf(shown))
 
 
 def _without_skill(trial_sharpes: FloatArray) -> float:

@@ -166,12 +166,14 @@ def test_one_in_twenty_skewed_records_without_skill_looks_surely_skilled() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("market", [0.0, 1.0], ids=["a market that gives nothing", "a market that rises"])
 @pytest.mark.parametrize("common", [0.0, 0.5, 0.9])
-def test_the_best_of_a_hundred_without_skill_seems_no_luck_once_in_twenty(common: float) -> None:
+def test_the_best_of_a_hundred_without_skill_seems_no_luck_once_in_twenty_at_most(common: float, market: float) -> None:
     rng, p_values = np.random.default_rng(29), []
     for _ in range(600):
         shared, own = rng.normal(size=(365, 1)), rng.normal(size=(365, 100))
-        returns = common**0.5 * shared + (1 - common) ** 0.5 * own
+        returns = market / DAYS**0.5 + common**0.5 * shared + (1 - common) ** 0.5 * own
         ratios = returns.mean(axis=0) / returns.std(axis=0, ddof=1) * DAYS**0.5
         p_values.append(luck_p_value(returns[:, np.argmax(ratios)], DAYS, trial_sharpes=ratios))
-    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.027)  # 3 standard errors of 600
+    found = np.mean(np.array(p_values) < 0.05)
+    assert 0.0 < found <= 0.05 + 0.027  # 3 standard errors of 600; what is never surprised would find nothing either
