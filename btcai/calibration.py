@@ -132,26 +132,26 @@ def sigmoid(x: Array) -> Array:
 class AdaptiveCalibration:
     """Offsets of the predicted quantiles that follow the outcomes: all that is kept from one decision to the next.
 
-    A level's offset rises by step * level with every outcome above its quantile and falls by step * (1 - level) with
-    every one at or below it: adaptive conformal inference (Gibbs and Candes 2021, arXiv 2106.00170, eq. 2) on the
-    quantile itself (quantile tracking, Angelopoulos et al. 2023, arXiv 2307.16896), so that there is no window of
-    scores to keep and no infinite interval. An outcome is held against the quantile that was issued for it, which came
-    from older offsets: feedback a horizon late. Quantiles that the offsets would make cross are issued at the mean of
-    those that do, and learn from what was issued (Ding et al. 2025, arXiv 2512.23671).
+    The first and the last level are a pair, so are the second and the last but one, and so on: each moves outwards by
+    step / 2 * p with every outcome outside it and inwards by step / 2 * (1 - p) with every one inside, where p is the
+    share that it promises to hold: adaptive conformal inference (Gibbs and Candes 2021, arXiv 2106.00170, eq. 2) on the
+    quantiles themselves (quantile tracking, Angelopoulos et al. 2023, arXiv 2307.16896) with the score of conformalised
+    quantile regression, so that there is no window of scores to keep and no infinite interval. A median stays: offsets
+    of each level on its own follow where the market went, and call that a forecast. On bitcoin's returns of 2022 and
+    2023, over 15 minutes to a day, those made the mean CRPS of a network's quantiles up to .5 % worse or better, pairs
+    .1 % worse to .6 % better, at the same coverage. An outcome is held against the quantiles that were issued for it,
+    which came from older offsets: feedback a horizon late. Quantiles that the offsets would make cross are issued at
+    the mean of those that do, and learn from what was issued (Ding et al. 2025, arXiv 2512.23671).
 
     The step is STEP_START over the root of the independent outcomes seen, at least STEP_FLOOR (Angelopoulos et al.
     2024, arXiv 2402.01139), divided by `overlap`, for that many consecutive outcomes tell no more than one. It replaces
-    experts that vote on the step (AgACI, arXiv 2202.07282; DtACI, 2208.08401). On bitcoin's returns of 2023 to March
-    2025 over 15 minutes to 28 days, where the forecasts began right, its pinball loss was 0.9 % lower to 0.1 % higher
-    than that of each horizon's best fixed step from 0.01 to 1, known only afterwards, and at most 6 % higher where they
-    began twice too wide. Five experts on the same offsets were 0.8 % lower over 15 minutes to 3 % higher over 28 days,
-    but held 90.8 % over 15 minutes where 90 % was asked: nothing makes their mean hold its level.
+    experts that vote on the step (AgACI, arXiv 2202.07282; DtACI, 2208.08401), which nothing makes hold their level.
 
-    With residuals (outcome - quantile, and 0) in a range R, at most d outcomes waited for and steps falling from s_1 to
-    s_T, the share of T outcomes at or below a level's quantile differs from the level by at most
-    (R + (1 + d) s_1) / (s_T T), whatever the outcomes: an offset never leaves a range of R + (1 + d) s_1, and the
-    misses are its moves over the steps (as in arXiv 2402.01139, where d = 0). So for a level on its own; that it holds
-    for several that keep each other in order is tested, not proven.
+    With scores (by how much an outcome lies outside a pair as predicted, below 0 inside; and 0) in a range R, at most d
+    outcomes waited for and steps falling from s_1 to s_T, the share of T outcomes inside the pair differs from p by at
+    most (2 R + (1 + d) s_1) / (s_T T), whatever the outcomes: an offset never leaves a range of R + (1 + d) s_1 / 2,
+    and the misses are its moves over half the steps (as in arXiv 2402.01139, where d = 0). So for a pair on its own;
+    that it holds for several that keep each other in order is tested, not proven.
     """
 
     levels: FloatArray
@@ -188,10 +188,11 @@ def learn(state: AdaptiveCalibration, issued: Array, outcome: Array, known: Bool
     usable = known & np.isfinite(outcome) & np.isfinite(issued).all(axis=1)
     independent = np.maximum(1.0, state.updates / state.overlap)
     step = usable * np.maximum(STEP_FLOOR, STEP_START / np.sqrt(independent)) / state.overlap
+    over = state.levels - (outcome[:, None] <= issued)
     return AdaptiveCalibration(
         levels=state.levels,
         overlap=state.overlap,
-        offset=state.offset + step[:, None] * (state.levels - (outcome[:, None] <= issued)),
+        offset=state.offset + step[:, None] * (over - over[:, ::-1]) / 2,  # both of a pair, as far apart
         updates=state.updates + usable,
     )
 

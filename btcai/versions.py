@@ -14,7 +14,12 @@ NO_PART_IN_JUDGING = frozenset(
     {
         "evaluation/assessment.py",
         "evaluation/baselines.py",
+        "evaluation/crps.py",
+        "evaluation/daily_scores.py",
+        "evaluation/direction_skill.py",
+        "evaluation/forecast_skill.py",
         "evaluation/forecasters.py",
+        "evaluation/incumbents.py",
         "evaluation/portfolio.py",
         "evaluation/random_trades.py",
         "evaluation/reliability.py",
@@ -25,6 +30,7 @@ NO_PART_IN_JUDGING = frozenset(
         "evaluation/stress.py",
         "evaluation/targets.py",
         "evaluation/voices.py",
+        "evaluation/volatility_forecast.py",
     }
 )
 """Files of JUDGING_CODE that no score passes through: another colour in a figure must not make scores incomparable."""

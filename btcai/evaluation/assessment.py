@@ -8,8 +8,9 @@ import pandas as pd
 
 from btcai.config import Config
 from btcai.evaluation.backtest import backtest
-from btcai.evaluation.baselines import run_baselines
-from btcai.evaluation.judge import Judgement, Results, Trials, judge
+from btcai.evaluation.baselines import run_baselines, run_twins
+from btcai.evaluation.incumbents import Incumbent, walk_incumbents
+from btcai.evaluation.judge import CHAMPION, Judgement, Results, Trials, judge
 from btcai.evaluation.portfolio import Portfolio, combine
 from btcai.evaluation.robustness import cost_variants
 from btcai.evaluation.slices import slice_table
@@ -28,8 +29,9 @@ PORTFOLIO = "portfolio"
 class Assessment:
     """What the buckets did on the test span, and what it is worth.
 
-    results, beside, baselines: strategy -> cost severity or variant -> result, where beside is the purse of all four;
-    portfolio: that purse at the judged severity; slices: bucket -> slices.slice_table, of those that traded.
+    results, beside, baselines: strategy -> cost severity or variant -> result, where beside are the purse of all four
+    and the champions; portfolio: that purse at the judged severity; slices: bucket -> slices.slice_table, of those
+    that traded.
     """
 
     results: Results
@@ -41,11 +43,17 @@ class Assessment:
 
 
 def assess(
-    policies: Mapping[str, Policy], data: MarketData, splits: Splits, config: Config, trials: Trials
+    policies: Mapping[str, Policy],
+    data: MarketData,
+    splits: Splits,
+    config: Config,
+    trials: Trials,
+    incumbents: Mapping[str, Incumbent] | None = None,
 ) -> Assessment:
     """Walk every bucket over splits.test, greedily, at each of robustness.cost_variants, and judge it.
 
-    Baselines that are fitted read the training and the validation span.
+    Baselines that are fitted read the training and the validation span. incumbents: the champions there are; one that
+    is what is judged is left out.
     """
     costs, equity_usdt, severity = cost_variants(config.market), config.market.equity_usdt, config.market.severity
     results = {}
@@ -56,9 +64,16 @@ def assess(
         results[bucket] = dict(zip(costs, walks, strict=True))
         logger.info("%s walked %d decisions", bucket, len(walks[0].decisions))
     rules_of = {name: market_rules(config.market, cost) for name, cost in costs.items()}
-    baselines = run_baselines(data, splits, rules_of, equity_usdt, buckets=results, seed=config.seed)
+    twins, ranks = run_twins(
+        data, splits.test, rules_of, equity_usdt, buckets=results, severity=severity, seed=config.seed
+    )
+    baselines = {**run_baselines(data, splits, rules_of, equity_usdt, seed=config.seed), **twins}
     purses = {name: combine({bucket: by[name] for bucket, by in results.items()}) for name in costs}
-    beside = {PORTFOLIO: {name: purse.result for name, purse in purses.items()}}
+    champions = walk_incumbents(incumbents or {}, policies, data, splits.test, config)
+    beside = {
+        PORTFOLIO: {name: purse.result for name, purse in purses.items()},
+        **{f"{CHAMPION}{bucket}": by for bucket, by in champions.items()},
+    }
     judgement = judge(
         results,
         baselines,
@@ -68,6 +83,7 @@ def assess(
         severity=severity,
         trials=trials,
         beside=beside,
+        ranks=ranks,
     )
     return Assessment(
         results=results,

@@ -30,6 +30,8 @@ class Figures:
     """Among all other trials, of which but the ratios are known (significance.luck_p_value); 0 where there are none."""
     difference_lows: Mapping[str, float]
     """Lower end of the interval of the Sharpe ratio minus each baseline's."""
+    random_chance: float | None = None
+    """Chance that its trades at random times do as well (twins.Ranks); None: it has no twins, and is not asked."""
     up_folds_frac: float
     """Share of the folds with a gain."""
     net_at_higher_costs: float
@@ -66,6 +68,7 @@ def decide(figures: Figures) -> Outcome:
         _below("chance of being no better than baselines and luck", joined, MAX_P_VALUE),
         _below("probability of overfitting", figures.overfitting, MAX_OVERFITTING),
         *_differences(figures.difference_lows),
+        *_random(figures.random_chance),
         _at_least("share of folds up", figures.up_folds_frac, UP_FOLDS),
         _above("net return at 1.5 times the costs", figures.net_at_higher_costs, 0.0),
         _above("net return one bar later", figures.net_with_delay, 0.0),
@@ -79,6 +82,10 @@ def _differences(lows: Mapping[str, float]) -> tuple[Check, ...]:
     if not lows:
         return (_above("Sharpe ratio over a baseline", float("nan"), 0.0),)
     return tuple(_above(f"Sharpe ratio over {name}", low, 0.0) for name, low in lows.items())
+
+
+def _random(chance: float | None) -> tuple[Check, ...]:
+    return () if chance is None else (_below("chance that random times do as well", chance, MAX_P_VALUE),)
 
 
 def _above(name: str, value: float, threshold: float) -> Check:

@@ -9,22 +9,27 @@ from btcai.champions import Edge
 from btcai.config import BucketConfig
 from btcai.evaluation import gate, metrics
 from btcai.evaluation.gate import Check
-from btcai.evaluation.goals import captured_frac
 from btcai.evaluation.overfitting import overfitting
 from btcai.evaluation.power import Detectable, smallest_edge
 from btcai.evaluation.result import BacktestResult, label
 from btcai.evaluation.robustness import HIGHER_COSTS, ONE_BAR_LATER
+from btcai.evaluation.rows import Row, daily_returns, figures_of
 from btcai.evaluation.significance import deflated_sharpe, luck_p_value
-from btcai.evaluation.statistics import RESAMPLES, Bootstrap, bootstrapped
+from btcai.evaluation.statistics import RESAMPLES, Bootstrap, Interval, bootstrapped, sharpe_difference_interval
 from btcai.evaluation.superiority import superiority
+from btcai.evaluation.twins import Ranks
 from btcai.schema import FloatArray, Span
 
 _DAYS = metrics.DAYS_PER_YEAR
 FAMILY_ERROR = 0.05
-"""Chance that any bucket without an edge passes a comparison; every bucket's intervals are as much wider."""
+"""Chance that any bucket without an edge is above a baseline; every bucket's intervals are as much wider."""
 VARIANTS = (HIGHER_COSTS, ONE_BAR_LATER)
 RANDOM = "random_"
-"""How baselines begin that trade at random times: shown, but luck is no rival to be surely better than."""
+"""How the twin in the middle of a bucket's random ones begins: shown, but its rank among all of them is what is
+checked."""
+CHAMPION = "champion_"
+"""How what stands beside begins where it is a bucket's champion: shown with its difference. A candidate with the same
+skill as a proven champion is proven without being better, so no check asks for it."""
 RECOMMENDED = "recommended: stay in cash or hold the volatility-targeted position"
 
 Results = Mapping[str, Mapping[str, BacktestResult]]
@@ -42,48 +47,6 @@ class Trials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One strategy under one cost severity; shares are 0 .. 1, undefined figures nan."""
-
-    strategy: str
-    severity: str
-    is_bucket: bool
-    net_return: float
-    cagr: float
-    sharpe: float
-    sharpe_low: float
-    sharpe_high: float
-    sortino: float
-    calmar: float
-    cagr_low: float
-    cagr_high: float
-    max_drawdown_frac: float
-    max_drawdown_low: float
-    max_drawdown_high: float
-    drawdown_bars: int
-    win_rate: float
-    profit_factor: float
-    expectancy_frac: float
-    """Mean net return of closed lots."""
-    trades: int
-    exposure_frac: float
-    turnover_per_year: float
-    cost_frac: float
-    costs_usdt: float
-    gross_return: float
-    break_even_bps: float
-    """The cost a side that would have eaten the gross profit."""
-    captured_frac: float
-    """Of the bucket's own goal; nan for baselines."""
-    fold_returns: tuple[float, ...]
-    fold_sharpes: tuple[float, ...]
-    walk_forward_score: float
-    """Mean of the folds' Sharpe ratios; a fold without one (no trade, too few days) counts as 0, as cash would."""
-    did_not_trade: bool
-    note: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Whether a bucket may leave paper, and why in plain words with its numbers."""
 
@@ -91,11 +54,18 @@ class Verdict:
     edge: Edge
     text: str
     differences: tuple[tuple[str, float, float], ...]
-    """(baseline, low, high): this bucket's Sharpe ratio minus the baseline's, same days; 1 - FAMILY_ERROR / buckets."""
+    """(baseline, low, high): this bucket's Sharpe ratio minus the baseline's, same days; each end is wrong with
+    probability FAMILY_ERROR / buckets."""
     checks: tuple[Check, ...]
     smallest_edge: Detectable
     """What this span could have shown at all."""
     n_trials: int
+    over_champion: Interval | None
+    """As `differences`, over the champion of this bucket where another one stands beside."""
+    ranks: Ranks | None
+    """Among its random twins, where it has any."""
+    loss_probability: float
+    """That the best of it and the baselines on half of the days loses on the other half (overfitting)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,19 +91,22 @@ def judge(
     severity: str = "pessimistic",
     trials: Trials | None = None,
     beside: Results | None = None,
+    ranks: Mapping[str, Ranks] | None = None,
     resamples: int = RESAMPLES,
 ) -> Judgement:
     """Rows of every strategy and severity, and verdicts at `severity`; all results must cover the same span.
 
-    trials: those before this run, whose own buckets are counted too. beside: has rows and nothing else.
+    trials: those before this run, whose own buckets are counted too. beside: has rows, and where it is CHAMPION of a
+    bucket the difference from it. ranks: of buckets among their random twins.
     """
-    everyone = {**results, **(beside or {}), **baselines}
+    beside, ranks = beside or {}, ranks or {}
+    everyone = {**results, **beside, **baselines}
     rows = []
     for cost in dict.fromkeys(cost for by in everyone.values() for cost in by):
         there = {name: by[cost] for name, by in everyone.items() if cost in by}
         drawn = _bootstrap(there, seed, resamples)
         rows += [
-            _row(
+            figures_of(
                 result, name, cost, buckets.get(name) if name in results else None, name in results, folds, drawn, place
             )
             for place, (name, result) in enumerate(there.items())
@@ -142,7 +115,7 @@ def judge(
     return Judgement(
         severity=severity,
         rows=tuple(rows),
-        verdicts=_verdicts(results, baselines, rows, severity, trials or Trials(), seed, resamples),
+        verdicts=_verdicts(results, baselines, beside, ranks, rows, severity, trials or Trials(), seed, resamples),
     )
 
 
@@ -152,82 +125,11 @@ def _bootstrap(results: Mapping[str, BacktestResult], seed: int, resamples: int)
     return bootstrapped(returns, _DAYS, seed=seed, resamples=resamples)
 
 
-def _row(
-    result: BacktestResult,
-    strategy: str,
-    severity: str,
-    bucket: BucketConfig | None,
-    is_bucket: bool,
-    folds: Sequence[Span],
-    drawn: Bootstrap,
-    place: int,
-) -> Row:
-    returns = daily_returns(result)
-    drawdown = metrics.max_drawdown(result.equity_usdt)
-    growth = metrics.cagr(result.equity_usdt, result.start_equity_usdt, metrics.years(len(result.equity_usdt)))
-    fold_returns, fold_sharpes = _fold_figures(result, folds)
-    sharpe, cagr, deepest = (drawn.interval(metric, place) for metric in ("sharpe", "cagr", "max_drawdown_frac"))
-    closed = result.trades["net_return"].to_numpy(np.float64)
-    gross_usdt = float(result.equity_usdt[-1]) - result.start_equity_usdt + result.costs_usdt
-    return Row(
-        strategy=strategy,
-        severity=severity,
-        is_bucket=is_bucket,
-        net_return=metrics.net_return(result.equity_usdt, result.start_equity_usdt),
-        cagr=growth,
-        sharpe=metrics.sharpe(returns, _DAYS),
-        sharpe_low=sharpe.low,
-        sharpe_high=sharpe.high,
-        sortino=metrics.sortino(returns, _DAYS),
-        calmar=metrics.calmar(growth, drawdown.frac),
-        cagr_low=cagr.low,
-        cagr_high=cagr.high,
-        max_drawdown_frac=drawdown.frac,
-        max_drawdown_low=deepest.low,
-        max_drawdown_high=deepest.high,
-        drawdown_bars=drawdown.bars,
-        win_rate=metrics.win_rate(closed),
-        profit_factor=metrics.profit_factor(result.trades["profit_usdt"].to_numpy(np.float64)),
-        expectancy_frac=metrics.expectancy(closed),
-        trades=len(result.trades),
-        exposure_frac=metrics.exposure_frac(result.position_frac),
-        turnover_per_year=metrics.turnover_per_year(result.traded_usdt, result.equity_usdt),
-        cost_frac=metrics.cost_frac(result.costs_usdt, result.start_equity_usdt),
-        costs_usdt=result.costs_usdt,
-        gross_return=metrics.gross_return(result.equity_usdt, result.start_equity_usdt, result.costs_usdt),
-        break_even_bps=metrics.break_even_cost_bps(gross_usdt, result.traded_usdt),
-        captured_frac=captured_frac(strategy, bucket.goal_frac, result) if bucket else float("nan"),
-        fold_returns=fold_returns,
-        fold_sharpes=fold_sharpes,
-        walk_forward_score=float(np.mean(np.nan_to_num(fold_sharpes, nan=0.0))) if folds else float("nan"),
-        did_not_trade=result.traded_usdt == 0.0,
-        note=result.note,
-    )
-
-
-def daily_returns(result: BacktestResult) -> FloatArray:
-    """Simple returns (m,) per UTC day of the whole span."""
-    return metrics.daily_returns(result.equity_usdt, result.close_ts_ns, result.start_equity_usdt)
-
-
-def _fold_figures(result: BacktestResult, folds: Sequence[Span]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Net return and Sharpe ratio within each fold; a fold starts from the equity at the bar before it."""
-    gains, ratios = [], []
-    for fold in folds:
-        first, stop = fold.first - result.span.first, fold.stop - result.span.first
-        if not 0 <= first < stop <= len(result.equity_usdt):
-            raise ValueError(f"folds must lie inside the tested span {result.span}, was {fold}; pass the splits' folds")
-        start = result.equity_usdt[first - 1] if first else result.start_equity_usdt
-        equity = result.equity_usdt[first:stop]
-        gains.append(metrics.net_return(equity, float(start)))
-        daily = metrics.daily_returns(equity, result.close_ts_ns[first:stop], float(start))
-        ratios.append(metrics.sharpe(daily, _DAYS))
-    return tuple(gains), tuple(ratios)
-
-
 def _verdicts(
     results: Results,
     baselines: Results,
+    beside: Results,
+    ranks: Mapping[str, Ranks],
     rows: Sequence[Row],
     severity: str,
     trials: Trials,
@@ -242,29 +144,29 @@ def _verdicts(
     candidates = np.stack([daily_returns(result) for result in ours.values()], axis=1)
     tried = np.concatenate([trials.sharpes, [judged[name].sharpe for name in ours]])
     against = {label(name): daily_returns(result) for name, result in rivals.items()}
-    p_values = [superiority(candidates, one, seed=seed, resamples=resamples) for one in against.values()]
-    largest = (
-        np.max([found.candidate_p_values for found in p_values], axis=0) if p_values else np.full(len(ours), np.nan)
-    )
-    drawn, level = _bootstrap({**ours, **rivals}, seed, resamples), 1 - FAMILY_ERROR / len(results)  # Bonferroni
+    largest = _largest_p_values(candidates, list(against.values()), seed, resamples)
+    drawn, error = _bootstrap({**ours, **rivals}, seed, resamples), FAMILY_ERROR / len(results)  # Bonferroni
+    level = 1 - 2 * error  # the lower end alone decides
     found = []
     for place, name in enumerate(ours):
+        row, returns, champion = judged[name], candidates[:, place], beside.get(f"{CHAMPION}{name}")
         apart = {rival: drawn.difference("sharpe", place, len(ours) + k, level=level) for k, rival in enumerate(rivals)}
-        row = judged[name]
+        fit = overfitting(np.column_stack([returns, *against.values()]))
         outcome = gate.decide(
             gate.Figures(
-                deflated_sharpe=deflated_sharpe(candidates[:, place], _DAYS, trial_sharpes=tried),
-                overfitting=overfitting(np.column_stack([candidates[:, place], *against.values()])).probability,
+                deflated_sharpe=deflated_sharpe(returns, _DAYS, trial_sharpes=tried),
+                overfitting=fit.probability,
                 p_value=float(largest[place]),
-                luck_p_value=luck_p_value(candidates[:, place], _DAYS, trial_sharpes=trials.sharpes),
+                luck_p_value=luck_p_value(returns, _DAYS, trial_sharpes=trials.sharpes),
                 difference_lows={label(rival): interval.low for rival, interval in apart.items()},
+                random_chance=ranks[name].chance if name in ranks else None,
                 up_folds_frac=float(np.mean([gain > 0 for gain in row.fold_returns])) if row.fold_returns else np.nan,
                 net_at_higher_costs=net.get((name, HIGHER_COSTS), float("nan")),
                 net_with_delay=net.get((name, ONE_BAR_LATER), float("nan")),
                 net_at_harshest_costs=min(net[name, cost] for cost in results[name] if cost not in VARIANTS),
             )
         )
-        least = smallest_edge(candidates[:, place], against, _DAYS, level=level, n_trials=len(tried))
+        least = smallest_edge(returns, against, _DAYS, error=error, trial_sharpes=trials.sharpes)
         found.append(
             Verdict(
                 bucket=name,
@@ -274,9 +176,25 @@ def _verdicts(
                 checks=outcome.checks,
                 smallest_edge=least,
                 n_trials=len(tried),
+                over_champion=_over(returns, champion[severity], level, seed, resamples) if champion else None,
+                ranks=ranks.get(name),
+                loss_probability=fit.loss_probability,
             )
         )
     return tuple(found)
+
+
+def _largest_p_values(candidates: FloatArray, baselines: Sequence[FloatArray], seed: int, resamples: int) -> FloatArray:
+    """StepM's (k,) over the baselines (m,) of candidates (m, k); nan without any."""
+    found = [superiority(candidates, one, seed=seed, resamples=resamples).candidate_p_values for one in baselines]
+    largest: FloatArray = np.max(found, axis=0) if found else np.full(candidates.shape[1], np.nan)
+    return largest
+
+
+def _over(returns: FloatArray, champion: BacktestResult, level: float, seed: int, resamples: int) -> Interval:
+    """Of the difference from a champion, on days drawn for the two alone: no other figure hangs on who is champion."""
+    theirs = daily_returns(champion)
+    return sharpe_difference_interval(returns, theirs, _DAYS, seed=seed, resamples=resamples, level=level)
 
 
 def _reason(row: Row, outcome: gate.Outcome, least: Detectable, n_trials: int) -> str:

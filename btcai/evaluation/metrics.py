@@ -142,11 +142,6 @@ def mean_holding_bars(entry_ts_ns: IntArray, exit_ts_ns: IntArray) -> float:
     return float(np.mean(exit_ts_ns - entry_ts_ns)) / BAR_NS if len(entry_ts_ns) else float("nan")
 
 
-def trades_per_year(n_trades: int, n_bars: int) -> float:
-    """Closed trades a year; nan for less than MIN_PERIODS days, as `cagr`."""
-    return n_trades / years(n_bars) if n_bars >= MIN_PERIODS * BARS_PER_DAY else float("nan")
-
-
 def turnover_per_year(traded_usdt: float, equity_usdt: FloatArray) -> float:
     """Notional bought plus sold a year / mean equity: 2 is one full round trip a year; nan without bars."""
     if len(equity_usdt) == 0:

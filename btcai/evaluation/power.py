@@ -2,7 +2,7 @@
 
 Closed forms for returns that are normal and independent from day to day: the error of a Sharpe ratio is Lo's (2002), of
 a difference Memmel's (2003), correcting Jobson and Korkie (1981). Tails and memory from day to day ask for a little
-more; trials are taken as independent, and what they have in common asks for less.
+more. Held against the gate itself in simulations: LOG.md, and tests/code/test_judge_calibration.py.
 """
 
 import math
@@ -14,9 +14,11 @@ import numpy as np
 
 from btcai.evaluation.gate import MAX_P_VALUE
 from btcai.evaluation.metrics import MIN_PERIODS, NO_SPREAD, sharpe
+from btcai.evaluation.significance import expected_maximum, luck_sharpe
 from btcai.schema import FloatArray
 
 POWER = 0.8
+LUCK = "luck of all trials"
 _NORMAL = NormalDist()
 
 
@@ -25,7 +27,7 @@ class Detectable(NamedTuple):
 
     sharpe: float
     against: str
-    """The baseline that asks for most."""
+    """The baseline that asks for most, or LUCK."""
 
 
 def smallest_edge(
@@ -33,23 +35,23 @@ def smallest_edge(
     baselines: Mapping[str, FloatArray],
     periods_per_year: float,
     *,
-    level: float,
-    n_trials: int,
+    error: float,
+    trial_sharpes: FloatArray,
     power: float = POWER,
 ) -> Detectable:
     """What a strategy that moves with the baselines (m,) as returns (m,) do must truly earn to be above them all.
 
-    level: of the two-sided intervals of Sharpe differences; n_trials: all that the p-value of the gate counts. The
-    baselines' ratios are taken as known. All together are passed a little less often than each, which is `power`.
+    error: of falsely being above one baseline; trial_sharpes: annual, of all that the p-value of luck counts, nan where
+    one has none. The baselines' ratios are taken as known. All together are passed a little less often than each, which
+    is `power`.
     """
-    if len(returns) < MIN_PERIODS or not baselines:
+    days = len(returns)
+    if days < MIN_PERIODS or not baselines:
         return Detectable(float("nan"), "")
-    luck = 1.0 - (1.0 - MAX_P_VALUE) ** (1.0 / max(1, n_trials))  # Sidak: of one trial, for that of the best of them
-    error = min((1.0 - level) / 2.0, luck)
     found = [
         Detectable(
             smallest_sharpe(
-                len(returns),
+                days,
                 periods_per_year,
                 error=error,
                 power=power,
@@ -60,7 +62,25 @@ def smallest_edge(
         )
         for name, baseline in baselines.items()
     ]
-    return max(found)
+    return max(*found, Detectable(_beyond_luck(days, periods_per_year, trial_sharpes, power), LUCK))
+
+
+def _beyond_luck(days: int, periods_per_year: float, trial_sharpes: FloatArray, power: float) -> float:
+    """Annual Sharpe ratio for which significance.luck_p_value is below MAX_P_VALUE with that power."""
+    if len(trial_sharpes) == 0:
+        return 0.0
+    common = luck_sharpe(days, periods_per_year, trial_sharpes=trial_sharpes, n_trials=1)
+    ten = luck_sharpe(days, periods_per_year, trial_sharpes=trial_sharpes, n_trials=10)
+    of_one = 1.0 - (1.0 - MAX_P_VALUE) ** (
+        1.0 / len(trial_sharpes)
+    )  # Sidak: of one trial, for that of the best of them
+    best = common + (ten - common) / expected_maximum(10) * _NORMAL.inv_cdf(1.0 - of_one)
+    least = _NORMAL.inv_cdf(1.0 - MAX_P_VALUE) * math.sqrt(periods_per_year / days)
+    hurdle = max(best, least)
+    z = _NORMAL.inv_cdf(power)  # surplus^2 days = z^2 (1 + s^2 / 2), as in smallest_sharpe, over a hurdle that is known
+    day, squared = hurdle / math.sqrt(periods_per_year), days - z**2 / 2.0
+    root = (days * day + z * math.sqrt(squared + days * day**2 / 2.0)) / squared
+    return root * math.sqrt(periods_per_year)
 
 
 def smallest_sharpe(

@@ -94,7 +94,7 @@ def reliability(
     unit = sigma_of(data, result.decisions, horizons)
     outcome, known = outcomes(data, result.span, result.decisions, horizons)
     past, seen = outcomes(data, history, np.arange(history.first, history.stop), horizons)
-    forms = _forms(result.encoded.quantiles / unit[..., None], outcome, known, bucket, static)
+    forms = forms_of(result.encoded.quantiles / unit[..., None], outcome, known, bucket, static)
     mean, std = result.encoded.mean / unit, result.encoded.std / unit
     return tuple(
         _horizon(
@@ -110,16 +110,23 @@ def reliability(
     )
 
 
-def _forms(
-    quantiles: FloatArray, outcome: FloatArray, known: BoolArray, bucket: BucketConfig, static: StaticCalibration | None
+def forms_of(
+    quantiles: FloatArray,
+    outcome: FloatArray,
+    known: BoolArray,
+    bucket: BucketConfig,
+    static: StaticCalibration | None,
+    *,
+    adapts: str = "static",
 ) -> dict[str, FloatArray]:
-    """Quantiles (D, H, Q) before the static calibration, after it, and after the adaptive one."""
+    """Quantiles (D, H, Q) before the static calibration, after it, and after the adaptive one of which `adapts`."""
     patches = np.asarray(bucket.horizons_bars) / bucket.patch_bars
-    state = new_adaptive(np.asarray(QUANTILE_LEVELS), np.maximum(1.0, patches))
-    issued, _ = follow(state, quantiles, outcome, known, np.ceil(patches).astype(np.int64))
     # The bundle sorts after its offsets: taken off again they give what it began with where it had not to.
     raw = np.full_like(quantiles, np.nan) if static is None else np.sort(quantiles - static.offset, axis=-1)
-    return {"raw": raw, "static": quantiles, "adaptive": issued}
+    forms = {"raw": raw, "static": quantiles}
+    state = new_adaptive(np.asarray(QUANTILE_LEVELS), np.maximum(1.0, patches))
+    issued, _ = follow(state, forms[adapts], outcome, known, np.ceil(patches).astype(np.int64))
+    return {**forms, "adaptive": issued}
 
 
 def _horizon(

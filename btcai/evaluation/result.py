@@ -22,6 +22,7 @@ LABELS = {
     "boosted_1d": "boosted forecast 1 d",
     **{f"random_{bucket}": f"random, trades of {bucket}" for bucket in BUCKETS},
     "portfolio": "portfolio of the buckets",
+    **{f"champion_{bucket}": f"champion of {bucket}" for bucket in BUCKETS},
 }
 
 TRADE_COLUMNS = (

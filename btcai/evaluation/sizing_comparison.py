@@ -14,8 +14,8 @@ import numpy as np
 from btcai.config import BucketConfig, SizingConfig, SizingStrategy
 from btcai.evaluation import metrics
 from btcai.evaluation.backtest import backtest
-from btcai.evaluation.judge import daily_returns
 from btcai.evaluation.result import BacktestResult
+from btcai.evaluation.rows import daily_returns
 from btcai.evaluation.statistics import RESAMPLES, Interval, sharpe_difference_interval
 from btcai.inference import Encoded, Policy, sizes
 from btcai.market.rules import Rules

@@ -13,7 +13,7 @@ import numpy as np
 
 from btcai.evaluation.metrics import MIN_PERIODS, NO_SPREAD
 from btcai.evaluation.resampling import block_length, drawn_days
-from btcai.schema import BoolArray, FloatArray
+from btcai.schema import FloatArray
 
 RESAMPLES = 1_000
 
@@ -25,10 +25,6 @@ class Superiority(NamedTuple):
     """SPA: chance that no candidate is better and the best still looks as good as this."""
     candidate_p_values: FloatArray
     """(k,) StepM: those below a level are better, and any of them is falsely so as seldom as that level."""
-
-    def better(self, level: float = 0.05) -> BoolArray:
-        """(k,) which candidates beat the benchmark."""
-        return self.candidate_p_values < level
 
 
 def superiority(

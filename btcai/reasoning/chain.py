@@ -51,7 +51,7 @@ def reason(case: Case) -> Reasoning:
     chain[place] = steps.with_lots(chain[place], case.account, case.lots, mark, sigma, decision.forecasts, case.rules)
     chain += [
         steps.forecast(decision, sigma, case.sizing),
-        steps.memory(case.recalled, case.bucket.horizons_bars[0]),
+        steps.memory(case.recalled, decision.forecasts[0]),
         steps.policy(decision),
         steps.sizing(decision, sigma, case.bucket, case.sizing),
         steps.risk(case.account, case.rules),

@@ -39,11 +39,6 @@ class Lesson:
     """The effect in each part of the time, oldest first; nan where there were too few trades."""
 
     @property
-    def is_consistent(self) -> bool:
-        """Whether it held, in its direction, in every part of the time; False where one had too few trades to tell."""
-        return all(self.effect * part > 0.0 for part in self.effects_in_parts)
-
-    @property
     def sentence(self) -> str:
         more = "higher" if self.effect > 0 else "lower"
         held = sum(self.effect * part > 0.0 for part in self.effects_in_parts)

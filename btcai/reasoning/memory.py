@@ -212,14 +212,10 @@ def _recollection(memory: Memory, rows: IntArray, distance: FloatArray) -> Recol
     )
 
 
-def adjusted_confidence(confidence: FloatArray, lean: FloatArray, side: FloatArray) -> FloatArray:
-    """Confidence (D,), 0 .. 1, in a rise (side 1) or a fall (side -1), adjusted by what happened then; (D,), 0 .. 1.
-
-    Agreement takes away its share of the doubt, disagreement its share of the confidence; no memory changes nothing.
-    """
-    agreement = side * lean
-    surer = confidence + agreement * (1.0 - confidence)
-    return np.asarray(np.where(agreement > 0.0, surer, confidence * (1.0 + agreement)))
+def adjusted_chance(chance: float, lean: float) -> float:
+    """Chance of a rise, 0 .. 1, adjusted by what happened then: a lean -1 .. 1 takes away its share of the way to 0 or
+    to 1; no memory changes nothing."""
+    return chance + lean * (1.0 - chance) if lean > 0.0 else chance * (1.0 + lean)
 
 
 def told(memory: Memory, recollection: Recollection, d: int, sigma: float, n_nearest: int = 5) -> Recalled:

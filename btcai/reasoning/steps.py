@@ -26,6 +26,7 @@ from btcai.market.account import (
 from btcai.market.risk import DRAWDOWN_HALT, NO_HALT, can_buy, can_sell
 from btcai.market.rules import Rules
 from btcai.market.sizing import lot_sizes
+from btcai.reasoning.memory import adjusted_chance
 from btcai.reasoning.records import Recalled, Step
 from btcai.reasoning.words import capital, counted, lasting, number, percent, signed, signed_percent
 from btcai.schema import QUANTILE_LEVELS, Action, Decision, FloatArray, Forecast
@@ -116,8 +117,9 @@ def uncertainty(forecast: Forecast, sigma: float) -> float:
     return forecast.std / (sigma * math.sqrt(forecast.horizon_bars))
 
 
-def memory(recalled: Recalled | None, horizon_bars: int) -> Step:
-    """Situations like this one; without a memory, or any like it, nothing."""
+def memory(recalled: Recalled | None, forecast: Forecast) -> Step:
+    """Situations like this one, and what the forecast's chance to rise is with them; without a memory, or any like it,
+    nothing."""
     if recalled is None or recalled.n == 0:
         said = "No situation like this one is remembered." if recalled else "No memory is kept of earlier situations."
         return Step(name="memory", score=0.0, confidence=0.0, sentence=said, facts={"n": 0.0})
@@ -125,19 +127,23 @@ def memory(recalled: Recalled | None, horizon_bars: int) -> Step:
         f"{datetime.fromtimestamp(close_ts_ns // 1_000_000_000, UTC):%Y-%m-%d} ({signed_percent(outcome)})"
         for close_ts_ns, _, outcome in recalled.nearest[:3]
     )
+    lean = math.copysign(recalled.confidence, recalled.hit_rate - 0.5)
+    adjusted = adjusted_chance(rise_chance(forecast), lean)
     return Step(
         name="memory",
         score=2.0 * recalled.hit_rate - 1.0,
         confidence=recalled.confidence,
         sentence=(
             f"{counted(recalled.n, 'situation')} like this one: {percent(recalled.hit_rate, 0)} rose in "
-            f"{lasting(horizon_bars)}, {signed_percent(recalled.mean_outcome)} on average"
+            f"{lasting(forecast.horizon_bars)}, {signed_percent(recalled.mean_outcome)} on average"
             + (f"; nearest {days}." if days else ".")
+            + f" With them the forecast's {percent(rise_chance(forecast))} to rise are {percent(adjusted)}."
         ),
         facts={
             "n": float(recalled.n),
             "mean_outcome": recalled.mean_outcome,
             "hit_rate": recalled.hit_rate,
+            "adjusted_rise_chance": adjusted,
             "nearest_distance": recalled.nearest[0][1] if recalled.nearest else math.nan,
         },
     )

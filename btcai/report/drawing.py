@@ -17,6 +17,7 @@ from btcai.report import (
     market_figures,
     panels,
     reasoning_figures,
+    skill_figures,
     slice_figures,
     trade_figures,
 )
@@ -63,6 +64,7 @@ def draw(evidence: Evidence, daily: pd.DataFrame, tested_days: str) -> dict[str,
 
 def _results(evidence: Evidence, daily: pd.DataFrame, tested: str, costs: str) -> Drawn:
     rows, where = evidence.judgement.judged_rows(), f"{tested}, {costs}"
+    short = f"{tested}, {evidence.judgement.severity} costs"
     yield (
         "equity.png",
         "Equity of every strategy after costs, at each UTC day's last bar.",
@@ -95,7 +97,7 @@ def _results(evidence: Evidence, daily: pd.DataFrame, tested: str, costs: str) -
         yield (
             f"figures/slices_{bucket}.png",
             f"What each part of the time added to {bucket}'s net return; over each bar the lots opened in it.",
-            slice_figures.slices_figure(slices, f"Where {bucket} earned and lost: {where}"),
+            slice_figures.slices_figure(slices, f"Where {bucket} earned and lost: {short}"),
         )
 
 
@@ -136,6 +138,16 @@ def _beliefs(evidence: Evidence, market: MarketData, tested: str) -> Drawn:
         "figures/fans.png",
         "Forecasts at decisions evenly spread over the span, chosen by their place alone, beside what the price did.",
         forecast_figures.fan_figure(results, market, evidence.buckets, f"Forecast fans: {tested}"),
+    )
+    yield (
+        "figures/coverage.png",
+        "Share of outcomes inside the 90 % interval in every calendar quarter of the validation and the test span.",
+        skill_figures.coverage_figure(evidence.skills, f"Coverage by quarter: {evidence.market}"),
+    )
+    yield (
+        "figures/crps.png",
+        "How much closer the predicted distributions are to the outcomes than volatility alone (CRPS).",
+        skill_figures.crps_figure(evidence.skills, f"Beside an EWMA Student-t: {evidence.market}"),
     )
     if evidence.sizing is not None:
         title = f"Doubt and decisions: {tested}"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from btcai.config import BucketConfig, CostConfig, SizingConfig
+from btcai.evaluation.forecast_skill import ForecastSkill
 from btcai.evaluation.judge import Judgement, Results
 from btcai.evaluation.metrics import utc_days
 from btcai.evaluation.reliability import Reliability
@@ -42,6 +43,8 @@ class Evidence:
     sealed_text: str
     """Which span is left, for example "2024-10-01 .. 2025-03-31, 52,416 bars"."""
     start_equity_usdt: float
+    skills: Sequence[ForecastSkill] = ()
+    """forecast_skill.forecast_skills: of the validation span, then of the test span."""
     sealed_looks: int = 0
     """How often any of the sealed time was looked at, by the ledger of openings."""
     data: MarketData | None = None

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from btcai.evaluation.judge import Row
 from btcai.evaluation.metrics import drawdown_path
 from btcai.evaluation.result import label
+from btcai.evaluation.rows import Row
 from btcai.pictures import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SOFT, canvas, date_axis
 from btcai.report.formats import DID_NOT_TRADE, between, percent, ratio
 from btcai.schema import BUCKETS
@@ -36,6 +36,7 @@ _OTHERS: tuple[Style, ...] = tuple(
     for colour in (PURPLE, "#56B4E9", "#8C6D31", "#222222")
 )
 """Of strategies without a style of their own, in their order."""
+_PALE = "#C9C9C9"
 
 
 def styles_of(strategies: Sequence[str]) -> dict[str, Style]:
@@ -57,7 +58,7 @@ def equity_figure(daily: pd.DataFrame, title: str) -> "Figure":
     figure, axes = canvas(title, height=_height(daily, 5.0))
     low = max(float(daily.min().min()), 0.85 * float(daily[_about(daily)].min().min()))
     gains = [f"{label(name)} {percent(daily[name].iloc[-1] - 1)}" for name in daily.columns]
-    _paths(axes, daily, _told(gains, daily.min() < low))
+    _paths(axes, daily, _told(gains, daily.min() < low), _named(daily))
     axes.set_yscale("log")
     axes.set_ylabel("growth of 1 USDT after costs (log scale)")
     _plain_ticks(axes, min(1.0, low), max(1.0, float(daily.max().max())))
@@ -70,7 +71,8 @@ def drawdown_figure(daily: pd.DataFrame, title: str) -> "Figure":
     start = pd.DataFrame(1.0, index=daily.index[:1], columns=daily.columns)
     below = pd.concat([start, daily]).apply(lambda path: -100.0 * drawdown_path(path.to_numpy()))
     low = max(float(below.min().min()), 1.25 * float(below[_about(below)].min().min()))
-    _paths(axes, below.iloc[1:], _told([label(name) for name in daily.columns], below.min() < low))
+    labels = _told([label(name) for name in daily.columns], below.min() < low)
+    _paths(axes, below.iloc[1:], labels, _named(daily))
     axes.set_ylabel("below the peak of daily closes, %")
     deepest = max(1.0, -low)
     axes.set_ylim(-1.03 * deepest, 0.02 * deepest)
@@ -132,14 +134,26 @@ def _note(axes: "Axes", x: float, place: int, text: str) -> None:
     axes.annotate(text, (x, place), (6, 0), textcoords="offset points", va="center", fontsize=8.5, color=SOFT)
 
 
-def _paths(axes: "Axes", daily: pd.DataFrame, labels: Sequence[str]) -> None:
-    """One line per strategy, buckets on top of the baselines; the legend in the table's order."""
+def _named(equity: pd.DataFrame) -> list[str]:
+    """Whom a picture names, for nobody tells seventeen lines apart: those it is about, of the rest who ends highest."""
+    about = _about(equity)
+    others = equity.drop(columns=about).iloc[-1]
+    return [*about, str(others.idxmax())] if len(others) else about
+
+
+def _paths(axes: "Axes", daily: pd.DataFrame, labels: Sequence[str], named: Sequence[str]) -> None:
+    """A line each, the named ones in their styles, buckets on top, in the table's order; the others pale."""
     dates, styles = daily.index.to_numpy(), styles_of(list(daily.columns))
+    pale = [name for name in daily.columns if name not in named]
+    for place, name in enumerate(pale):
+        first = f"{len(pale)} others: see the table" if place == 0 else "_"
+        axes.plot(dates, daily[name].to_numpy(), color=_PALE, linewidth=0.8, label=first, zorder=1)
     for name, text in zip(daily.columns, labels, strict=True):
-        colour, dashes, width = styles[name]
-        order = 3 if name in BUCKETS else 2
-        values = daily[name].to_numpy()
-        axes.plot(dates, values, color=colour, linestyle=dashes, linewidth=width, label=text, zorder=order)
+        if name in named:
+            colour, dashes, width = styles[name]
+            order = 3 if name in BUCKETS else 2
+            values = daily[name].to_numpy()
+            axes.plot(dates, values, color=colour, linestyle=dashes, linewidth=width, label=text, zorder=order)
     axes.margins(x=0.01)
     axes.legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False, labelcolor=INK, handlelength=2.6

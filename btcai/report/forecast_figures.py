@@ -159,8 +159,8 @@ def doubt_figure(
         doubts = {"uncertainty": uncertainty, "unfamiliarity": result.encoded.unfamiliarity.astype(np.float64)}
         bucket_head(grid[0, column], bucket)
         for row, (name, values) in enumerate(doubts.items()):
-            _by_action(grid[row, column], values, result.actions, limits[name])
-            axis_label(grid[row, column], x=name)
+            near = _by_action(grid[row, column], values, result.actions, limits[name])
+            axis_label(grid[row, column], x=name if near else f"{name} (limit: {limits[name]:g})")
         refused, wanted = refused_entries(result, uncertainty, sizing)
         corner(grid[0, column], f"{refused:,} of {wanted:,}\nentries refused" if wanted else "no entry wanted")
         _over_time(grid[2, column], doubts, limits, np.asarray(data.bars.close_ts_ns)[result.decisions])
@@ -174,11 +174,11 @@ def doubt_figure(
     return figure
 
 
-def _by_action(axes: "Axes", values: FloatArray, actions: IntArray, limit: float) -> None:
-    """How the doubt was spread over the decisions of each action; the limit is drawn where it is near."""
+def _by_action(axes: "Axes", values: FloatArray, actions: IntArray, limit: float) -> bool:
+    """How the doubt was spread over the decisions of each action; whether the limit is near enough to be drawn."""
     known = np.isfinite(values)
     if not known.any():
-        return
+        return False
     low, high = float(values[known].min()), float(values[known].max())
     edges = np.linspace(low, max(high, low + 1e-3 * max(1.0, abs(low))), 31)
     for action, (_, colour) in _ACTIONS.items():
@@ -186,11 +186,11 @@ def _by_action(axes: "Axes", values: FloatArray, actions: IntArray, limit: float
         if len(chosen):
             share = 100 * np.histogram(chosen, edges)[0] / len(chosen)
             axes.stairs(share, edges, color=colour, linewidth=1.6)
-    if limit <= 1.5 * high:
+    near = limit <= 1.5 * high
+    if near:
         axes.axvline(limit, color=RED, linewidth=1.0, linestyle="--")
-    else:
-        corner(axes, f"limit {limit:g}: further right")
     axes.set_ylim(bottom=0.0)
+    return near
 
 
 def _over_time(

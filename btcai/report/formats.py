@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from btcai.config import CostConfig
-from btcai.evaluation.judge import Row
 from btcai.evaluation.result import label
+from btcai.evaluation.rows import Row
 from btcai.schema import BAR_SECONDS
 
 UNDEFINED = "-"
@@ -39,7 +39,7 @@ def sealed_words(looks: int) -> str:
     return "the sealed span is unread" if looks == 0 else f"the sealed span was looked at {looks} times: expect luck"
 
 
-def duration(bars: int) -> str:
+def duration(bars: float) -> str:
     """36 -> "3 h": the largest unit that fits, without needless decimals."""
     minutes = bars * BAR_SECONDS / 60
     for unit, size in (("d", 1440.0), ("h", 60.0)):
@@ -104,6 +104,18 @@ FURTHER = (
         head="drawdown of\ndaily closes, 95 %", text=lambda row: percents(row.max_drawdown_low, row.max_drawdown_high)
     ),
     Column(head="lasted", text=lambda row: duration(row.drawdown_bars) if row.drawdown_bars else UNDEFINED),
+    Column(
+        head="longest\nbelow a peak",
+        text=lambda row: duration(row.underwater_bars) if row.underwater_bars else UNDEFINED,
+    ),
+    Column(head="days needed\nto show it", text=lambda row: ratio(row.needed_days, 0)),
+)
+"""Those of the second table."""
+
+OF_TRADES = (
+    Column(head="strategy", text=lambda row: label(row.strategy)),
+    Column(head="closed\nlots", text=lambda row: f"{row.trades:,}"),
+    Column(head="held", text=lambda row: duration(row.holding_bars) if isfinite(row.holding_bars) else UNDEFINED),
     Column(head="profit\nfactor", text=lambda row: ratio(row.profit_factor)),
     Column(
         head="mean\nof lots", text=lambda row: percent(row.expectancy_frac, 2), sign=lambda row: row.expectancy_frac
@@ -111,7 +123,7 @@ FURTHER = (
     Column(head="break-even\ncost, bp", text=lambda row: ratio(row.break_even_bps, 1)),
     Column(head="of its\ngoal", text=lambda row: percent(row.captured_frac), sign=lambda row: row.captured_frac),
 )
-"""Those of the second table."""
+"""Those of the third table: what the trades earned."""
 
 
 def folds_up(row: Row) -> str:

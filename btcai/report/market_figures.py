@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btcai.evaluation.judge import Row
 from btcai.evaluation.result import label
+from btcai.evaluation.rows import Row
 from btcai.evaluation.stress import StressRow
 from btcai.features.splits import Splits
 from btcai.pictures import (

@@ -1,16 +1,29 @@
 """The page's first part: verdicts, every bucket beside every baseline, folds, other costs, trades."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from math import isfinite
 
 from btcai.config import CostConfig
-from btcai.evaluation.gate import Check
-from btcai.evaluation.judge import Row, Verdict
+from btcai.evaluation.gate import MAX_P_VALUE, Check
+from btcai.evaluation.judge import Verdict
 from btcai.evaluation.result import label
+from btcai.evaluation.rows import Row, daily_returns
+from btcai.evaluation.twins import Rank
 from btcai.report.drawing import Picture
 from btcai.report.evidence import Evidence
-from btcai.report.formats import COLUMNS, FURTHER, UNDEFINED, Column, between, cost_text, flag, percent, ratio
+from btcai.report.formats import (
+    COLUMNS,
+    FURTHER,
+    OF_TRADES,
+    UNDEFINED,
+    Column,
+    between,
+    cost_text,
+    flag,
+    percent,
+    ratio,
+)
 from btcai.report.markup import Section, aside, cell, paragraph, picture, row, section, table
 
 ENOUGH_LOTS = 240
@@ -28,15 +41,22 @@ def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list
             "<h3>The gate: every check of every bucket</h3>",
             _gate(judgement.verdicts),
             "<h3>Sharpe ratio minus each baseline's</h3>",
-            aside("95 % interval for all buckets together, each baseline by itself."),
+            aside("Each end is sure at 95 % for all buckets together, for each baseline by itself."),
             _differences(judgement.verdicts),
+            *_random(judgement.verdicts),
         ),
         section(
             "Every bucket beside every baseline",
             _strategies(rows, COLUMNS),
             *(picture(pictures.get(name)) for name in ("equity.png", "drawdown.png", "sharpe.png")),
             "<h3>Further figures</h3>",
+            aside(
+                "Days needed: so long has a record of such a Sharpe ratio, with such tails, to be for a ratio surely "
+                f"(95 %) above 0; this one has {_days(evidence)}."
+            ),
             _strategies(rows, FURTHER),
+            "<h3>What the trades earned</h3>",
+            _strategies([one for one in rows if not one.did_not_trade], OF_TRADES),
         ),
         section("Walk-forward folds", picture(pictures.get("figures/folds.png")), _folds(rows)),
         section("The same under other costs", _severities(judgement.rows, evidence.severities)),
@@ -55,18 +75,20 @@ def _verdicts(verdicts: Iterable[Verdict]) -> str:
 
 def _gate(verdicts: Sequence[Verdict]) -> str:
     """A row per check, a column per bucket: the figure, green where it passed; below, what the span could show."""
-    checks = [check.name for check in verdicts[0].checks] if verdicts else []
+    found = [{check.name: check for check in verdict.checks} for verdict in verdicts]
     body = []
-    for place, name in enumerate(checks):
-        found = [verdict.checks[place] for verdict in verdicts]
-        needed = cell(f"{found[0].side} {found[0].threshold:g}")
-        body.append(row(name, [needed, *(cell(ratio(one.value, 3), _tone(one)) for one in found)]))
-    least = [one.smallest_edge for one in verdicts]
-    body.append(
-        row("smallest Sharpe ratio that this span could show", map(cell, ["", *(ratio(x.sharpe) for x in least)]))
-    )
-    body.append(row("what asks for that much", map(cell, ["", *(x.against or UNDEFINED for x in least)])))
-    body.append(row("trials counted", [cell(""), *(cell(f"{one.n_trials:,}") for one in verdicts)]))
+    for name in max(found, key=len, default={}):
+        there = [checks.get(name) for checks in found]
+        one = next(check for check in there if check is not None)
+        cells = (cell(ratio(check.value, 3), _tone(check)) if check else cell(UNDEFINED) for check in there)
+        body.append(row(name, [cell(f"{one.side} {one.threshold:g}"), *cells]))
+    told = {
+        "smallest Sharpe ratio that this span could show": [ratio(one.smallest_edge.sharpe) for one in verdicts],
+        "what asks for that much": [one.smallest_edge.against or UNDEFINED for one in verdicts],
+        "chance that the best of half the days loses in the rest": [ratio(one.loss_probability, 3) for one in verdicts],
+        "trials counted": [f"{one.n_trials:,}" for one in verdicts],
+    }
+    body += [row(name, map(cell, ["", *values])) for name, values in told.items()]
     return table(["check", "needed", *(verdict.bucket for verdict in verdicts)], body)
 
 
@@ -75,12 +97,44 @@ def _tone(check: Check) -> float:
 
 
 def _differences(verdicts: Sequence[Verdict]) -> str:
-    """A row per baseline, a column per bucket."""
+    """A row per baseline, a column per bucket; below, over the champion that each bucket has, which no check asks."""
     body = []
     for place, (name, _, _) in enumerate(verdicts[0].differences if verdicts else ()):
         ends = [verdict.differences[place][1:] for verdict in verdicts]
         body.append(row(f"over {label(name)}", (cell(between(*pair), _sure_sign(*pair)) for pair in ends)))
+    over = [verdict.over_champion for verdict in verdicts]
+    if any(over):
+        cells = (cell(between(*pair), _sure_sign(*pair)) if pair else cell(UNDEFINED) for pair in over)
+        body.append(row("over its champion (no check)", cells))
     return table(["", *(verdict.bucket for verdict in verdicts)], body)
+
+
+def _random(verdicts: Sequence[Verdict]) -> list[str]:
+    """Each bucket that traded among its random twins."""
+    ranked = {verdict.bucket: verdict.ranks for verdict in verdicts if verdict.ranks}
+    if not ranked:
+        return []
+    body = [
+        row(bucket, (cell(text, sign) for one, show in ((ranks.net_return, percent), (ranks.sharpe, ratio))
+            for text, sign in _ranked(one, show)))
+        for bucket, ranks in ranked.items()
+    ]  # fmt: skip
+    most = max(ranks.twins for ranks in ranked.values())
+    told = f"Among {most} twins: the same trades, as long and as large, at times drawn by chance, at the same costs."
+    twins = ("twins: 5 %", "median", "95 %", "chance of as much")
+    heads = ["bucket", "net return", *twins, "Sharpe ratio", *twins]
+    return ["<h3>The same trades at random times</h3>", aside(told), table(heads, body)]
+
+
+def _ranked(one: Rank, show: Callable[[float], str]) -> list[tuple[str, float]]:
+    """Cells: text, and whether it is green or red."""
+    twins = [(show(value), 0.0) for value in (one.low, one.median, one.high)]
+    return [(show(one.value), one.value), *twins, (ratio(one.chance, 3), 1.0 if one.chance < MAX_P_VALUE else -1.0)]
+
+
+def _days(evidence: Evidence) -> int:
+    """UTC days of the tested span."""
+    return len(daily_returns(next(iter(evidence.judged().values()))))
 
 
 def _sure_sign(low: float, high: float) -> float:

@@ -96,6 +96,16 @@ def _curve(axes: "Axes", rows: pd.DataFrame, measure: _Measure) -> None:
         say(axes, "not measured")
     elif measure.log:
         axes.set_yscale("log")
+    else:
+        _leave_out_spikes(axes)
+
+
+def _leave_out_spikes(axes: "Axes") -> None:
+    """One update in hundreds far above the rest would leave nothing else to be seen: it goes out at the top."""
+    values = np.concatenate([np.asarray(line.get_ydata(), np.float64) for line in axes.lines])
+    low, high = (float(np.nanquantile(values, share)) for share in (0.0, 0.99))
+    if float(np.nanmax(values)) > high + 2 * (high - low) > low:
+        axes.set_ylim(top=high + 0.3 * (high - low))
 
 
 def _shade(axes: "Axes", rows: pd.DataFrame) -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import pandas as pd
 
 from btcai.evaluation.gate import Check
-from btcai.evaluation.judge import Judgement, Row, Verdict
+from btcai.evaluation.judge import Judgement, Verdict
 from btcai.evaluation.power import Detectable
 from btcai.evaluation.result import LABELS
+from btcai.evaluation.rows import Row
+from btcai.evaluation.statistics import Interval
+from btcai.evaluation.twins import Rank, Ranks
 from btcai.report.evidence import Evidence
 from btcai.schema import BUCKETS
 
@@ -45,6 +48,7 @@ def metrics_record(evidence: Evidence, daily: pd.DataFrame) -> dict[str, Any]:
         "strategies": strategies,
         "verdicts": {verdict.bucket: _verdict_record(verdict) for verdict in evidence.judgement.verdicts},
         "forecasts": {bucket: [asdict(one) for one in found] for bucket, found in evidence.forecasts.items()},
+        "forecast_skill": [asdict(one) for one in evidence.skills],
     }
 
 
@@ -56,7 +60,14 @@ def _verdict_record(verdict: Verdict) -> dict[str, Any]:
         "checks": [check._asdict() for check in verdict.checks],
         "smallest_edge": verdict.smallest_edge._asdict(),
         "n_trials": verdict.n_trials,
+        "over_champion": verdict.over_champion and verdict.over_champion._asdict(),
+        "random_twins": verdict.ranks and _ranks_record(verdict.ranks),
+        "loss_probability": verdict.loss_probability,
     }
+
+
+def _ranks_record(ranks: Ranks) -> dict[str, Any]:
+    return {"twins": ranks.twins, "net_return": ranks.net_return._asdict(), "sharpe": ranks.sharpe._asdict()}
 
 
 def summary_records(judgement: Judgement) -> dict[str, dict[str, Any]]:
@@ -86,7 +97,7 @@ def _finite(value: object) -> object:
 def judgement_of(found: Mapping[str, Any]) -> Judgement:
     """The judgement that a metrics.json holds, strategies in the table's order."""
     rows = [
-        Row(strategy=strategy, severity=severity, **{name: _revived(value) for name, value in figures.items()})
+        Row(strategy=strategy, severity=severity, **_revived(figures))
         for strategy in _in_order(found["strategies"])
         for severity, figures in found["strategies"][strategy].items()
     ]
@@ -97,17 +108,25 @@ def judgement_of(found: Mapping[str, Any]) -> Judgement:
 def _verdict(bucket: str, record: Mapping[str, Any]) -> Verdict:
     ends = record["sharpe_differences"]
     differences = tuple((name, _revived(ends[name]["low"]), _revived(ends[name]["high"])) for name in _in_order(ends))
-    checks = (Check(**{name: _revived(value) for name, value in one.items()}) for one in record["checks"])
-    least = {name: _revived(value) for name, value in record["smallest_edge"].items()}
+    checks = (Check(**_revived(one)) for one in record["checks"])
+    least, over, among = record["smallest_edge"], record["over_champion"], record["random_twins"]
     return Verdict(
         bucket=bucket,
         edge=record["edge"],
         text=record["text"],
         differences=differences,
         checks=tuple(checks),
-        smallest_edge=Detectable(**least),
+        smallest_edge=Detectable(**_revived(least)),
         n_trials=record["n_trials"],
+        over_champion=over and Interval(**_revived(over)),
+        ranks=among and _ranks(among),
+        loss_probability=_revived(record["loss_probability"]),
     )
+
+
+def _ranks(record: Mapping[str, Any]) -> Ranks:
+    net, sharpe = (Rank(**_revived(record[name])) for name in ("net_return", "sharpe"))
+    return Ranks(net_return=net, sharpe=sharpe, twins=record["twins"])
 
 
 def _in_order(strategies: Iterable[str]) -> list[str]:
@@ -117,7 +136,9 @@ def _in_order(strategies: Iterable[str]) -> list[str]:
 
 
 def _revived(value: Any) -> Any:
-    """JSON has no nan and no tuples: null and lists turn back."""
+    """JSON has no nan and no tuples: null and lists turn back, inside of objects too."""
+    if isinstance(value, Mapping):
+        return {name: _revived(item) for name, item in value.items()}
     if isinstance(value, list):
         return tuple(_revived(item) for item in value)
     return float("nan") if value is None else value

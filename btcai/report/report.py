@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from btcai.evaluation.judge import Row
+from btcai.evaluation.forecast_skill import skill_table
 from btcai.evaluation.result import TRADE_COLUMNS, label
+from btcai.evaluation.rows import Row
 from btcai.report.drawing import draw
 from btcai.report.evidence import Evidence
 from btcai.report.formats import COLUMNS, UNDEFINED, between, flag, percent, ratio, sealed_words
@@ -36,6 +37,7 @@ def write_report(folder: Path, evidence: Evidence) -> tuple[Path, ...]:
         "metrics.json": strict_json(metrics_record(evidence, daily)),
         "table.csv": table(evidence.judgement.rows).to_csv(index=False, lineterminator="\n"),
         "equity.csv": (daily * evidence.start_equity_usdt).round(2).to_csv(lineterminator="\n", index_label="utc_date"),
+        "forecasts.csv": skill_table(evidence.skills).to_csv(index=False, lineterminator="\n"),
         "trades.csv": closed_trades(evidence).to_csv(index=False, lineterminator="\n"),
         "index.html": render_page(evidence, days, pictures),
         **{f"summary/{name}.json": strict_json(record) for name, record in summaries.items()},

@@ -8,11 +8,12 @@ from evaluation_fakes import make_market
 from result_fakes import path_result
 
 from btcai.evaluation import rules_of_thumb
-from btcai.evaluation.baselines import run_baselines, run_random, run_rules_of_thumb
+from btcai.evaluation.baselines import run_baselines, run_rules_of_thumb, run_twins
 from btcai.evaluation.metrics import DAY_NS
 from btcai.evaluation.result import LABELS, BacktestResult
 from btcai.evaluation.rules_of_thumb import RULES_OF_THUMB, momentum
 from btcai.evaluation.targets import run_targets
+from btcai.evaluation.twins import Ranks
 from btcai.features.splits import Splits
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import FREE_RULES
@@ -21,6 +22,7 @@ from btcai.schema import BARS_PER_DAY, MarketData, Span
 SIMPLE = FREE_RULES._replace(taker_fee_frac=1e-3, half_spread_frac=1e-4)
 HARSH = SIMPLE._replace(impact_coef=1.0, max_volume_share=0.1)
 DAILY = 100 * BARS_PER_DAY
+Twinned = tuple[dict[str, dict[str, BacktestResult]], dict[str, Ranks]]
 
 
 def with_marks(market: MarketData, mark: np.ndarray) -> MarketData:
@@ -161,19 +163,14 @@ def test_overwriting_the_future_changes_no_baseline_up_to_then(cut_day: int) -> 
     splits, cut = splits_of(130), cut_day * BARS_PER_DAY + 13
     market = make_market(130 * BARS_PER_DAY, seed=4)
     assert splits.test.first < cut < splits.test.stop
-    held = np.zeros(len(splits.test))
-    held[100:900], held[2000:2600] = 0.5, 1.0
-    buckets = {"long": {"pessimistic": bucket_result(held, splits.test)}}
     before, after = (
-        run_baselines(one, splits, {"pessimistic": HARSH}, 1e5, buckets=buckets, seed=3)
-        for one in (market, poisoned(market, cut))
+        run_baselines(one, splits, {"pessimistic": HARSH}, 1e5, seed=3) for one in (market, poisoned(market, cut))
     )
     kept = cut + 1 - splits.test.first
     for name, by in before.items():
         honest, changed = by["pessimistic"], after[name]["pessimistic"]
-        if not name.startswith("random"):  # these copy a bucket whose own trades would have changed
-            assert np.array_equal(honest.equity_usdt[:kept], changed.equity_usdt[:kept]), name
-            assert np.array_equal(honest.position_frac[:kept], changed.position_frac[:kept]), name
+        assert np.array_equal(honest.equity_usdt[:kept], changed.equity_usdt[:kept]), name
+        assert np.array_equal(honest.position_frac[:kept], changed.position_frac[:kept]), name
     ends = [one["buy_and_hold"]["pessimistic"].equity_usdt[-1] for one in (before, after)]
     assert ends[0] != ends[1]
 
@@ -181,29 +178,67 @@ def test_overwriting_the_future_changes_no_baseline_up_to_then(cut_day: int) -> 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_every_baseline_has_a_label() -> None:
     splits, market = splits_of(130), make_market(130 * BARS_PER_DAY, seed=4)
-    held = np.zeros(len(splits.test))
-    held[100:900], held[2000:2600] = 0.5, 1.0
-    buckets = {
-        "short": {"a": bucket_result(np.zeros(len(held)), splits.test)},
-        "long": {"a": bucket_result(held, splits.test)},
-    }
-    one, two, other = (
-        run_baselines(market, splits, {"a": HARSH}, 1e5, buckets=buckets, seed=seed) for seed in (3, 3, 4)
-    )
-    assert list(one) == [*RULES_OF_THUMB, "ridge_1d", "boosted_1d", "random_long"]
+    one, two = (run_baselines(market, splits, {"a": HARSH}, 1e5, seed=3) for _ in range(2))
+    assert list(one) == [*RULES_OF_THUMB, "ridge_1d", "boosted_1d"]
     assert set(one) - {"cash"} <= set(LABELS)
     for name, by in one.items():
         assert np.array_equal(by["a"].equity_usdt, two[name]["a"].equity_usdt), name
         assert by["a"].trades.equals(two[name]["a"].trades), name
-    assert not np.array_equal(one["random_long"]["a"].equity_usdt, other["random_long"]["a"].equity_usdt)
 
 
-def bucket_result(held: np.ndarray, span: Span) -> BacktestResult:
+def bucket_result(held: np.ndarray, span: Span, equity: np.ndarray | None = None) -> BacktestResult:
     """A bucket that held these shares of equity."""
-    return path_result(np.full(len(held), 1e5), start=1e5, position=held, first=span.first, traded=float(held.sum()))
+    path = np.full(len(held), 1e5) if equity is None else equity
+    traded = float(np.abs(held).sum())
+    return path_result(path, start=1e5, position=held, first=span.first, traded=traded)
 
 
-def test_a_bucket_that_never_traded_has_no_random_rival() -> None:
+def twins_of(held: np.ndarray, market: MarketData, span: Span, seed: int = 1, n: int = 40) -> Twinned:
+    """Of a bucket that holds these shares and earns what following them earns."""
+    targets = np.where(np.diff(held, append=held[-1]) != 0.0, np.append(held[1:], held[-1]), np.nan)
+    followed = run_targets(targets, market, span, SIMPLE, 1e5, band_frac=0.0)
+    buckets = {"long": {name: followed for name in ("a", "b")}}
+    rules = {"a": SIMPLE, "b": HARSH}
+    return run_twins(market, span, rules, 1e5, buckets=buckets, severity="a", seed=seed, twins=n)
+
+
+def test_a_bucket_is_ranked_among_its_twins_and_the_one_in_the_middle_is_shown() -> None:
+    span, market = Span(0, 60 * BARS_PER_DAY), make_market(60 * BARS_PER_DAY, seed=4)
+    held = np.zeros(len(span))
+    held[100:900], held[2000:2600] = 0.5, 1.0
+    middles, ranks = twins_of(held, market, span)
+    net, sharpe = ranks["long"].net_return, ranks["long"].sharpe
+    assert net.low < net.median < net.high
+    assert ranks["long"].chance == max(net.chance, sharpe.chance)
+    assert list(middles) == ["random_long"]
+    shown = middles["random_long"]
+    assert shown["a"].equity_usdt[-1] / 1e5 - 1.0 == pytest.approx(net.median, abs=0.01)
+    assert shown["b"].equity_usdt[-1] < shown["a"].equity_usdt[-1]  # the same draw at other costs
+    assert shown["a"].note == "in the middle of 40 draws"
+    again, other = (twins_of(held, market, span, seed=seed) for seed in (1, 2))
+    assert again[1] == ranks
+    assert np.array_equal(again[0]["random_long"]["b"].equity_usdt, shown["b"].equity_usdt)
+    assert other[1] != ranks
+
+
+def test_who_knows_when_prices_rise_is_above_its_twins() -> None:
+    days = np.arange(60 * BARS_PER_DAY) // BARS_PER_DAY
+    market = with_marks(
+        make_market(len(days)), 100.0 * np.exp(0.01 * np.cumsum(np.where(days % 2, 1, -1)) / BARS_PER_DAY)
+    )
+    knows = np.append((days % 2 == 1)[1:], False) * 1.0  # held from the bar after the decision
+    knows[0] = 0.0
+    chance = {name: twins_of(held, market, Span(0, len(days)))[1]["long"].chance for name, held in
+              (("knows", knows), ("knows not", np.where(np.arange(len(days)) > 0, 1.0 - knows, 0.0)))}  # fmt: skip
+    assert chance["knows"] == pytest.approx(1 / 41)
+    assert chance["knows not"] == 1.0
+
+
+def test_buckets_that_never_traded_or_were_ever_short_have_no_twins() -> None:
     market, span = make_market(50), Span(0, 50)
-    flat = {"long": {"base": bucket_result(np.zeros(50), span)}}
-    assert run_random(market, span, {"base": HARSH}, 1e5, bar_arrays(market), buckets=flat, seed=1) == {}
+    short = np.zeros(50)
+    short[10:20], short[30:40] = 0.5, -0.5
+    for held in (np.zeros(50), short):
+        buckets = {"long": {"base": bucket_result(held, span)}}
+        found = run_twins(market, span, {"base": HARSH}, 1e5, buckets=buckets, severity="base", seed=1, twins=3)
+        assert found == ({}, {})

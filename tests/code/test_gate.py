@@ -13,6 +13,7 @@ GOOD = Figures(
     p_value=0.01,
     luck_p_value=0.0,
     difference_lows={"cash": 0.8, "buy_and_hold": 0.2},
+    random_chance=0.01,
     up_folds_frac=0.75,
     net_at_higher_costs=0.2,
     net_with_delay=0.25,
@@ -40,6 +41,7 @@ def test_what_passes_every_check_is_proven() -> None:
         ),  # 1 - .97^2 = .0591
         ({"difference_lows": {"cash": 0.8, "buy_and_hold": 0.0}}, "Sharpe ratio over buy_and_hold"),
         ({"difference_lows": {}}, "Sharpe ratio over a baseline"),
+        ({"random_chance": MAX_P_VALUE}, "chance that random times do as well"),
         ({"up_folds_frac": UP_FOLDS - 0.01}, "share of folds up"),
         ({"net_at_higher_costs": 0.0}, "net return at 1.5 times the costs"),
         ({"net_with_delay": -0.1}, "net return one bar later"),
@@ -58,6 +60,12 @@ def test_what_is_not_known_never_passes(field: str) -> None:
     outcome = decide(replace(GOOD, **{field: unknown}))
     assert outcome.edge == "none"
     assert sum(not check.passed for check in outcome.checks) == 1
+
+
+def test_who_has_no_random_twins_is_not_asked_for_them() -> None:
+    outcome = decide(replace(GOOD, random_chance=None))
+    assert outcome.edge == "proven"
+    assert "chance that random times do as well" not in {check.name for check in outcome.checks}
 
 
 def test_three_of_five_folds_are_enough() -> None:

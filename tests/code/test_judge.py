@@ -8,6 +8,7 @@ import pytest
 from report_fakes import FOLDS, baselines, buckets_of, earned, everywhere, judge, losing_buckets, noise
 
 from btcai.evaluation.judge import Judgement, Results, Trials
+from btcai.evaluation.twins import Rank, Ranks
 from btcai.report.formats import flag
 from btcai.schema import BARS_PER_DAY, BUCKETS, Span
 
@@ -99,6 +100,30 @@ def test_random_twins_are_shown_and_are_no_rivals() -> None:
     assert "random_short" not in {name for name, *_ in found.verdicts[0].differences}
 
 
+def test_who_does_no_better_than_random_twins_is_not_proven() -> None:
+    oracle = among_noise(np.abs(noise(5)) + 0.002)
+    better, not_better = (Rank(0.5, -0.2, 0.0, 0.2, chance) for chance in (0.005, 0.05))
+    for sharpe, edge in ((better, "proven"), (not_better, "none")):
+        ranks = {"scalping": Ranks(net_return=better, sharpe=sharpe, twins=200)}
+        found = judge(oracle, baselines(), FOLDS, ranks=ranks).verdicts
+        assert (found[0].edge, found[0].ranks) == (edge, ranks["scalping"])
+        assert found[1].ranks is None
+    assert "chance that random times do as well 0.05 (needs under 0.05)" in found[0].text
+
+
+def test_a_champion_is_shown_with_its_difference_and_decides_nothing() -> None:
+    good = noise(5, mean=0.012)
+    beside = {"champion_scalping": everywhere(earned(good)), "champion_short": everywhere(earned(noise(77)))}
+    alone, found = (judge(among_noise(good), baselines(), FOLDS, beside=one).verdicts for one in (None, beside))
+    assert found[0].edge == "proven"  # as good as its champion, and no better
+    assert found[0].over_champion == (0.0, 0.0)
+    other = found[1].over_champion
+    assert other is not None
+    assert other.low < other.high
+    assert found[2].over_champion is None
+    assert [replace(one, over_champion=None) for one in found] == list(alone)  # to the bit, whoever is champion
+
+
 def test_what_stands_beside_has_rows_and_no_verdict() -> None:
     buckets = buckets_of([noise(5), noise(6)])
     found = judge(buckets, baselines(), FOLDS, beside={"portfolio": everywhere(earned(noise(8)))})
@@ -133,6 +158,19 @@ def test_walk_forward_score_is_the_mean_of_the_folds_ratios(judgement: Judgement
 def test_folds_outside_the_tested_span_are_refused(buckets: Results) -> None:
     with pytest.raises(ValueError, match="folds must lie inside the tested span"):
         judge(buckets, baselines(), [Span(0, 500)])
+
+
+def test_longest_wait_holding_time_and_days_needed_stand_in_the_rows(judgement: Judgement) -> None:
+    row, cash = (next(one for one in judgement.judged_rows() if one.strategy == name) for name in ("scalping", "cash"))
+    assert row.holding_bars == 5.0  # as report_fakes closes its lots
+    assert row.underwater_bars >= row.drawdown_bars > 0
+    assert row.sharpe < 0.0
+    assert np.isnan([row.needed_days, cash.holding_bars, cash.needed_days]).all()
+    assert cash.underwater_bars == 0
+    gains = judge(among_noise(noise(5, mean=0.006)), baselines(), FOLDS).rows[0]
+    # a day's ratio s has an error of sqrt((1 + s^2 / 2) / days), and 1.645 of them are asked for
+    day = gains.sharpe / 365**0.5
+    assert gains.needed_days == pytest.approx(1 + 1.645**2 * (1 + day**2 / 2) / day**2, rel=0.2)
 
 
 def test_rows_come_in_the_order_of_the_table(judgement: Judgement) -> None:

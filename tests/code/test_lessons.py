@@ -53,19 +53,17 @@ def test_a_planted_difference_becomes_the_lesson_and_nothing_else_does() -> None
     assert lesson.chance <= LEVEL
     assert (lesson.successes, lesson.failures) == (success.sum(), (~success).sum())
     assert lesson.median_success < lesson.median_failure
-    assert lesson.is_consistent
     assert "began with a lower variable 2" in lesson.sentence
     assert "corrected over 6 variables, held in 2 of 2 parts of the time" in lesson.sentence
 
 
-def test_a_lesson_of_one_half_only_is_called_inconsistent() -> None:
+def test_a_lesson_of_one_half_only_says_so() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(size=(1_000, 1))
     sign = np.where(np.arange(1_000) < 500, 3.0, -0.6)
     success = sign * values[:, 0] + rng.normal(size=1_000) > 0
     (lesson,) = lessons(named(values), success)
     assert lesson.effects_in_parts[0] > 0 > lesson.effects_in_parts[1]
-    assert not lesson.is_consistent
     assert "held in 1 of 2 parts" in lesson.sentence
 
 
@@ -77,7 +75,6 @@ def test_parts_may_be_folds_and_one_with_too_few_trades_tells_nothing() -> None:
     (lesson,) = lessons(named(values), success, fold)
     assert len(lesson.effects_in_parts) == 3
     assert np.isnan(lesson.effects_in_parts[2])
-    assert not lesson.is_consistent
 
 
 def test_chance_alone_teaches_as_seldom_as_it_says_though_neighbours_are_alike() -> None:

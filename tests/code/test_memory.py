@@ -16,7 +16,7 @@ from btcai.reasoning.memory import (
     Memory,
     Recollection,
     Situations,
-    adjusted_confidence,
+    adjusted_chance,
     new_memory,
     placed,
     recall,
@@ -302,19 +302,18 @@ def test_a_memory_learns_which_way_prices_went_and_says_little_where_they_went_e
     assert told_nothing.confidence.mean() < 0.09  # a coin's tosses: .8 * .5 / sqrt(32) = .07
 
 
-def test_confidence_is_adjusted_by_what_happened_then() -> None:
-    up, down, none = np.array([0.5]), np.array([-0.5]), np.array([0.0])
-    assert adjusted_confidence(np.array([0.6]), up, np.array([1.0]))[0] == pytest.approx(0.6 + 0.5 * 0.4)
-    assert adjusted_confidence(np.array([0.6]), down, np.array([1.0]))[0] == pytest.approx(0.3)
-    assert adjusted_confidence(np.array([0.6]), up, np.array([-1.0]))[0] == pytest.approx(0.3)
-    assert adjusted_confidence(np.array([0.6]), none, np.array([1.0]))[0] == 0.6
+def test_the_chance_to_rise_is_adjusted_by_what_happened_then() -> None:
+    assert adjusted_chance(0.6, 0.5) == pytest.approx(0.6 + 0.5 * 0.4)
+    assert adjusted_chance(0.6, -0.5) == pytest.approx(0.3)
+    assert adjusted_chance(0.6, 0.0) == 0.6
 
 
-@given(confidence=st.floats(0, 1), lean=st.floats(-1, 1), side=st.sampled_from([-1.0, 1.0]))
-def test_adjusted_confidence_is_a_confidence(confidence: float, lean: float, side: float) -> None:
-    adjusted = float(adjusted_confidence(np.array([confidence]), np.array([lean]), np.array([side]))[0])
+@given(chance=st.floats(0, 1), lean=st.floats(-1, 1))
+def test_an_adjusted_chance_is_a_chance_and_falls_are_treated_as_rises(chance: float, lean: float) -> None:
+    adjusted = adjusted_chance(chance, lean)
     assert 0.0 <= adjusted <= 1.0
-    assert (adjusted - confidence) * lean * side >= -1e-12
+    assert (adjusted - chance) * lean >= -1e-12
+    assert 1.0 - adjusted == pytest.approx(adjusted_chance(1.0 - chance, -lean), abs=1e-12)
 
 
 def test_a_record_of_the_chain_is_in_log_returns_of_today() -> None:

@@ -98,12 +98,10 @@ def test_a_profit_factor_without_a_losing_trade_is_undefined() -> None:
     assert np.isnan(metrics.profit_factor(np.full(9, 5.0)))
 
 
-def test_holding_time_and_trades_a_year_by_hand() -> None:
+def test_holding_time_by_hand() -> None:
     entries, exits = BAR_NS * np.array([10, 20]), BAR_NS * np.array([13, 29])
     assert metrics.mean_holding_bars(entries, exits) == 6.0
     assert np.isnan(metrics.mean_holding_bars(entries[:0], exits[:0]))
-    assert metrics.trades_per_year(7, BARS_PER_YEAR // 2) == 14.0
-    assert np.isnan(metrics.trades_per_year(7, 20 * BARS_PER_DAY - 1))
 
 
 def test_the_longest_wait_for_a_new_peak_need_not_be_for_the_deepest_fall() -> None:
@@ -165,7 +163,6 @@ def test_an_empty_path_is_undefined() -> None:
         metrics.turnover_per_year(0.0, nothing),
         metrics.exposure_frac(nothing),
         metrics.gross_return(nothing, 1.0, 0.1),
-        metrics.trades_per_year(0, 0),
         metrics.capture(0.0, 0, 0.2, 30.0),
     )
     assert np.isnan(undefined).all()

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btcai.evaluation.metrics import sharpe
-from btcai.evaluation.power import smallest_edge, smallest_sharpe
+from btcai.evaluation.power import LUCK, smallest_edge, smallest_sharpe
 
 DAYS = 365
 MARKET = np.random.default_rng(2).normal(0.001, 0.02, 365)
 NORMAL = NormalDist()
+NONE = np.empty(0)
 
 
 def test_a_year_beside_cash_by_hand() -> None:
@@ -57,29 +58,40 @@ def test_too_few_days_could_show_nothing() -> None:
 
 def test_the_baseline_that_asks_for_most_is_named() -> None:
     returns = 0.2 * MARKET + np.random.default_rng(3).normal(0.0, 0.02, 365)
-    found = smallest_edge(returns, {"cash": np.zeros(365), "market": MARKET}, DAYS, level=0.95, n_trials=1)
+    found = smallest_edge(returns, {"cash": np.zeros(365), "market": MARKET}, DAYS, error=0.025, trial_sharpes=NONE)
     correlation = float(np.corrcoef(returns, MARKET)[0, 1])
     expected = smallest_sharpe(365, DAYS, error=0.025, baseline_sharpe=sharpe(MARKET, DAYS), correlation=correlation)
     assert found == (pytest.approx(expected), "market")
-    cash = smallest_edge(returns, {"cash": np.zeros(365)}, DAYS, level=0.95, n_trials=1)
+    cash = smallest_edge(returns, {"cash": np.zeros(365)}, DAYS, error=0.025, trial_sharpes=NONE)
     assert cash == (pytest.approx(2.817, abs=1e-3), "cash")
 
 
 def test_trials_ask_for_more_by_hand() -> None:
-    # The best of 2,000 without skill is past z = 4.05 in one of twenty; (4.05 + .84) / sqrt(3) = 2.82, and a little.
-    found = smallest_edge(np.ones(1095), {"cash": np.zeros(1095)}, DAYS, level=0.95, n_trials=2000)
-    assert found.sharpe == pytest.approx(2.84, abs=0.01)
+    # The best of 2,000 independent ones without skill is past z = 4.0516 in one of twenty; (4.0516 + .8416) / sqrt(3)
+    # = 2.825, and a little: a day's ratio of .148 makes the error of what is shown sqrt(1 + .148^2 / 2) as large.
+    unknown = np.full(2000, np.nan)
+    found = smallest_edge(np.ones(1095), {"cash": np.zeros(1095)}, DAYS, error=0.025, trial_sharpes=unknown)
+    assert found == (pytest.approx(2.828, abs=0.003), LUCK)
+
+
+def test_trials_that_have_much_in_common_ask_for_little_beyond_it() -> None:
+    alike = 1.0 + 0.01 * np.random.default_rng(0).normal(size=2000)  # a market that rises, all in it
+    found = smallest_edge(np.ones(1095), {"cash": np.zeros(1095)}, DAYS, error=0.025, trial_sharpes=alike)
+    assert found == (pytest.approx(1.63, abs=0.01), "cash")  # (1.96 + .8416) / sqrt(3), and a little
+    # 1.0 and the best of 2,000 of them, .04, + .8416 / sqrt(3)
+    one = smallest_edge(np.ones(1095), {"cash": np.zeros(1095)}, DAYS, error=0.4, trial_sharpes=alike)
+    assert one == (pytest.approx(1.04 + 0.486, abs=0.01), LUCK)
 
 
 def test_a_bucket_that_never_traded_is_taken_as_unlike_every_baseline() -> None:
-    found = smallest_edge(np.zeros(365), {"market": MARKET}, DAYS, level=0.95, n_trials=1)
+    found = smallest_edge(np.zeros(365), {"market": MARKET}, DAYS, error=0.025, trial_sharpes=NONE)
     apart = smallest_sharpe(365, DAYS, error=0.025, baseline_sharpe=sharpe(MARKET, DAYS), correlation=0.0)
     assert found.sharpe == pytest.approx(apart)
 
 
 @pytest.mark.parametrize(("days", "baselines"), [(19, {"cash": np.zeros(19)}), (365, {})])
 def test_without_days_or_baselines_there_is_no_figure(days: int, baselines: dict[str, np.ndarray]) -> None:
-    assert math.isnan(smallest_edge(np.zeros(days), baselines, DAYS, level=0.95, n_trials=1).sharpe)
+    assert math.isnan(smallest_edge(np.zeros(days), baselines, DAYS, error=0.025, trial_sharpes=NONE).sharpe)
 
 
 @pytest.mark.slow

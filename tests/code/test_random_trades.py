@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 from result_fakes import path_result
 
 from btcai.evaluation.backtest import backtest
-from btcai.evaluation.random_trades import random_targets
+from btcai.evaluation.random_trades import course_of, random_targets
+from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.targets import run_targets
 from btcai.market.rules import make_rules
 from btcai.params import load_config
 from btcai.schema import Span
+
+
+def targets_of(result: BacktestResult, mark: np.ndarray, seed: int) -> np.ndarray:
+    return random_targets(course_of(result, mark), np.random.default_rng(seed))
 
 
 def episodes(share: np.ndarray) -> list[tuple[float, ...]]:
@@ -42,15 +47,15 @@ def test_times_in_the_market_keep_length_and_size_in_another_order(
     parts = [np.concatenate((np.zeros(gap), np.full(length, size))) for size, length, gap in drawn]
     share = np.concatenate([*parts, np.zeros(3)])
     result = path_result(np.full(len(share), 100.0), position=share)
-    held = followed(random_targets(result, np.full(len(share), 50.0), seed))
+    held = followed(targets_of(result, np.full(len(share), 50.0), seed))
     assert Counter(episodes(held)) == Counter(episodes(share))
 
 
 def test_the_course_inside_a_time_in_the_market_is_kept_and_only_its_trades_are_targets() -> None:
     # A second lot after two bars: 0.2, 0.2, then 0.4 for three bars at a steady price.
-    share = np.array([0.0, 0.2, 0.2, 0.4, 0.4, 0.4, 0.0])
-    result = path_result(np.full(7, 100.0), position=share)
-    targets = random_targets(result, np.full(7, 50.0), seed=1)
+    share = np.array([0.0, 0.2, 0.2, 0.4, 0.4, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0])
+    result = path_result(np.full(11, 100.0), position=share)
+    targets = targets_of(result, np.full(11, 50.0), seed=1)
     decided = np.flatnonzero(np.isfinite(targets))
     assert targets[decided].tolist() == [0.2, 0.4, 0.0]
     assert np.diff(decided).tolist() == [2, 3]
@@ -60,7 +65,7 @@ def test_a_share_that_moves_with_the_price_alone_is_no_trade() -> None:
     # Half in bitcoin while the price doubles: two thirds. Nothing was traded in between.
     mark = np.array([50.0, 50.0, 100.0, 100.0])
     result = path_result(np.array([100.0, 100.0, 150.0, 150.0]), position=np.array([0.0, 0.5, 2 / 3, 0.0]))
-    targets = random_targets(result, mark, seed=0)
+    targets = targets_of(result, mark, seed=0)
     assert targets[np.isfinite(targets)].tolist() == [0.5, 0.0]
 
 
@@ -68,14 +73,31 @@ def test_every_time_is_as_likely() -> None:
     # Two bars held of five: they may begin after any of the three flat bars.
     share = np.array([0.0, 1.0, 1.0, 0.0, 0.0])
     result = path_result(np.full(5, 100.0), position=share)
-    begins = Counter(int(np.nanargmax(random_targets(result, np.full(5, 50.0), seed))) for seed in range(1_500))
+    begins = Counter(int(np.nanargmax(targets_of(result, np.full(5, 50.0), seed))) for seed in range(1_500))
     assert set(begins) == {0, 1, 2}
     assert min(begins.values()) > 430  # expected 500, spread 18
 
 
+@given(st.integers(0, 10**6), st.booleans())
+def test_who_was_in_the_market_but_once_and_most_of_the_time_is_turned_around_the_span(seed: int, to_end: bool) -> None:
+    # Three steps of size and one or three flat bars: what is held at each bar is what was held some bars before.
+    share = np.array([0.0, 0.2, 0.2, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0] + [1.0] * to_end + [0.0, 0.0] * (not to_end))
+    result = path_result(np.full(len(share), 100.0), position=share)
+    held = followed(targets_of(result, np.full(len(share), 50.0), seed))
+    assert any(np.array_equal(held[1:], np.roll(share, bars)[1:]) for bars in range(len(share)))
+
+
+def test_every_turn_is_as_likely() -> None:
+    share = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    result = path_result(np.full(5, 100.0), position=share)
+    last = Counter(followed(targets_of(result, np.full(5, 50.0), seed))[4] for seed in range(1_500))
+    assert set(last) == set(share.tolist())
+    assert min(last.values()) > 240  # expected 300, spread 15
+
+
 def test_shorts_are_left_out() -> None:
     result = path_result(np.full(6, 100.0), position=np.array([0.0, -0.5, -0.5, 0.0, 0.0, 0.0]))
-    assert np.isnan(random_targets(result, np.full(6, 50.0), 1)).all()
+    assert np.isnan(targets_of(result, np.full(6, 50.0), 1)).all()
 
 
 @pytest.mark.slow
@@ -84,7 +106,7 @@ def test_a_random_rival_of_a_backtest_has_its_turnover_round_trips_and_exposure(
     bucket = config.buckets["scalping"]
     rules = make_rules(bucket, config.market, config.risk)
     (result,) = backtest(FakePolicy(), market, span, bucket, [rules], config.sizing, 1e5)
-    targets = random_targets(result, market.mark[span.first : span.stop], seed=7)
+    targets = targets_of(result, market.mark[span.first : span.stop], seed=7)
     rival = run_targets(targets, market, span, rules, 1e5, band_frac=0.0)
     lengths = [sorted(len(one) for one in episodes(each.position_frac)) for each in (result, rival)]
     assert len(lengths[0]) > 10

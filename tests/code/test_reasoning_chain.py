@@ -174,11 +174,12 @@ def test_halts_and_refusals_are_said() -> None:
 
 def test_what_is_remembered_is_told_with_its_nearest() -> None:
     found = reason(replace(case(), recalled=RECALLED))
-    step = found.step("memory")
+    step, before = found.step("memory"), rise_chance(case().decision.forecasts[0])
     assert (step.score, step.confidence) == (0.5, 0.4)
     assert step.sentence == (
         "12 situations like this one: 75 % rose in 15 min, +0.21 % on average; "
-        "nearest 2023-11-14 (+0.40 %), 2023-07-22 (-0.10 %)."
+        "nearest 2023-11-14 (+0.40 %), 2023-07-22 (-0.10 %). With them the forecast's "
+        f"{percent(before)} to rise are {percent(before + 0.4 * (1 - before))}."
     )
     assert strict(reasoning_json(found))["recalled"]["nearest"][0] == [1_700_000_100_000_000_000, 0.5, 0.004]
     nothing = Recalled(n=0, mean_outcome=math.nan, hit_rate=math.nan, confidence=0.0, nearest=())

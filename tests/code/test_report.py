@@ -9,13 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_fakes import DAYS, FOLDS, SEVERITIES, baselines, evidence, full_evidence, judge, losing_buckets
+from report_fakes import (
+    DAYS,
+    FOLDS,
+    SEVERITIES,
+    baselines,
+    earned,
+    everywhere,
+    evidence,
+    full_evidence,
+    judge,
+    losing_buckets,
+    noise,
+)
 from rich.console import Console
 
 from btcai.evaluation.judge import Judgement, Results
+from btcai.evaluation.twins import Rank, Ranks
 from btcai.report.evidence import Evidence, daily_growth
 from btcai.report.formats import COLUMNS, between, cost_text, duration, percent, percents, ratio
-from btcai.report.record import judgement_of, strict_json
+from btcai.report.page import render_page
+from btcai.report.record import judgement_of, metrics_record, strict_json
 from btcai.report.report import markdown, rich_table, write_report
 from btcai.schema import BUCKETS
 
@@ -80,7 +94,12 @@ def test_report_writes_the_same_bytes_twice(found: Evidence, folder: Path, tmp_p
     names = {path.relative_to(tmp_path).as_posix() for path in written}
     pictures = {"equity.png", "drawdown.png", "sharpe.png", "calibration.png", "training.png", "figures/folds.png"}
     summaries = {f"summary/{name}.json" for name in (*BUCKETS, *baselines())}
-    assert names == {"metrics.json", "table.csv", "equity.csv", "trades.csv", "index.html"} | pictures | summaries
+    assert (
+        names
+        == {"metrics.json", "table.csv", "equity.csv", "forecasts.csv", "trades.csv", "index.html"}
+        | pictures
+        | summaries
+    )
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
     for name in pictures:
@@ -110,7 +129,7 @@ def test_page_shows_every_check_of_the_gate(folder: Path, judgement: Judgement) 
     page = (folder / "index.html").read_text(encoding="utf-8")
     shown = page.split("every check of every bucket</h3>")[1].split("</table>")[0]
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>(.*?)</tr>", shown)
-    assert [name for name, _, _ in rows][:-3] == [check.name for check in judgement.verdicts[0].checks]
+    assert [name for name, _, _ in rows][:-4] == [check.name for check in judgement.verdicts[0].checks]
     found: list[bool] = []
     for (_, threshold, cells), check in zip(rows, judgement.verdicts[0].checks, strict=False):
         assert threshold.endswith(f"{check.threshold:g}")
@@ -118,6 +137,29 @@ def test_page_shows_every_check_of_the_gate(folder: Path, judgement: Judgement) 
         found.append(cells.count('class="up"') == sum(passed) and cells.count('class="down"') == 4 - sum(passed))
     assert all(found)
     assert rows[-1][0] == "trials counted"
+
+
+def test_page_shows_the_random_twins_the_champion_and_a_check_that_not_every_bucket_has(
+    buckets: Results,
+) -> None:
+    twins = Ranks(net_return=Rank(-0.1, -0.25, -0.125, 0.05, 0.04), sharpe=Rank(-0.5, -3.0, -1.0, 1.0, 0.3), twins=200)
+    champion = {"champion_short": everywhere(earned(noise(40)))}
+    found = judge(buckets, baselines(), FOLDS, beside=champion, ranks={"short": twins})
+    shown = replace(evidence(found, buckets), beside=champion)
+    page = render_page(shown, "120 days", {})
+    row = page.split("chance that random times do as well</td>")[1].split("</tr>")[0]
+    assert row == '<td>under 0.05</td><td>-</td><td class="down">0.300</td><td>-</td><td>-</td>'
+    told = page.split("The same trades at random times</h3>")[1].split("</table>")[0]
+    assert "Among 200 twins" in told
+    assert re.findall(r">([^<]+)</td>", told) == [
+        "short", "-10.0 %", "-25.0 %", "-12.5 %", "5.0 %", "0.040", "-0.50", "-3.00", "-1.00", "1.00", "0.300"
+    ]  # fmt: skip
+    over = page.split("over its champion (no check)</td>")[1].split("</tr>")[0]
+    low, high = found.verdicts[1].over_champion or (0.0, 0.0)
+    assert re.findall(r">([^<]+)</td>", over) == ["-", between(low, high), "-", "-"]
+    assert "champion of short" in page
+    read = judgement_of(json.loads(strict_json(metrics_record(shown, shown.daily()))))
+    assert repr(read.verdicts) == repr(found.verdicts)
 
 
 def test_page_names_the_features_that_each_bucket_reads_most(folder: Path) -> None:

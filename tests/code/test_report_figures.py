@@ -34,6 +34,7 @@ from btcai.report import (
     forecast_figures,
     learning_figures,
     market_figures,
+    panels,
     reasoning_figures,
     slice_figures,
     trade_figures,
@@ -292,6 +293,27 @@ def test_baselines_without_a_style_are_told_apart() -> None:
     assert len(set(styles_of(names).values())) == len(names)
     frame = pd.DataFrame(1.01, index=pd.date_range("2024-01-01", periods=40), columns=names)
     assert len(equity_figure(frame, "title").axes[0].lines) == len(names) + 1  # and the line at 1
+
+
+def test_of_many_baselines_the_best_is_named_and_the_others_are_pale() -> None:
+    days = pd.date_range("2024-01-01", periods=30)
+    names = ["scalping", "cash", *(f"rule_{k}" for k in range(9))]
+    daily = pd.DataFrame({name: np.linspace(1.0, 1.0 + 0.01 * k, 30) for k, name in enumerate(names)}, index=days)
+    for figure in (equity_figure(daily, "title"), drawdown_figure(daily, "title")):
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        told = [text.get_text().split(" ")[0] for text in legend.get_texts()]
+        assert told == ["8", "scalping", "cash", "rule_8"]
+
+
+def test_a_spike_goes_out_at_the_top_and_an_entropy_that_falls_does_not() -> None:
+    rows = pd.DataFrame({"phase": "scalping: prediction", "update": range(300), "forecast_loss": 1.5, "entropy": 0.0})
+    rows["forecast_loss"] += 0.01 * np.sin(np.arange(300))
+    rows.loc[200, "forecast_loss"] = 40.0
+    rows["entropy"] = np.linspace(1.0, 0.0, 300)
+    loss, _, entropy, _ = panels.training_figure({"scalping": rows}, "title").axes
+    assert loss.get_ylim()[1] < 1.6
+    assert entropy.get_ylim()[1] >= 1.0
 
 
 def test_each_slicing_has_a_panel_and_each_part_a_bar() -> None:
