@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from btcai.logging_context import for_child
+
 TELEMETRY_OFF: Mapping[str, str] = {
     "DO_NOT_TRACK": "true",  # MLflow accepts only this spelling, Prefect accepts it too
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,8 +28,9 @@ def bin_first(path: str) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """A copy of the environment for a child process: telemetry off, logs quiet."""
-    return {**os.environ, **TELEMETRY_OFF, **QUIET, "PATH": bin_first(os.environ.get("PATH", os.defpath))}
+    """A copy of the environment for a child process: telemetry off, logs quiet and about the same as ours."""
+    path = bin_first(os.environ.get("PATH", os.defpath))
+    return {**os.environ, **TELEMETRY_OFF, **QUIET, **for_child(), "PATH": path}
 
 
 def telemetry_off() -> None:

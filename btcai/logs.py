@@ -1,93 +1,113 @@
-"""Logging, set up once from the edge: a console for people, a file, and JSON lines for machines.
+"""Logging, set up once from the edge: a console for people, files that rotate, JSON lines for machines, one stream.
 
-The files only grow. Several processes share them (a run and its stages), and one that rotated would carry off the
-file under the others' hands; delete them between commands when they are too long.
+What is logged by btcai, by flows, by libraries (Prefect, MLflow), through `warnings`, and exceptions that nobody
+caught all go to the same handlers. See docs/logging.md.
 """
 
-import json
 import logging
-import math
 import os
 import sys
-import time
-from datetime import UTC, datetime
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
+from btcai import redaction
 from btcai.errors import ConfigError
+from btcai.log_format import CONSOLE_LINE, FILE_LINE, STAMP, FileFormatter, JsonFormatter, TextFormatter, make_record
+from btcai.log_settings import LEVELS, LogSettings
+from btcai.logging_context import begin, bound, context, current
 
-LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+__all__ = [
+    "LEVELS",
+    "LEVEL_VARIABLE",
+    "RELAYED",
+    "bound",
+    "context",
+    "current",
+    "read_settings",
+    "setup",
+    "setup_project",
+]
+
 LEVEL_VARIABLE: Final = "BTCAI_LOG_LEVEL"
 PACKAGES: Final = ("btcai", "flows")
-"""Whose records are handled; libraries keep their own logging."""
+"""Whose records are handled from the level on; those of libraries from WARNING, of Prefect and MLflow from INFO."""
+FOLDER: Final = "logs"
+"""Of a project."""
+RELAYED: Final[Mapping[str, object]] = {"relayed": True}
+"""`extra` of a line of a child's output that is handed on: the child itself has written it to the files."""
 
 _HANDLER_PREFIX = "btcai-"
-_LINE = "%(asctime)s.%(msecs)03dZ %(levelname)-8s %(name)s: %(message)s"
-_STAMP = "%Y-%m-%dT%H:%M:%S"
-_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class _JsonFormatter(logging.Formatter):
-    """One record -> one JSON object in one line: ts, level, logger, message, extra fields, exception."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, object] = {
-            "ts": stamp.replace("+00:00", "Z"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        for key, value in vars(record).items():
-            if key not in _STANDARD_FIELDS:
-                line.setdefault(key, _plain(value))
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, allow_nan=False)
+def setup_project(root: Path, level: str | None = None) -> None:
+    """setup as the section `logs` of root/params.yaml has it; outside a project there is a console alone."""
+    path = root / "params.yaml"
+    if path.is_file():
+        setup(level, root / FOLDER, read_settings(path))
+    else:
+        setup(level)
 
 
-class _AppendHandler(logging.FileHandler):
-    """Each record is one write at the file's end, so that lines of several processes never mix."""
+def read_settings(path: Path) -> LogSettings:
+    """The section `logs` of params.yaml; ConfigError where it breaks a rule.
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            assert self.stream is not None  # open from the start
-            os.write(self.stream.fileno(), f"{self.format(record)}{self.terminator}".encode())
-        except OSError as error:  # a full disk: say so once, and let the work fail or go on by itself
-            self.setLevel(sys.maxsize)
-            sys.stderr.write(f"warning: {self.baseFilename} takes no more lines: {error}\n")
-        except Exception:  # as every handler of the standard library does
-            self.handleError(record)
-
-
-def setup(level: str | None = None, folder: Path | None = None, *, json_lines: bool = True) -> None:
-    """Send the records of btcai and flows to stderr and, given a folder, to btcai.log and btcai.jsonl in it.
-
-    level is one of LEVELS; None takes it from BTCAI_LOG_LEVEL, else INFO. Call it from a program's edge only. A second
-    call replaces what the first one set up. Times are UTC. Several processes may share the folder.
+    A file that is no YAML has the defaults: whatever needs its settings says what is wrong with it.
     """
-    threshold = _checked_level(level)
-    handlers = [_console_handler()]
-    if folder is not None:
-        handlers += _file_handlers(folder, json_lines)
+    import yaml
+
+    try:
+        with path.open("rb") as file:
+            found = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return LogSettings()
+    try:
+        return LogSettings.of(found.get("logs") if isinstance(found, dict) else None)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: logs: {error}; mend it, see docs/logging.md") from error
+
+
+def setup(level: str | None = None, folder: Path | None = None, settings: LogSettings | None = None) -> None:
+    """Send all records to stderr and, given a folder, to btcai.log and btcai.jsonl in it; times are UTC.
+
+    level is one of LEVELS and goes before BTCAI_LOG_LEVEL, which goes before the settings. Call it from a program's
+    edge only. A second call replaces what the first one set up. Several processes may share the folder.
+    """
+    settings = settings or LogSettings()
+    console_level, file_level = _checked_levels(level, settings)
+    redaction.remember_environment(os.environ)
+    begin()
+    console = _console_handler(console_level)
+    written = _file_handlers(folder, settings, file_level) if folder is not None else []
+    handlers = [console, *written]
+    lowest = min(handler.level for handler in handlers)
+    logging.setLogRecordFactory(make_record)
     for name in PACKAGES:
         logger = logging.getLogger(name)
-        _remove_ours(logger)
-        logger.setLevel(threshold)
+        _replace_ours(logger, handlers)
+        logger.setLevel(lowest)
         logger.propagate = False  # an orchestrator's root handler would print each record again
-        for handler in handlers:
-            logger.addHandler(handler)
+    _replace_ours(logging.getLogger(), handlers)  # Prefect leaves a root alone that has handlers of others
+    _adopt_mlflow()
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
 
 
-def _checked_level(level: str | None) -> str:
-    asked = level if level is not None else os.environ.get(LEVEL_VARIABLE) or "INFO"
+def _checked_levels(level: str | None, settings: LogSettings) -> tuple[str, str]:
+    """Of the console and of the files."""
+    asked = level if level is not None else os.environ.get(LEVEL_VARIABLE)
+    if not asked:
+        return settings.level, settings.file_level or settings.level
     if asked.upper() not in LEVELS:
         source = "--log-level" if level is not None else LEVEL_VARIABLE
         raise ConfigError(f"the log level must be one of {', '.join(LEVELS)}, was {asked!r}; mend {source}")
-    return asked.upper()
+    return asked.upper(), asked.upper()
 
 
-def _console_handler() -> logging.Handler:
+def _console_handler(level: str) -> logging.Handler:
     """Coloured lines on a terminal (rich heeds NO_COLOR), whole plain lines into a pipe or a file."""
     handler: logging.Handler
     if sys.stderr.isatty():
@@ -95,54 +115,98 @@ def _console_handler() -> logging.Handler:
         from rich.logging import RichHandler
 
         handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
-        handler.setFormatter(_utc_formatter("%(asctime)sZ %(message)s", "%H:%M:%S"))
+        handler.setFormatter(TextFormatter("%(asctime)sZ %(message)s", "%H:%M:%S"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_utc_formatter(_LINE, _STAMP))
+        handler.setFormatter(TextFormatter(CONSOLE_LINE, STAMP))
+    handler.addFilter(_is_for_console)
+    handler.setLevel(level)
     handler.set_name(f"{_HANDLER_PREFIX}console")
     return handler
 
 
-def _file_handlers(folder: Path, json_lines: bool) -> list[logging.Handler]:
-    formatters: dict[str, logging.Formatter] = {"btcai.log": _utc_formatter(_LINE, _STAMP)}
-    if json_lines:
-        formatters["btcai.jsonl"] = _JsonFormatter()
+def _file_handlers(folder: Path, settings: LogSettings, level: str) -> list[logging.Handler]:
+    from btcai.log_files import SharedFile
+
+    formatters: dict[str, logging.Formatter] = {"btcai.log": FileFormatter(FILE_LINE, STAMP)}
+    if settings.json_lines:
+        formatters["btcai.jsonl"] = JsonFormatter()
     handlers: list[logging.Handler] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, formatter in formatters.items():
-            file = _AppendHandler(folder / name, encoding="utf-8")
+            file = SharedFile(folder / name, settings)
             file.setFormatter(formatter)
-            file.set_name(f"{_HANDLER_PREFIX}{name}")
             handlers.append(file)
     except OSError as error:
         for opened in handlers:
             opened.close()
         raise ConfigError(f"logs must be writable, was {error}; free the path or give another folder") from error
-    return handlers
+    for handler, name in zip(handlers, formatters, strict=True):
+        handler.set_name(f"{_HANDLER_PREFIX}{name}")
+        handler.setLevel(level)
+        handler.addFilter(lambda record: not getattr(record, "relayed", False))
+    return [*handlers, *_mail_handlers(folder, settings)]
 
 
-def _utc_formatter(line: str, stamp: str) -> logging.Formatter:
-    formatter = logging.Formatter(line, stamp)
-    formatter.converter = time.gmtime
-    return formatter
+def _mail_handlers(folder: Path, settings: LogSettings) -> list[logging.Handler]:
+    if not settings.email_to:
+        return []
+    from functools import partial
+
+    from btcai.log_mail import MailHandler
+    from btcai.secrets import secret
+
+    handler = MailHandler(folder, settings, partial(secret, "SMTP_PASSWORD"))
+    handler.setFormatter(FileFormatter(FILE_LINE, STAMP))
+    handler.set_name(f"{_HANDLER_PREFIX}mail")
+    return [handler]
 
 
-def _remove_ours(logger: logging.Logger) -> None:
+def _replace_ours(logger: logging.Logger, handlers: list[logging.Handler]) -> None:
     for handler in list(logger.handlers):
         if (handler.get_name() or "").startswith(_HANDLER_PREFIX):
             logger.removeHandler(handler)
             handler.close()
+    for handler in handlers:
+        logger.addHandler(handler)
 
 
-def _plain(value: object) -> object:
-    """What JSON can hold: numbers that are not finite become text, anything unknown its str()."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value)
+def _is_for_console(record: logging.LogRecord) -> bool:
+    """Ours all; of libraries what warns, unless a console of their own on the root logger prints it."""
+    if record.name.partition(".")[0] in PACKAGES:
+        return True
+    return record.levelno >= logging.WARNING and not any(
+        isinstance(handler, logging.StreamHandler)
+        and handler.stream in (sys.stdout, sys.stderr)
+        and handler.level <= record.levelno
+        and not (handler.get_name() or "").startswith(_HANDLER_PREFIX)
+        for handler in logging.getLogger().handlers
+    )
+
+
+def _adopt_mlflow() -> None:
+    """MLflow gives its logger a console of its own as it is imported, unless this says not to."""
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    logger = logging.getLogger("mlflow")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.INFO)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        logging.getLogger("btcai").critical("uncaught %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_type is SystemExit or found.exc_value is None:
+        return
+    name = found.thread.name if found.thread is not None else "a thread"
+    logging.getLogger("btcai").critical(
+        "uncaught %s in %s",
+        found.exc_type.__name__,
+        name,
+        exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
+    )

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 
 from btcai.environment import telemetry_off
 
@@ -44,8 +45,9 @@ def real_bars_path() -> Path:
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """What a test set up for logging ends with it."""
-    loggers = [logging.getLogger(name) for name in ("btcai", "flows")]
+    loggers = [logging.getLogger(name) for name in (None, "btcai", "flows", "mlflow")]
     before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    factory, hooks = logging.getLogRecordFactory(), (sys.excepthook, threading.excepthook)
     yield
     for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
         for handler in set(logger.handlers) - set(handlers):
@@ -53,6 +55,9 @@ def logging_as_it_was() -> Iterator[None]:
         logger.handlers[:] = handlers
         logger.setLevel(level)
         logger.propagate = propagate
+    logging.setLogRecordFactory(factory)
+    logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.fixture(autouse=True)
