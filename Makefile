@@ -15,6 +15,10 @@ TORCH_STAMP := $(VENV)/.torch$(shell printf %s '$(TORCH_INDEX)' | cksum | cut -d
 UPGRADE ?=
 UV := uv==0.13.9
 
+# They look at the locked packages from an environment of their own, so that theirs are not among them.
+AUDIT := pip-audit==2.10.1
+SBOM := cyclonedx-bom==7.5.0
+
 # No dependency reports its use.
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
@@ -35,7 +39,7 @@ export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 endif
 PREFECT_API := http://127.0.0.1:4200/api
 
-.PHONY: help run setup bench-setup check test test-slow lock tools mlflow-server prefect-server prefect-worker
+.PHONY: help run setup bench-setup check test test-slow lock audit sbom tools mlflow-server prefect-server prefect-worker
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +53,8 @@ help:
 	@echo "make prefect-server   runs and schedules of the flow at http://127.0.0.1:4200"
 	@echo "make prefect-worker   deploy prefect.yaml to that server and run what is due"
 	@echo "make lock       bring requirements.lock up to pyproject.toml"
+	@echo "make audit      ask PyPI for known vulnerabilities of the locked packages (needs its network)"
+	@echo "make sbom       write what is installed, with licences, to reports/sbom.json (CycloneDX)"
 
 run: setup
 	$(BIN)/btcai run
@@ -113,6 +119,21 @@ lock: | tools
 	@.lock-tools/bin/uv pip compile --quiet --universal --python-version 3.11 --python $(PYTHON) --extra dev \
 		--constraints constraints.txt --generate-hashes --no-annotate --no-emit-index-url --no-emit-package torch \
 		--custom-compile-command "make lock" $(UPGRADE) --output-file requirements.lock pyproject.toml
+
+# --strict: a package that could not be asked about is a failure, not a pass.
+audit: .lock-tools/.audit
+	.lock-tools/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock
+	.lock-tools/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r constraints.txt
+
+sbom: setup .lock-tools/.audit
+	@mkdir -p reports
+	.lock-tools/bin/cyclonedx-py environment --of JSON --output-reproducible --pyproject pyproject.toml \
+		--output-file reports/sbom.json $(VENV)
+
+.lock-tools/.audit: Makefile | tools
+	@$(PYTHON) -m venv .lock-tools
+	@.lock-tools/bin/pip --disable-pip-version-check install --quiet "$(AUDIT)" "$(SBOM)"
+	@touch $@
 
 tools:
 	@ok=true; need() { echo "btcai: $$1" >&2; ok=false; }; \

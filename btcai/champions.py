@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 STANDING = "standing.json"
 MANIFEST = "manifest.json"
+MODEL_CARD = "model_card.md"
+"""What the version is, in words; beside a champion's files where its version has one."""
 
 Edge = Literal["proven", "none"]
 

@@ -1,10 +1,12 @@
 """Folders that change as a whole or not at all.
 
 One writer at a time. The new folder is written beside the old one as .NAME.new and swapped in; the old one waits as
-.NAME.old. Folders only ever move by renames, so NAME is whole whenever it is there, and after a kill between two
-renames the old one is under .NAME.old, where the next change finds it. DVC must not see these names: .dvcignore.
+.NAME.old. Folders only ever move by renames, so NAME is whole whenever it is there. On Linux the two change places in
+one step, so NAME is always there; elsewhere a kill between two renames leaves the old one under .NAME.old, where the
+next change finds it. DVC must not see these names: .dvcignore.
 """
 
+import ctypes
 import errno
 import os
 import shutil
@@ -96,9 +98,20 @@ def _fresh_draft(folder: Path) -> Path:
 
 
 def _swap_in(folder: Path) -> None:
+    draft = _draft(folder)
     if folder.exists():
+        if _exchanged(draft, folder):
+            draft.rename(backup_of(folder))
+            return
         folder.rename(backup_of(folder))
-    _draft(folder).rename(folder)
+    draft.rename(folder)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Two folders change places in one step, renameat2(2); False where system, C library or file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,17 @@ REQUIREMENTS = ("llvmlite", "numba", "numpy", "onnxruntime", "pandas", "pyarrow"
 """What btcai.pyfunc imports, through all that it imports; MLflow adds itself."""
 
 
-def log_bundle(folder: Path, settings: BucketConfig, edge: Edge, unsealed: Bars) -> tuple[Any, str]:
-    """Log the bundle in `folder` as a model of the active run -> (MLflow's ModelInfo, the bundle's own version).
+class Logged(NamedTuple):
+    """MLflow's ModelInfo, the bundle's own version, and what it decides (answer, one row) on raw bars."""
+
+    info: Any
+    version: str
+    bars: pd.DataFrame
+    answer: pd.DataFrame
+
+
+def log_bundle(folder: Path, settings: BucketConfig, edge: Edge, unsealed: Bars) -> Logged:
+    """Log the bundle in `folder` as a model of the active run.
 
     The model keeps the bundle's files as they are (data/BUCKET), this package (code/btcai), a signature and an input
     example cut from `unsealed`. Its files and its example are loaded back and must decide as the bundle does, else
@@ -50,7 +59,7 @@ def log_bundle(folder: Path, settings: BucketConfig, edge: Edge, unsealed: Bars)
         raise ArtifactError(
             f"the model logged from {folder} decides otherwise than the bundle; register again with: btcai run"
         )
-    return logged, str(direct["model_version"][0])
+    return Logged(logged, str(direct["model_version"][0]), shown, direct)
 
 
 @contextmanager

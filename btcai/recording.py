@@ -1,16 +1,20 @@
 """One run of the pipeline written to MLflow: a parent run, a child run per bucket, a version per registered model."""
 
 import csv
+import hashlib
 import json
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from btcai import cards, lineage, packaging, paths, usage
-from btcai.champions import Standing
+from btcai import cards, lineage, packaging, paths, self_check, usage
+from btcai.champions import MANIFEST, MODEL_CARD, Standing
+from btcai.errors import ArtifactError
+from btcai.inference import file_sha256
 from btcai.params import flat
 from btcai.schema import BUCKETS, RAW_COLUMNS
 from btcai.submission import Submission
@@ -37,6 +41,11 @@ def of_bucket(settings: Mapping[str, str], bucket: str) -> dict[str, str]:
     """The settings that concern a bucket: all but those of the other buckets."""
     others = tuple(f"buckets.{name}." for name in BUCKETS if name != bucket)
     return {key: value for key, value in settings.items() if not key.startswith(others)}
+
+
+def params_sha256(settings: Mapping[str, str]) -> str:
+    """One name for a bucket's settings."""
+    return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()
 
 
 def curve_points(path: Path, prefix: str) -> list[Point]:
@@ -90,15 +99,33 @@ def candidate(client: Any, bucket: str, input_hash: str) -> Standing:
     return standing(bucket, _versions(client, bucket, input_hash)[0])
 
 
-def standings(client: Any, bucket: str) -> list[Standing]:
-    """Every registered version of a bucket."""
+def every_version(client: Any, bucket: str) -> list[Any]:
+    """Every registered version of a bucket, as MLflow has it, the newest first."""
     query, page, found = f"name = '{model_name(bucket)}'", None, []
     while True:
         versions = client.search_model_versions(query, page_token=page)
-        found += [standing(bucket, version) for version in versions]
+        found += versions
         page = versions.token
         if not page:
-            return found
+            return sorted(found, key=lambda one: -int(one.version))
+
+
+def standings(client: Any, bucket: str) -> list[Standing]:
+    """Every registered version of a bucket."""
+    return [standing(bucket, version) for version in every_version(client, bucket)]
+
+
+def downloaded(client: Any, standing: Standing, name: str, into: Path) -> Path:
+    """A copy of what a version's run keeps; ArtifactError where it does not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(client.download_artifacts(standing.run_id, name, str(into)))
+    except (MlflowException, OSError) as error:
+        raise ArtifactError(
+            f"{standing.bucket} version {standing.version} has no {name} in run {standing.run_id}: {error}; make "
+            "another version with: btcai run"
+        ) from error
 
 
 def recorded(client: Any, input_hash: str) -> str | None:
@@ -234,6 +261,7 @@ def _log_results(client: Any, submission: Submission, bucket: str, run_id: str) 
     client.set_tag(run_id, "edge", judged.edge)
     _log_files(client, run_id, sorted((root / paths.EVALUATION).rglob(f"*{bucket}*.png")), "report")
     client.log_artifacts(run_id, str(root / paths.CANDIDATE / bucket), "bundle")
+    client.log_text(run_id, cards.full_card(submission, bucket, model_name(bucket)), MODEL_CARD)
 
 
 def _register_version(client: Any, submission: Submission, bucket: str, run_id: str) -> str:
@@ -243,18 +271,27 @@ def _register_version(client: Any, submission: Submission, bucket: str, run_id: 
     name, judged = model_name(bucket), submission.judged[bucket]
     settings = submission.config.buckets[bucket]
     with mlflow.start_run(run_id=run_id):
-        logged, bundle_version = packaging.log_bundle(
+        logged = packaging.log_bundle(
             submission.root / paths.CANDIDATE / bucket, settings, judged.edge, submission.history.unsealed
         )
+    with tempfile.TemporaryDirectory() as scratch:
+        self_check.write(Path(scratch) / self_check.FOLDER, logged.bars, logged.answer)
+        client.log_artifacts(run_id, str(Path(scratch) / self_check.FOLDER), self_check.FOLDER)
     _ensure_registered(client, name, cards.model_card(bucket, settings, name))
     made = client.create_model_version(
         name,
-        logged.model_uri,
+        logged.info.model_uri,
         run_id=run_id,
-        tags={"edge": judged.edge, "score": repr(judged.score), "model_version": bundle_version}
-        | _version_tags(submission),
-        description=cards.version_card(submission, bucket),
-        model_id=logged.model_id,
+        tags={
+            "edge": judged.edge,
+            "score": repr(judged.score),
+            "model_version": logged.version,
+            "manifest_sha256": file_sha256(submission.root / paths.CANDIDATE / bucket / MANIFEST),
+            "params_sha256": params_sha256(of_bucket(flat(submission.config), bucket)),
+            **_version_tags(submission),
+        },
+        description=cards.full_card(submission, bucket, name),
+        model_id=logged.info.model_id,
     )
     return str(made.version)
 

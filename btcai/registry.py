@@ -1,19 +1,20 @@
 """The model registry read back: what each bucket has registered, and a champion traced to all that it was made from."""
 
 import hashlib
+import string
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from btcai import lineage, paths, tracking
-from btcai.champions import STANDING
+from btcai.champions import MODEL_CARD, STANDING
 from btcai.config import Config
 from btcai.errors import ArtifactError, DataError
 from btcai.params import flat
-from btcai.recording import model_name, of_bucket, standings
+from btcai.recording import every_version, model_name, of_bucket, params_sha256, standings
 from btcai.schema import BUCKETS
 from btcai.stages import code_version
 
@@ -68,6 +69,54 @@ def shelves(root: Path) -> list[Shelf]:
     return [_shelf(client, bucket) for bucket in BUCKETS if model_name(bucket) in names]
 
 
+MADE_FROM = (
+    *("data_version", "market_dvc_md5", "data_dvc_md5", "code_version", "git_commit", "params_sha256", "judged_on"),
+    *("input_hash", "dvc_lock_sha256", "requirements_lock_sha256", "model_version", "manifest_sha256"),
+)
+"""Tags of a version that are hashes."""
+LEAST_DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A version that something was used for, and as what."""
+
+    entry: Entry
+    used_as: tuple[str, ...]
+
+
+@tracking.store_errors()
+def using(root: Path, what: str) -> list[Use]:
+    """The versions that were made from `what`, every bucket's newest first.
+
+    what: a hash or its first six digits or more (of data, code, commit, settings, locks, model), the name of a
+    market, or a setting as NAME=VALUE. ArtifactError where it is none of these.
+    """
+    client = tracking.read_client(root)
+    used_as = _asked_for(client, what)
+    uses = []
+    for shelf in shelves(root):
+        aliases = client.get_registered_model(model_name(shelf.bucket)).aliases
+        for version in every_version(client, shelf.bucket):
+            if found := used_as(version):
+                uses.append(Use(entry=_entry(shelf.bucket, version, aliases), used_as=found))
+    return uses
+
+
+def _asked_for(client: Any, what: str) -> Callable[[Any], tuple[str, ...]]:
+    """How a version is asked whether it was made from `what`."""
+    name, equals, value = what.partition("=")
+    if equals:
+        return lambda version: (name,) if client.get_run(version.run_id).data.params.get(name) == value else ()
+    if len(what) < LEAST_DIGITS and all(digit in string.hexdigits for digit in what):
+        raise ArtifactError(f"a hash must have its first {LEAST_DIGITS} digits or more, was {what!r}; give more of it")
+    return lambda version: tuple(
+        tag
+        for tag, on_record in version.tags.items()
+        if (tag in MADE_FROM and on_record.startswith(what)) or (tag == "data_market" and on_record == what)
+    )
+
+
 @tracking.store_errors()
 def trace(root: Path, bucket: str, config: Config) -> Trace:
     """A bucket's champion beside what is here; ArtifactError where the bucket is unknown or has none."""
@@ -88,7 +137,8 @@ def trace(root: Path, bucket: str, config: Config) -> Trace:
         parent_run_id=parent_run_id,
         params=of_bucket(client.get_run(parent_run_id).data.params, bucket),
         files=files,
-        tags_here=_tags_here(root, entry.tags.get("data_market")),
+        tags_here=_tags_here(root, entry.tags.get("data_market"))
+        | {"params_sha256": params_sha256(of_bucket(flat(config), bucket))},
         params_here=of_bucket(flat(config), bucket),
         files_here=_files(root / paths.CHAMPION / bucket),
     )
@@ -120,10 +170,10 @@ def _entry(bucket: str, version: Any, aliases: Mapping[str, str]) -> Entry:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """sha256 of a bundle's files by name; a champion's standing is about the bundle and no part of it."""
+    """sha256 of a bundle's files by name; a champion's standing and card are about the bundle and no part of it."""
     if not folder.is_dir():
         return {}
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != STANDING)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name not in (STANDING, MODEL_CARD))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

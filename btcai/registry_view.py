@@ -1,14 +1,17 @@
 """What `btcai registry` prints: one row a bucket, and a champion with everything that leads back to it."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from btcai import lineage, paths
-from btcai.registry import CHAMPION, Entry, Shelf, Trace
+from btcai import lineage, paths, promotions
+from btcai.garbage import Plan
+from btcai.registry import CHAMPION, Entry, Shelf, Trace, Use
+from btcai.verification import Check
 
 UNKNOWN = "-"
 SAME, OTHER, ABSENT = Text("same here", "green"), Text("differs here", "yellow"), Text("not here", "yellow")
@@ -23,6 +26,68 @@ def shelves_view(shelves: Sequence[Shelf]) -> RenderableType:
         cells = _champion_cells(shelf.aliased.get(CHAMPION))
         table.add_row(shelf.bucket, f"{champion} of {shelf.versions}", *others, *cells)
     return Group(table, Text("one in full: btcai registry show BUCKET", "dim"))
+
+
+def uses_view(uses: Sequence[Use], what: str) -> RenderableType:
+    """One row a version that was made from `what`."""
+    if not uses:
+        return Text(f"no registered version was made from {what}")
+    table = _table(f"Made from {what}", "model", "version", "aliases", "used as", "score", "edge", "registered")
+    for use in uses:
+        entry = use.entry
+        score, edge, _, registered = _champion_cells(entry)
+        aliases = ", ".join(entry.aliases) or UNKNOWN
+        table.add_row(entry.model, str(entry.version), aliases, ", ".join(use.used_as), score, edge, registered)
+    return table
+
+
+def history_view(entries: Sequence[promotions.Entry]) -> RenderableType:
+    """Every change of champion on record, the newest last."""
+    if not entries:
+        return Text("no change of champion is on record")
+    table = _table("Changes of champion", "UTC", "bucket", "change", "from", "to", "by", "because", "outcome")
+    for entry in entries:
+        change = entry.change
+        began = f"{datetime.fromtimestamp(change.began_unix_s, UTC):%Y-%m-%d %H:%M:%S}"
+        sides = (str(seats.champion or UNKNOWN) for seats in (change.before, change.after))
+        outcome = entry.outcome or Text("interrupted: btcai registry verify --mend", "yellow")
+        table.add_row(began, change.bucket, change.kind, *sides, change.who, change.because, outcome)
+    return table
+
+
+def checks_view(checks: Sequence[Check]) -> RenderableType:
+    """One row a check, what fails in red."""
+    if not checks:
+        return Text("nothing is registered yet; make it with: btcai run")
+    table = _table("Champions", "bucket", "what", "", "seen")
+    for check in checks:
+        table.add_row(
+            check.bucket, check.what, Text("ok", "green") if check.ok else Text("wrong", "bold red"), check.said
+        )
+    return table
+
+
+def garbage_view(plan: Plan, *, dry: bool) -> RenderableType:
+    """What goes and what stays, in bytes."""
+    head = "Would go" if dry else "Gone"
+    table = _table(head, "run", "began, UTC", "versions", "MB")
+    for one in plan.drop:
+        began = f"{datetime.fromtimestamp(one.began_unix_ms / 1000, UTC):%Y-%m-%d %H:%M}"
+        versions = ", ".join(f"{name} {number}" for name, number in one.versions) or UNKNOWN
+        table.add_row(one.parent or one.input_hash[:12], began, versions, _megabytes(one.bytes))
+    cached = sum(size for _, size in plan.cache)
+    needed = sum(one.needed for one in plan.stay)
+    total = _megabytes(cached + sum(one.bytes for one in plan.drop))
+    lines = [
+        f"{len(plan.drop)} runs and {len(plan.cache)} files of DVC's cache ({_megabytes(cached)} MB): {total} MB",
+        f"{len(plan.stay)} runs stay, {needed} of them needed by an alias or a pin",
+    ]
+    text = Text("\n".join(lines))
+    return Group(table, text) if plan.drop else text
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
 
 
 def _version(entry: Entry | None) -> str:
@@ -68,6 +133,7 @@ def _made_from(trace: Trace) -> Table:
         "requirements.lock sha256": "requirements_lock_sha256",
         "market, DVC md5": "market_dvc_md5",
         "data.dvc md5": "data_dvc_md5",
+        "its settings, sha256": "params_sha256",
         "Python": "python",
         "libraries": "libraries",
         "platform": "platform",

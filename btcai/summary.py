@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from btcai import paths, usage
+from btcai import paths, promotions, usage
 from btcai.champions import Standing
 from btcai.schema import BAR_SECONDS, BUCKETS, QUANTILE_LEVELS, Action, Decision
 
@@ -148,6 +148,9 @@ def places_view(root: Path) -> Table:
     table.add_row("report", f"{paths.EVALUATION}/index.html   (the table again: btcai report)")
     placed = [bucket for bucket in BUCKETS if (root / paths.CHAMPION / bucket).is_dir()]
     table.add_row("models", f"{paths.CHAMPION}/{{{','.join(placed)}}}" if placed else f"none yet in {paths.CHAMPION}")
+    for bucket, change in promotions.pins(root / paths.PROMOTIONS).items():
+        release = f"btcai registry unpin {bucket} --because TEXT"
+        table.add_row("by hand", f"{bucket} stays at version {change.after.pinned}: {change.because}   ({release})")
     table.add_row("decide", "btcai decide --bucket scalping --bars FILE")
     table.add_row("MLflow", "make mlflow-server, then http://127.0.0.1:5000")
     table.add_row("Prefect", "make prefect-server, then http://127.0.0.1:4200")

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, lineage, paths, recording, versions
+from btcai import champions, lineage, paths, promotions, recording, succession, versions
 from btcai.champions import Standing
 from btcai.config import Config
 from btcai.environment import QUIET
@@ -62,11 +61,16 @@ def register(
     market, or to earlier costs or spans, brings its champion back.
     """
     submission = _submission(root, config, judged, history, results)
-    client = _client(root)
+    with succession.alone(root):
+        return _register(submission)
+
+
+def _register(submission: Submission) -> dict[str, Any]:
+    root, judged, client = submission.root, submission.judged, _client(submission.root)
     parent = recording.recorded(client, submission.input_hash) or recording.record(client, submission)
     report = {
         "input_hash": submission.input_hash,
-        "data_version": history.data_version,
+        "data_version": submission.history.data_version,
         "code_version": submission.code_version,
         "judged_on": submission.judged_on,
         "parent_run_id": parent,
@@ -75,7 +79,7 @@ def register(
     }
     trial = {key: value for key, value in report.items() if key not in ("buckets", "page")} | {
         "recorded_unix_s": int(time.time()),
-        "config": flat(config),
+        "config": flat(submission.config),
         "scores": {bucket: _or_none(judged[bucket].score) for bucket in BUCKETS},
         "sharpes": {bucket: _or_none(judged[bucket].metrics.get("sharpe", math.nan)) for bucket in BUCKETS},
     }
@@ -166,26 +170,45 @@ def _client(root: Path) -> Any:
 
 
 def _promote(client: Any, submission: Submission, bucket: str) -> dict[str, Any]:
-    """Ask the rule, move the aliases, place the champion's files; returns what register.json says of the bucket."""
-    name = model_name(bucket)
+    """Ask the rule, make its choice champion unless one is held by hand; returns what register.json says of it."""
+    name, root = model_name(bucket), submission.root
     candidate = recording.candidate(client, bucket, submission.input_hash)
-    before = _champion(client, bucket)
-    champion, reason = champions.promotion(candidate, before, recording.standings(client, bucket))
+    succession.mend(client, root, bucket)
+    held, before = succession.seats(client, bucket).pinned, succession.champion(client, bucket)
+    chosen, reason = succession.rule(client, bucket, candidate, before)
+    champion = chosen if held is None else succession.version(client, bucket, held)
     client.set_registered_model_alias(name, "challenger", str(candidate.version))
-    if champion is not None and champion != before:
-        if before is not None:
-            client.set_registered_model_alias(name, "previous", str(before.version))
-        client.set_registered_model_alias(name, "champion", str(champion.version))
     if champion is not None:
-        _place(champion, submission.root)
+        _install(client, root, champion, before, reason)
+    if held is not None:
+        reason += f"; {_held(root, bucket, held, chosen)}"
+        logger.warning("%s: %s", name, reason)
     logger.info("%s version %d: %s; %s", name, candidate.version, reason, _change(before, champion))
     return {
         **asdict(candidate),
         "score": _or_none(candidate.score),
         "model": name,
         "aliases": {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()},
+        "pinned": held,
         "reason": reason,
     }
+
+
+def _install(client: Any, root: Path, champion: Standing, before: Standing | None, reason: str) -> None:
+    """Bring models/champion/BUCKET and the aliases in line with the choice, where they are not."""
+    if champion != before:
+        succession.install(client, root, champion, kind="rule", because=reason, pin=None)
+    elif not champions.is_placed(champion, root / paths.CHAMPION / champion.bucket):
+        damaged = "its files were missing or damaged"
+        succession.install(client, root, champion, kind="restore", because=damaged, pin=None)
+
+
+def _held(root: Path, bucket: str, held: int, chosen: Standing | None) -> str:
+    """What the rule may not undo, and how to let it."""
+    change = promotions.pins(root / paths.PROMOTIONS).get(bucket)
+    by = f" by {change.who} ({change.because})" if change else ""
+    wanted = f", the rule would choose {chosen.version}" if chosen and chosen.version != held else ""
+    return f"version {held} is held{by}{wanted}; release it with: btcai registry unpin {bucket} --because TEXT"
 
 
 def _change(before: Standing | None, champion: Standing | None) -> str:
@@ -196,22 +219,3 @@ def _change(before: Standing | None, champion: Standing | None) -> str:
         return f"champion is version {champion.version}"
     terms = " judged on other terms" if before.judged_on != champion.judged_on else ""
     return f"champion is version {champion.version} now, after version {before.version}{terms}"
-
-
-def _champion(client: Any, bucket: str) -> Standing | None:
-    name = model_name(bucket)
-    if "champion" not in client.get_registered_model(name).aliases:
-        return None
-    return recording.standing(bucket, client.get_model_version_by_alias(name, "champion"))
-
-
-def _place(champion: Standing, root: Path) -> None:
-    """Bring models/champion/BUCKET in line with the registry, from the bundle kept in the champion's run."""
-    import mlflow
-
-    folder = root / paths.CHAMPION / champion.bucket
-    if champions.is_placed(champion, folder):
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle = mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path="bundle", dst_path=scratch)
-        champions.place_champion(Path(bundle), champion, folder)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from registry_fakes import PARAMS, history
+from registry_fakes import PARAMS, history, project
 
-from btcai import cards
+from btcai import cards, paths
+from btcai.inference import file_sha256
 from btcai.params import load_config
 from btcai.schema import BUCKETS
 from btcai.submission import Judged, Submission
@@ -75,3 +76,45 @@ def test_a_versions_card_says_the_verdict_and_the_bars() -> None:
         "after all costs."
     )
     assert "8,000 bars, 2022-01-01T00:00:00Z to 2022-01-28T18:35:00Z" in origin
+
+
+def test_a_full_card_says_what_a_user_must_know_before_using_it(tmp_path: Path) -> None:
+    config = project(tmp_path)
+    metrics = {"sharpe": 0.5, "sharpe_low": -1.25, "sharpe_high": 2.25, "net_return": 0.071, "trades": 1300.0}
+    judged = Judged(score=0.5, edge="none", metrics=metrics, verdict="no edge shown: two folds of four were up")
+    submission = Submission(
+        root=tmp_path,
+        config=config,
+        judged={"short": judged},
+        history=history(),
+        results="",
+        code_version="c1",
+        judged_on="t",
+        input_hash="i",
+        lineage={"git_commit": "1234567", "git_dirty": "true", "libraries": "numpy 2", "platform": "Linux"},
+    )
+    card = cards.full_card(submission, "short", "btcai-short")
+    assert [line for line in card.splitlines() if line.startswith("#")] == [
+        "# btcai-short",
+        "## Verdict",
+        "## For what, and for what not",
+        "## Figures",
+        "## Limits",
+        "## Data",
+        "## How it was made",
+        "## Files",
+        "## How to use it",
+    ]
+    assert "no edge shown: two folds of four were up" in card
+    assert "It stays on paper" in card
+    assert "fewer than 2,304 of them" in card
+    assert "| Sharpe ratio | 0.50 | -1.25 .. 2.25 |" in card
+    assert "| net return | 7.1 % |  |" in card
+    assert "Simulated fills at pessimistic costs (taker fee 10 bp" in card
+    assert "8,000 five-minute bars, 2022-01-01T00:00:00Z to 2022-01-28T18:35:00Z" in card
+    assert "- trained: 2023-11-14 22:13 to 22:13 UTC, 5 s" in card
+    assert f"- by: `btcai run --profile {config.profile}`, seed {config.seed}" in card
+    assert "- git commit: `1234567`, with changes of its own" in card
+    assert f"| manifest.json | `{file_sha256(tmp_path / paths.CANDIDATE / 'short' / 'manifest.json')}` |" in card
+    assert 'load_model("models:/btcai-short@champion")' in card
+    assert len(card) < 5000  # what MLflow's databases hold of a description

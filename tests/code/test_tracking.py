@@ -10,7 +10,16 @@ from export_fakes import hand_made_bundle
 from registry_fakes import PARAMS, SYSTEM_ROW, project, register
 
 from btcai import paths, recording, tracking, usage
-from btcai.champions import Standing, append_trial, is_placed, is_whole, place_champion, promotion, read_standing
+from btcai.champions import (
+    MODEL_CARD,
+    Standing,
+    append_trial,
+    is_placed,
+    is_whole,
+    place_champion,
+    promotion,
+    read_standing,
+)
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256, load_bundle
 from btcai.params import flat, load_config, set_param
@@ -259,7 +268,10 @@ def test_what_a_run_and_a_version_hold(tmp_path: Path) -> None:
     }
 
     version = client.get_model_version_by_alias("btcai-long", "champion")
-    assert version.description.startswith("no edge shown")
+    assert version.description.startswith("# btcai-long\n\n## Verdict\n\nno edge shown")
+    card = (tmp_path / paths.CHAMPION / "long" / MODEL_CARD).read_text(encoding="utf-8")
+    assert card == version.description
+    assert version.tags["manifest_sha256"] == file_sha256(tmp_path / paths.CHAMPION / "long" / "manifest.json")
     assert "models:/btcai-long@champion" in client.get_registered_model("btcai-long").description
     assert version.tags["python"].startswith("3.11")
     assert version.tags["requirements_lock_sha256"] == file_sha256(tmp_path / "requirements.lock")
