@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("btcai.bench")  # handled as everything that the command line starts
 
-BENCHES = ("data", "env", "features", "judge", "learn", "train", "yardstick")
+BENCHES = ("data", "env", "features", "judge", "learn", "serve", "train", "yardstick")
 """Modules of this package, each with lines(stopwatch, config, root) -> Iterator[Line]; where it has PARTS, a tuple of
 names, lines takes those to measure as well; those in ON_REQUEST are measured only where they are named."""
 

@@ -1,0 +1,95 @@
+"""The server as a process: where it listens, who may reach it, and how it ends."""
+
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from btcai.errors import ConfigError
+from btcai.schema import BUCKETS
+from btcai.serving.app import create_app
+from btcai.serving.metrics import Metrics
+from btcai.serving.service import Service
+from btcai.serving.shelf import Shelf
+
+logger = logging.getLogger(__name__)
+
+HOST, PORT = "127.0.0.1", 8710
+TOKEN = "BTCAI_SERVE_TOKEN"
+"""Environment variable: what requests must bear. Needed beyond the loopback, heeded there too."""
+
+LEAST_TOKEN = 16
+GRACE_S = 30
+"""What requests in flight get when the server is told to stop."""
+
+
+def run(root: Path, host: str = HOST, port: int = PORT, buckets: Sequence[str] = BUCKETS, remote: bool = False) -> None:
+    """Serve root's champions until SIGTERM or SIGINT, then answer what is in flight and return.
+
+    ConfigError where the host is not the loopback and remote was not said, or without a token.
+    """
+    token = checked_token(host, remote, os.environ.get(TOKEN))
+    metrics = Metrics()
+    service = Service(Shelf(root, buckets, metrics.bundle_event), metrics)
+    hosts = ("*",) if remote else ("127.0.0.1", "localhost", "[::1]", "::1")
+    with _listening(host, port) as listener:
+        app = create_app(service, token=token, hosts=hosts)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            lifespan="on",
+        )
+        where = f"[{host}]" if ":" in host else host
+        logger.info(
+            "serving on http://%s:%d, %s", where, listener.getsockname()[1], "by token" if token else "no token"
+        )
+        _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """One that has ended well when a signal ended it."""
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        logger.info("stopping: requests in flight are answered first")
+        self.force_exit = self.should_exit  # asked twice
+        self.should_exit = True
+
+
+def checked_token(host: str, remote: bool, token: str | None) -> str | None:
+    """The token that requests must bear; ConfigError where one is needed, or too short to be one."""
+    if token and len(token) < LEAST_TOKEN:
+        raise ConfigError(f"{TOKEN} must have at least {LEAST_TOKEN} characters, has {len(token)}; choose a longer one")
+    if is_loopback(host):
+        return token or None
+    if not remote:
+        raise ConfigError(
+            f"the host must be of the loopback, was {host}; to be reached from elsewhere set {TOKEN} and say --remote"
+        )
+    if not token:
+        raise ConfigError(f"a server that is reached from elsewhere needs a token, {TOKEN} is not set; set it")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nothing outside this machine can ask there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"the server must be able to listen on {host}:{port} ({error}); choose another --port"
+        ) from error

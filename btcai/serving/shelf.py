@@ -1,0 +1,262 @@
+"""The bundles in use: read from models/champion, proven before they are used, swapped whole while requests go on.
+
+No registry is asked. A folder that is missing or broken, or a bundle made for other features, leaves the last good one
+in use. A request takes a bundle once and keeps it to its end, so that a swap drops nothing.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from btcai import paths, reflection
+from btcai.champions import STANDING, Edge, Standing, read_standing
+from btcai.errors import ArtifactError, ConfigError
+from btcai.features.scaling import Scaler
+from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
+from btcai.files import backup_of
+from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, consider_seen, load_bundle, look
+from btcai.reasoning.memory import Memory
+from btcai.schema import BAR_NS, BUCKETS, Bars, MarketData
+from btcai.serving.live import LONGEST_PATCH_BARS
+
+logger = logging.getLogger(__name__)
+
+FILES = (*GRAPHS, MANIFEST, STANDING)
+SWAP_TRIES = 20
+"""A copy that a swap has overtaken is made again, so often."""
+
+_SWAP_S = 0.01
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Of each file its name, inode, time of change and size: a swap changes them, and reading them costs microseconds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """A bundle in use, its standing, and what its reasoning remembers and weighs."""
+
+    bundle: PolicyBundle
+    standing: Standing | None
+    memory: Memory | None
+    weights: Mapping[str, float] | None
+    since_ns: int
+
+    @property
+    def edge(self) -> Edge:
+        """A bundle that nobody judged has none."""
+        return self.standing.edge if self.standing else "none"
+
+
+class NotServedError(ArtifactError):
+    """No bundle of a bucket is in use."""
+
+
+class Shelf:
+    """Of each bucket the bundle in use and, where a newer one was refused, why."""
+
+    def __init__(
+        self,
+        root: Path,
+        buckets: Sequence[str] = BUCKETS,
+        told: Callable[[str, str], None] = lambda bucket, event: None,
+    ) -> None:
+        """Nothing is read before `refresh`. told(bucket, event): "swapped" or "refused", each time that happens."""
+        if unknown := set(buckets) - set(BUCKETS) or not buckets:
+            named = ", ".join(sorted(unknown)) if isinstance(unknown, set) else "none"
+            raise ConfigError(f"buckets to serve must be among {', '.join(BUCKETS)}, was {named}; mend --bucket")
+        self.root, self.buckets = root, tuple(buckets)
+        self.refused: dict[str, str] = {}
+        self._told = told
+        self._placed: dict[str, Placed] = {}
+        self._marks: dict[str, Fingerprint | None] = {}
+        self._refreshing = threading.Lock()
+
+    def placed(self, bucket: str) -> Placed:
+        """The bundle in use; NotServedError says why there is none."""
+        if (found := self._placed.get(bucket)) is not None:
+            return found
+        if bucket not in self.buckets:
+            raise NotServedError(
+                f"this server serves {', '.join(self.buckets)}, was asked for {bucket}; start it with --bucket {bucket}"
+            )
+        raise NotServedError(self.refused.get(bucket, f"no champion of {bucket} has been looked for yet; try again"))
+
+    def in_use(self) -> dict[str, Placed]:
+        """Of each bucket that has one, the bundle in use."""
+        return dict(self._placed)
+
+    def refresh(self) -> None:
+        """Look at each bucket's folder and put what is new there into use, or say why not."""
+        with self._refreshing:
+            for bucket in self.buckets:
+                self._refresh(bucket)
+
+    def _refresh(self, bucket: str) -> None:
+        folder = self._folder(bucket)
+        mark = fingerprint(folder)
+        if bucket in self._marks and self._marks[bucket] == mark:
+            return
+        try:
+            found = self._open(bucket, folder)
+        except Exception as error:  # whatever a broken bundle makes the runtime raise must not end the server
+            if not isinstance(error, (ArtifactError, OSError)):
+                logger.debug("%s is refused", folder, exc_info=True)
+            self._refuse(bucket, f"{folder}: {error}" if str(folder) not in str(error) else str(error))
+        else:
+            self._use(bucket, found)
+        self._marks[bucket] = mark
+
+    def _folder(self, bucket: str) -> Path:
+        """models/champion/BUCKET; where a kill between the two renames of a swap left none, the one it replaced."""
+        folder = self.root / paths.CHAMPION / bucket
+        waiting = backup_of(folder)
+        return waiting if bucket not in self._placed and not folder.exists() and waiting.exists() else folder
+
+    def _use(self, bucket: str, found: Placed) -> None:
+        self.refused.pop(bucket, None)
+        old = self._placed.get(bucket)
+        if old is not None and (old.bundle.version, old.standing) == (found.bundle.version, found.standing):
+            return
+        self._placed[bucket] = found
+        logger.info("%s: %s is in use", bucket, _named(found))
+        if old is not None:
+            self._told(bucket, "swapped")
+
+    def _refuse(self, bucket: str, reason: str) -> None:
+        kept = self._placed.get(bucket)
+        what = f"{_named(kept)} stays in use" if kept else "nothing is in use"
+        self.refused[bucket] = " ".join(reason.split())
+        logger.warning("%s: refused, %s: %s", bucket, what, self.refused[bucket])
+        self._told(bucket, "refused")
+
+    def _open(self, bucket: str, folder: Path) -> Placed:
+        """Copy, then judge and open the copy: what is used is what was judged, whatever happens to the folder."""
+        with tempfile.TemporaryDirectory(prefix="btcai-serve-") as place:
+            copy = Path(place) / bucket
+            _copy_whole(folder, copy)
+            try:
+                bundle, standing = load_bundle(copy), read_standing(copy)
+                check_fits(bundle, bucket, copy, standing)
+            except ArtifactError as error:
+                raise ArtifactError(str(error).replace(str(copy), str(folder))) from error
+        prove(bundle)
+        memory, weights = self._learned(bundle)
+        return Placed(bundle=bundle, standing=standing, memory=memory, weights=weights, since_ns=time.time_ns())
+
+    def _learned(self, bundle: PolicyBundle) -> tuple[Memory | None, Mapping[str, float] | None]:
+        """What was learned for this very version; a damaged file costs the explanations their memory, nothing else."""
+        folder = self.root / paths.REFLECTION / bundle.bucket
+        try:
+            return reflection.memory_of(folder, bundle.version), reflection.weights_of(folder, bundle.version)
+        except ArtifactError as error:
+            logger.warning("%s: explained without memory: %s", bundle.bucket, error)
+            return None, None
+
+
+def fingerprint(folder: Path) -> Fingerprint | None:
+    """What tells one content of a champion's folder from another; None where there is no manifest."""
+    found = []
+    for name in FILES:
+        try:
+            state = (folder / name).stat()
+        except OSError:
+            continue
+        found.append((name, state.st_ino, state.st_mtime_ns, state.st_size))
+    return tuple(found) if any(name == MANIFEST for name, *_ in found) else None
+
+
+def _copy_whole(folder: Path, copy: Path) -> None:
+    """The folder's files as they were at one moment; ArtifactError where there are none."""
+    for _ in range(SWAP_TRIES):
+        before = fingerprint(folder)
+        if before is not None:
+            copy.mkdir(parents=True, exist_ok=True)
+            try:
+                for name, *_ in before:
+                    shutil.copyfile(folder / name, copy / name)
+            except FileNotFoundError:
+                before = None
+            if before is not None and fingerprint(folder) == before:
+                return
+            shutil.rmtree(copy)
+        time.sleep(_SWAP_S)
+    raise ArtifactError(f"no champion in {folder}; make one with: btcai run")
+
+
+def check_fits(bundle: PolicyBundle, bucket: str, folder: Path, standing: Standing | None) -> None:
+    """ArtifactError where a bundle that is whole is not the bucket's, reads more than is kept, or scales otherwise than
+    its manifest says. Hashes and features are load_bundle's to judge."""
+    named = {bundle.bucket, *([standing.bucket] if standing else [])}
+    if named != {bucket}:
+        raise ArtifactError(
+            f"the bundle in {folder} must be of {bucket}, was of {', '.join(sorted(named))}; remake it with: btcai run"
+        )
+    if standing is not None and standing.data_version != bundle.manifest.versions.data:
+        raise ArtifactError(
+            f"{STANDING} in {folder} must be of the bundle beside it, of bars {bundle.manifest.versions.data:.12}, "
+            f"was of one of {standing.data_version:.12}; place the champion again with: btcai run"
+        )
+    if bundle.patch_bars > LONGEST_PATCH_BARS:
+        raise ArtifactError(
+            f"a served bucket's patch must be at most {LONGEST_PATCH_BARS} bars, {bucket}'s is {bundle.patch_bars}; "
+            "remake it with: btcai run"
+        )
+    scaler = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("scaler")
+    if scaler is not None and not holds_scaler((folder / GRAPHS[0]).read_bytes(), Scaler.from_json(json.dumps(scaler))):
+        raise ArtifactError(
+            f"the scaler inside {folder / GRAPHS[0]} must be the one that its manifest names, was another: features "
+            "would be scaled otherwise than the network was trained for; remake it with: btcai run"
+        )
+
+
+def holds_scaler(encoder: bytes, scaler: Scaler) -> bool:
+    """Whether the bytes of an encoder hold this scaler's mean and spread as constants, to the bit: ONNX keeps a tensor
+    of float32 as one little-endian run."""
+    return all(column.astype("<f4").tobytes() in encoder for column in (scaler.mean, scaler.std))
+
+
+def prove(bundle: PolicyBundle) -> None:
+    """One decision on a blank market, before the first real one waits for it: the graphs take this btcai's features and
+    accounts, and what is compiled on first use is compiled. ArtifactError where the answer is no probability."""
+    probabilities = consider_seen(look(bundle, _blank_market(bundle))).decision.probabilities
+    if len(probabilities) != 4 or not np.isfinite(probabilities).all() or abs(sum(probabilities) - 1.0) > 1e-3:
+        raise ArtifactError(
+            f"{bundle.bucket} {bundle.version}: probabilities must be 4 numbers that sum to 1, were {probabilities}; "
+            "remake it with: btcai run"
+        )
+
+
+def _blank_market(bundle: PolicyBundle) -> MarketData:
+    """A lookback of flat bars at the unit price, features 0."""
+    n = bundle.lookback_bars
+    ones = np.ones(n)
+    bars = Bars(
+        close_ts_ns=BAR_NS * bundle.patch_bars * np.arange(n, dtype=np.int64),
+        open=ones,
+        high=ones,
+        low=ones,
+        close=ones,
+        volume=ones,
+        present=np.ones(n, np.bool_),
+    )
+    return MarketData(
+        bars=bars,
+        mark=ones,
+        sigma=0.001 * ones,
+        features=np.zeros((n, len(FEATURE_NAMES)), np.float32),
+        feature_names=FEATURE_NAMES,
+        warmup_bars=WARMUP_BARS,
+    )
+
+
+def _named(placed: Placed) -> str:
+    standing = placed.standing
+    return f"version {standing.version} ({placed.bundle.version})" if standing else placed.bundle.version

@@ -1,0 +1,119 @@
+"""The server as a process: killed and started again, stopped while it answers, and what it never imports."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from export_fakes import market
+from serving_fakes import HELD, champion, cut, plain, raw_rows
+
+from bench.serve_http import Running, serving
+from btcai.features.table import WARMUP_BARS
+from btcai.inference import decide, load_bundle
+
+pytestmark = pytest.mark.slow
+
+STOP = 9_000
+BARS = raw_rows(STOP, 144 + WARMUP_BARS)
+
+
+def told(running: Running, path: str, body: object) -> dict[str, object]:
+    response = httpx.post(f"{running.address}{path}", json=body, timeout=30)
+    assert response.status_code == 200, response.text
+    answer: dict[str, object] = response.json()
+    return answer
+
+
+def test_killed_and_started_again_it_serves_from_the_folder_and_a_market_is_what_its_bars_say(tmp_path: Path) -> None:
+    made = champion(tmp_path, "scalping")
+    wanted = plain(decide(load_bundle(made), cut(market().bars, STOP + 1, 2_300), HELD))
+    asked = {"bucket": "scalping", "account": HELD}
+    with serving(tmp_path, ("scalping",)) as running:
+        told(running, "/v1/bars", {"bars": BARS})
+        told(running, "/v1/bars", {"bars": raw_rows(STOP + 1, 1)})
+        assert told(running, "/v1/decide", asked) == wanted
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait(10)
+    with serving(tmp_path, ("scalping",)) as running:
+        lost = httpx.post(f"{running.address}/v1/decide", json=asked)
+        assert (lost.status_code, "POST /v1/bars" in lost.text) == (404, True)
+        told(running, "/v1/bars", {"bars": raw_rows(STOP + 1, 144 + WARMUP_BARS)})
+        assert told(running, "/v1/decide", asked) == wanted
+
+
+def test_told_to_stop_it_answers_what_is_in_flight_and_ends_well(tmp_path: Path) -> None:
+    champion(tmp_path, "scalping")
+    questions = [{"bucket": "scalping", "account": HELD}] * 4_000
+    statuses: list[int] = []
+    with serving(tmp_path, ("scalping",)) as running:
+
+        def ask() -> None:
+            body = {"questions": questions, "bars": BARS}
+            response = httpx.post(f"{running.address}/v1/decide/batch", json=body, timeout=60)
+            assert len(response.json()["answers"]) == 4_000
+            statuses.append(response.status_code)
+
+        askers = [threading.Thread(target=ask) for _ in range(3)]
+        for asker in askers:
+            asker.start()
+        while httpx.get(f"{running.address}/health").status_code != 200 or not _busy(running):
+            time.sleep(0.01)
+        assert running.stop() == 0
+        for asker in askers:
+            asker.join()
+    assert statuses == [200] * 3
+    assert "requests in flight are answered first" in running.log.read_text(encoding="utf-8")
+
+
+def _busy(running: Running) -> bool:
+    """Whether all three batches have come."""
+    text = httpx.get(f"{running.address}/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith('btcai_looks_total{bucket="scalping"')]
+    return sum(float(line.rpartition(" ")[2]) for line in lines) >= 3
+
+
+def test_serving_imports_no_torch_mlflow_or_prefect(tmp_path: Path) -> None:
+    champion(tmp_path, "scalping")
+    script = (
+        "import asyncio, json, sys\n"
+        "from pathlib import Path\n"
+        "import btcai.cli_serve\n"
+        "from btcai.serving.app import create_app\n"
+        "from btcai.serving.metrics import Metrics\n"
+        "from btcai.serving.server import run\n"
+        "from btcai.serving.service import Service\n"
+        "from btcai.serving.shelf import Shelf\n"
+        "metrics = Metrics()\n"
+        "service = Service(Shelf(Path('.'), ('scalping',)), metrics)\n"
+        "service.shelf.refresh()\n"
+        "create_app(service)\n"
+        "heavy = [m for m in ('torch', 'mlflow', 'prefect', 'onnx') if m in sys.modules]\n"
+        "print(json.dumps([service.readiness()[0], heavy]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, []]
+
+
+def test_beyond_the_loopback_nobody_listens(tmp_path: Path) -> None:
+    champion(tmp_path, "scalping")
+    with serving(tmp_path, ("scalping",)) as running:
+        port = int(running.address.rpartition(":")[2])
+        with pytest.raises(OSError, match="refused"), socket.create_connection((_own_address(), port), timeout=5):
+            pass
+
+
+def _own_address() -> str:
+    """An address of this machine that is not the loopback's; asks nobody."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but the loopback's")
+        return str(probe.getsockname()[0])
