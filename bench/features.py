@@ -1,7 +1,6 @@
 """`btcai bench features`: how long features take, in batch and bar by bar, and how much memory."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from btcai.errors import ArtifactError
 from btcai.features.pipeline import CHUNK_ROWS, build_market, rows_of
 from btcai.features.stream import FeatureStream
 from btcai.features.table import FEATURE_NAMES
+from btcai.machine import machine
 from btcai.schema import BARS_PER_YEAR, Bars
 
 BATCH_GOALS = (Goal("value", "<=", 0.2),)
@@ -80,7 +80,7 @@ def _batch(stopwatch: Stopwatch, bars: Bars) -> Line:
 
 def _threads(n_bars: int) -> int:
     """That build_market takes: one a chunk, as many as there are cores."""
-    return min(-(-n_bars // CHUNK_ROWS), os.cpu_count() or 1)
+    return min(-(-n_bars // CHUNK_ROWS), machine().cores)
 
 
 def _live(stopwatch: Stopwatch, bars: Bars, n: int) -> Iterator[Line]:

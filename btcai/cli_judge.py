@@ -22,6 +22,13 @@ def refit(
         int | None, typer.Option(min=1, help="Of them, tested at a time; with --combinatorial, 2.", show_default=False)
     ] = None,
     left: Annotated[bool, typer.Option("--left", help="Only say what is left to do, and what is known.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", help="Train on a Ray cluster: its address, or local for workers of this machine."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Folds at a time with --ray.", show_default="as there is room for")
+    ] = None,
 ) -> None:
     """Train all four buckets anew on each fold and judge them on bars they never saw, purged and embargoed.
 
@@ -29,8 +36,10 @@ def refit(
     as soon as it is trained. Report: reports/folds.
     """
     from btcai import champions, paths, stages
+    from btcai.agent.shards import SHARDS
     from btcai.errors import ConfigError
-    from btcai.experiments import refitting, refitting_report
+    from btcai.experiments import on_ray, refitting, refitting_report
+    from btcai.experiments.spread import here
     from btcai.training import pieces
 
     if test_groups is not None and not combinatorial:
@@ -52,9 +61,10 @@ def refit(
         key = refitting.plan_key(config, plan, version)
         trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": {"data_version": version}}
         champions.append_trial(root / paths.TRIALS, trial)
-        with progress("folds") as advance:
-            for number in refitting.refit(config, data, plan, folder / "trained", version):
-                advance(number + 1, len(plan.folds))
+        with progress("folds") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
+            folds = refitting.refit(config, data, plan, folder / "trained", version, run or here)
+            for done, _ in enumerate(folds, start=1):
+                advance(done, len(plan.folds))
         found = refitting.outcomes(config, plan, folder / "trained", version)
     known = [one for one in found if one is not None]
     if len(known) == len(found):

@@ -18,6 +18,13 @@ On = Annotated[
     ),
 ]
 Buckets = Annotated[str, typer.Option(help="Comma-separated; all four without.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", help="Train on a Ray cluster: its address, or local for workers of this machine."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Trainings at a time with --ray.", show_default="as there is room for")
+]
 
 
 def ablate(
@@ -27,6 +34,8 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Of each arm.")] = 5,
     shares: Annotated[str, typer.Option(help="Of the full budget, comma-separated; two or more tell steps.")] = "0.25",
     left: Annotated[bool, typer.Option("--left", help="Only say what is left to train, and what is known.")] = False,
+    ray: Ray = None,
+    workers: Workers = None,
 ) -> None:
     """Compare choices: an arm changes params.yaml, is trained with several seeds and held against what is there.
 
@@ -34,7 +43,8 @@ def ablate(
     makes only what is missing. Report: reports/ablation.
     """
     from btcai import paths
-    from btcai.experiments import report, running
+    from btcai.agent.shards import SHARDS
+    from btcai.experiments import on_ray, report, running
     from btcai.experiments.arms import ARMS
     from btcai.experiments.subjects import open_subject
     from btcai.experiments.trials import Kept
@@ -53,9 +63,10 @@ def ablate(
     if not left:
         for trial in plan.done:  # where an earlier call was killed before it could
             _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
-        with progress("ablate") as advance:
+        with progress("ablate") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
             wanted = len(plan.left)
-            for done, trial in enumerate(running.make(config, plan, subject), start=1):
+            made = running.make_spread(config, plan, subject, run) if run else running.make(config, plan, subject)
+            for done, trial in enumerate(made, start=1):
                 _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
                 advance(done, wanted)
         report.write(plan.done, folder, config.seed)
@@ -79,6 +90,8 @@ def tune(
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Members that train at a time.", show_default="as cores allow")
     ] = None,
+    ray: Ray = None,
+    workers: Workers = None,
 ) -> None:
     """Search settings, the present ones first; params.yaml stays as it is.
 
@@ -90,12 +103,13 @@ def tune(
     done. One of the market in use counts in the ledger of configurations
     tried, journal/trials.jsonl: an edge found among many must be the larger.
     """
-    _refuse_mixture(population, trials, generations, at_once)
+    _refuse_mixture(population, trials, generations, at_once, ray)
     if population is not None:
         _evolve(on, _listed(settings), _buckets(buckets), seeds, _share(str(share)), population, generations, at_once)
         return
     from btcai import paths
-    from btcai.experiments import tuning, tuning_report
+    from btcai.agent.shards import SHARDS
+    from btcai.experiments import on_ray, tuning, tuning_report
     from btcai.experiments.subjects import open_subject
 
     root, trials = Path.cwd(), trials or 20
@@ -110,20 +124,24 @@ def tune(
     study = tuning.open_study(config, subject, search, folder)
     for trial in tuning.ended(study):  # where an earlier call was killed before it could
         _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
-    with progress("tune") as advance:
-        for trial in tuning.tune(config, subject, search, study, trials):
+    with progress("tune") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
+        for trial in tuning.tune(config, subject, search, study, trials, run):
             _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
             advance(len(tuning.ended(study)), trials)
     tuning_report.write(study, folder)
     show(tuning_report.view(study))
 
 
-def _refuse_mixture(population: int | None, trials: int | None, generations: int | None, at_once: int | None) -> None:
+def _refuse_mixture(
+    population: int | None, trials: int | None, generations: int | None, at_once: int | None, ray: str | None
+) -> None:
     """Options of the one search say nothing to the other."""
     from btcai.errors import ConfigError
 
     if population is not None and trials is not None:
         raise ConfigError(f"--trials must not be given with --population, was {trials}; give --generations")
+    if population is not None and ray is not None:
+        raise ConfigError("--ray must not be given with --population, which starts Ray itself; give --at-once")
     if population is None and (generations, at_once) != (None, None):
         raise ConfigError("--generations and --at-once must be given with --population; give it, or --trials alone")
 

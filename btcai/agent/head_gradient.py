@@ -14,12 +14,9 @@ from btcai.agent.ppo import LEAST_STD, Experience, Gradient, Weights, spread
 from btcai.agent.shards import SHARDS, Shards
 from btcai.compiled import summing
 from btcai.models.heads import ActorCriticHead
-from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, MASKED, Action, Float32Array, FloatArray
+from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, MASKED, Action, Float32Array
 
 N_ACTIONS, N_SEEN = len(Action), len(ACCOUNT_FEATURES)
-
-Sums = tuple[list[Tensor], FloatArray]
-"""Sums over a shard's decisions: gradients in the order of the head's parameters, and the figures of a Gradient."""
 
 
 def head_gradient(
@@ -47,7 +44,8 @@ def head_gradient(
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
                   head.value.weight, head.value.bias]  # fmt: skip
 
-    def of_shard(rows: NDArray[np.int64], mean: float, std: float) -> Sums:
+    def of_shard(rows: NDArray[np.int64], mean: float, std: float) -> list[Tensor]:
+        """Sums over a shard's decisions: the figures of a Gradient, gradients in the order of `parameters`."""
         seen = latent[torch.from_numpy(rows)]
         with torch.no_grad():
             projected = head.market(seen).numpy()
@@ -73,7 +71,7 @@ def head_gradient(
         d_policy /= cooled
         d_policy_bias /= cooled
         others = d_account.T, d_policy, d_policy_bias, d_value[None], d_value_bias
-        return [*d_market, *map(torch.from_numpy, others)], figures
+        return [torch.from_numpy(figures), *d_market, *map(torch.from_numpy, others)]
 
     def gradient(index: Tensor) -> Tensor:
         rows = index.numpy()
@@ -82,10 +80,11 @@ def head_gradient(
             mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
         else:
             mean, std = (float(figure) for figure in spread(experience, index))
-        found = shards.map(lambda part: of_shard(part, mean, std), np.split(rows, SHARDS))
-        for parameter, *parts in zip(parameters, *(gradients for gradients, _ in found), strict=True):
-            parameter.grad = (sum(parts[1:], start=parts[0]) / drawn.size).contiguous()
-        return torch.from_numpy(np.sum([figures for _, figures in found], 0) / drawn.size).float()
+        found = shards.sums(lambda part: of_shard(part, mean, std), np.split(rows, SHARDS))
+        means: list[Tensor] = [given / drawn.size for given in found if given is not None]
+        for parameter, given in zip(parameters, means[1:], strict=True):
+            parameter.grad = given.contiguous()
+        return means[0].float()
 
     return gradient
 

@@ -1,6 +1,5 @@
 """`btcai tune --population`: the whole of a search, beside trainings with the settings as they are."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from btcai.experiments.population import (
     open_rounds,
     present_settings,
 )
+from btcai.machine import machine
 from btcai.training.health import TrainingError
 
 BEST, UNCHANGED, IN_ONE_GO = "best member", "as configured, in the same rounds", "as configured, in one go"
@@ -55,9 +55,9 @@ def evolve(
     """Make what is left of a search in `folder`; `told` hears of each round, how many are done, and how many wanted.
 
     reopen: opens the same subject in another process, so it can be pickled; at_once: members that train at a time, as
-    many as there are cores for their threads without.
+    many as there are cores for their threads, and memory, without.
     """
-    rounds = open_rounds(config, subject, population, folder)
+    rounds, threads = open_rounds(config, subject, population, folder), max(config.threads, SHARDS)
     one_go = replace(population, generations=1, share=population.share * population.generations)
     at_full_length = open_rounds(config, subject, one_go, folder)
     wanted, steps = (population.members + 1) * population.generations + 1, list[Step]()
@@ -82,8 +82,8 @@ def evolve(
         population,
         first_settings(config, population),
         config.seed,
-        max(config.threads, SHARDS),
-        at_once or max(1, (os.cpu_count() or 1) // max(config.threads, SHARDS)),
+        threads,
+        at_once or machine().at_once(threads, on_ray.PIECE_BYTES),
         stepped,
     )
     best = rounds.lineage(_best(steps, population.generations))

@@ -1,8 +1,10 @@
 """Settings on the market in use: trained on the training span, held against the validation span; no more is read."""
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 from btcai.config import Config
 from btcai.experiments.running import settings_key
@@ -36,7 +38,7 @@ class History:
         spans = {"train": asdict(splits.train), "valid": asdict(splits.valid)}
         budget = config.budget.model_dump(include={"pretrain_updates", "ppo_updates"})
         self.terms = {"data_version": data_version, "spans": spans, "budget": budget}
-        self._folder = folder / settings_key([config], self.terms)
+        self.folder = folder / settings_key([config], self.terms)
 
     def sees(self, one: Config, other: Config) -> bool:
         """Whether they differ in what forecasts are learned by."""
@@ -46,8 +48,8 @@ class History:
 
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         """Train and judge."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._folder) as out:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder) as out:
             found = self._train(config, bucket, seed, share, Path(out))
         return Measured(
             score=-found["valid_forecast_loss"],
@@ -67,6 +69,16 @@ class History:
     def held_out(self, config: Config, bucket: str, seed: int, trained: Path) -> None:
         """None: beyond the validation span nothing is read."""
 
+    def kept_in(self, folder: Path) -> Self:
+        """As running.Movable has it."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
+
+    def teach(self, bucket: str, seed: int) -> None:
+        """As running.Movable has it."""
+        self._teacher(bucket, seed)
+
     def _train(self, config: Config, bucket: str, seed: int, share: float, out: Path) -> dict[str, float]:
         settings, teacher = _budgeted(config, seed, share), self._teacher(bucket, seed)
         return train_bucket(self._data, self._splits, self._scaler, bucket, settings, teacher, out)
@@ -77,7 +89,7 @@ class History:
         if place == 0:
             return None
         before = BUCKETS[place - 1]
-        folder = self._folder / f"{before}-{seed}"
+        folder = self.folder / f"{before}-{seed}"
         if not (folder / WEIGHTS).is_file():
             with whole(folder) as out:
                 self._train(self._config, before, seed, 1.0, out)

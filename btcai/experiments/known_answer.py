@@ -1,9 +1,11 @@
 """An arm on a market of the yardstick, whose best policy is known: the score is the share of it."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -68,8 +70,27 @@ class KnownAnswer:
         set_up_torch(config)
         self.name, self._config, self._size = name, config, size
         self.terms = {**asdict(size), "market": name}
-        self._folder = folder / settings_key([config], self.terms)
+        self.folder = folder / settings_key([config], self.terms)
         self._data = lru_cache(maxsize=2)(self._training_data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the markets, which are made again."""
+        return {name: value for name, value in self.__dict__.items() if name != "_data"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        set_up_torch(self._config)
+        self._data = lru_cache(maxsize=2)(self._training_data)
+
+    def kept_in(self, folder: Path) -> Self:
+        """As running.Movable has it."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
+
+    def teach(self, bucket: str, seed: int) -> None:
+        """As running.Movable has it."""
+        self._teacher(bucket, seed)
 
     def sees(self, one: Config, other: Config) -> bool:
         """Everything that differs shows."""
@@ -166,7 +187,7 @@ class KnownAnswer:
         if place == 0:
             return None
         before = BUCKETS[place - 1]
-        folder = self._folder / f"{before}-{seed}"
+        folder = self.folder / f"{before}-{seed}"
         if (folder / WEIGHTS).is_file():
             return self._restored(before, seed, folder)
         agent = self._learn(self._config, before, seed, self._size.budget(1.0), self._teacher(before, seed))

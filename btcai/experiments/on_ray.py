@@ -1,17 +1,20 @@
-"""Who goes on from whom: Ray Tune's population-based scheduler, on the cores of this machine.
+"""Where pieces of work are made: on a Ray cluster; and who goes on from whom: Ray Tune's population-based scheduler.
 
-Ray decides and starts processes; rounds are population.Rounds' own, and what Ray keeps is thrown away. All members end
-a round before any begins the next, and what is drawn is seeded at each decision: the same scores give the same
-decisions, whatever the number of cores and whenever a search was killed. Another version of Ray may decide otherwise.
+A population trains on the cores of this machine. Ray decides and starts processes; rounds are population.Rounds' own,
+and what Ray keeps is thrown away. All members end a round before any begins the next, and what is drawn is seeded at
+each decision: the same scores give the same decisions, whatever the number of cores and whenever a search was killed.
+Another version of Ray may decide otherwise.
 """
 
 import logging
 import os
 import random
 import secrets
+import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,9 @@ import numpy as np
 from btcai.environment import telemetry_off
 from btcai.errors import BtcaiError, ConfigError
 from btcai.experiments.population import QUARTILE, Population, Rounds, Settings, Step, explored
+from btcai.experiments.spread import Files, Piece, Runner, bring, code_here, elsewhere, packed
+from btcai.machine import machine
+from btcai.training.health import TrainingError
 
 if TYPE_CHECKING:
     from ray.tune import Callback, RunConfig, Trainable, TuneConfig
@@ -41,16 +47,91 @@ NO_SCORE = -1e9
 LONGEST_FOLDER = 25
 """Characters: the names of Ray's sockets are some eighty longer, and may have no more than 107."""
 
+SECONDS_TO_ANSWER = 5.0
+"""Of a cluster."""
+
 SECONDS_TO_END = 10.0
 """Of Ray's processes, before they are killed."""
 
+TRIES = 4
+"""Of a piece whose workers die; one that fails by itself is not tried again, for it would fail again."""
 
-def require() -> None:
+PIECE_BYTES = 1.5e9
+"""What a training with 341,552 bars takes at most, and some more: see docs/scale.md."""
+
+LOCAL = "local"
+"""In place of a cluster's address: one that is started here and ends with the command."""
+
+
+def require(option: str = "--population") -> None:
     """ConfigError where Ray is not installed."""
     if find_spec("ray") is None:
         raise ConfigError(
-            "--population needs Ray, which is not installed; install the extra scale with: pip install -e '.[scale]'"
+            f"{option} needs Ray, which is not installed; install the extra scale with: pip install -e '.[scale]'"
         )
+
+
+@contextmanager
+def cluster(address: str | None, workers: int | None, threads: int) -> Iterator[Runner | None]:
+    """Yields what makes pieces on a Ray cluster, `workers` at a time, each with so many threads; None without address.
+
+    address: LOCAL, or of a cluster that runs already, as RAY_AUTH_TOKEN lets one in; btcai must be installed on all of
+    its machines, with the same code. Nothing else need be shared: pieces travel with what they rest on. workers: as
+    many as there is room for without.
+    """
+    if address is None:
+        if workers is not None:
+            raise ConfigError(f"--workers must be given with --ray, was {workers} alone; add --ray {LOCAL}")
+        yield None
+        return
+    require("--ray")
+    if address == LOCAL:
+        at_once = workers or machine().at_once(threads, PIECE_BYTES)
+        with _running(threads * at_once, 1) as folder:
+            yield partial(_made, at_once=at_once, threads=threads, scratch=folder.parent)
+    else:
+        with _joined(address) as cpus:
+            yield partial(_made, at_once=workers or max(1, cpus // threads), threads=threads)
+
+
+def _made(
+    shared: Any, pieces: Sequence[Piece], *, at_once: int, threads: int, scratch: Path | None = None
+) -> Iterator[tuple[int, Any]]:
+    """The pieces as they end, each brought back before it is yielded; no more than at_once are under way."""
+    import ray
+
+    remote = ray.remote(num_cpus=threads, max_retries=TRIES - 1)(elsewhere)
+    given, code, left = ray.put(shared), code_here(), list(enumerate(pieces))
+    under_way: dict[Any, int] = {}
+    try:
+        while left or under_way:
+            while left and len(under_way) < at_once:
+                number, piece = left.pop(0)
+                under_way[remote.remote(piece.work, given, packed(piece.folder), code, scratch)] = number
+            [done], _ = ray.wait(list(under_way), num_returns=1)
+            number = under_way.pop(done)
+            value, files = _fetched(done)
+            bring(files, pieces[number].folder)
+            yield number, value
+    finally:
+        for reference in under_way:
+            ray.cancel(reference, force=True)
+
+
+def _fetched(reference: Any) -> tuple[Any, Files]:
+    """What a piece came to; what it raised, as here."""
+    import ray
+
+    try:
+        found: tuple[Any, Files] = ray.get(reference)
+    except ray.exceptions.WorkerCrashedError as error:
+        raise TrainingError(
+            f"a worker must outlive its piece, {TRIES} of them died with one; look for what killed them (memory?), "
+            "give fewer --workers, then run it again: what was done is kept"
+        ) from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, BtcaiError) else error from error
+    return found
 
 
 def evolve(
@@ -194,6 +275,27 @@ def _running(cpus: int, members: int) -> Iterator[Path]:
         finally:
             with _ended():
                 ray.shutdown()
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[int]:
+    """A cluster that goes on running afterwards; yields how many cores it has."""
+    telemetry_off()
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:  # Ray itself asks for minutes, and ends the process
+        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--ray must be {LOCAL} or HOST:PORT of a Ray cluster, {address} does not answer ({error}); start one "
+            f"with: ray start --head, or use --ray {LOCAL}"
+        ) from error
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
 
 
 @contextmanager

@@ -7,18 +7,21 @@ again, each time on other bars. The test span is among what is judged, so every 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from btcai import logs
 from btcai.config import Config
 from btcai.cross_validation import Fold, combinatorial_folds, combinatorial_paths, walk_forward_folds
 from btcai.evaluation import metrics
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.baselines import run_rules_of_thumb
-from btcai.evaluation.judge import daily_returns
 from btcai.evaluation.result import BacktestResult
+from btcai.evaluation.rows import daily_returns
 from btcai.experiments.running import settings_key
+from btcai.experiments.spread import Piece, Runner, here
 from btcai.features.scaling import fit_scaler
 from btcai.features.splits import Splits
 from btcai.files import whole
@@ -90,20 +93,30 @@ def _span(splits: Splits) -> Span:
     return Span(splits.train.first, splits.test.stop)
 
 
-def refit(config: Config, data: MarketData, plan: Plan, folder: Path, data_version: str) -> Iterator[int]:
+def refit(
+    config: Config, data: MarketData, plan: Plan, folder: Path, data_version: str, run: Runner = here
+) -> Iterator[int]:
     """Train and judge what is missing; yields the number of each fold that is done. A killed call loses one bucket.
 
-    Bundles are not written and consolidation is left out: a fold says what training alone gives.
+    Where folds are made elsewhere (`run`) they come in the order in which they end, and a killed call loses those under
+    way. Bundles are not written and consolidation is left out: a fold says what training alone gives.
     """
-    for number, fold in enumerate(plan.folds):
-        place = _place(config, fold, folder, data_version)
-        if not (place / DONE).is_file():
-            found = {**_trained(config, data, fold, place), **_beside(config, data, fold)}
-            record = {name: {str(first): asdict(one) for first, one in by.items()} for name, by in found.items()}
-            draft = place / f".{DONE}.new"
-            draft.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
-            draft.replace(place / DONE)
-        yield number
+    places = [_place(config, fold, folder, data_version) for fold in plan.folds]
+    missing = [number for number, place in enumerate(places) if not (place / DONE).is_file()]
+    yield from (number for number in range(len(places)) if number not in missing)
+    pieces = [Piece(work=partial(_make, n, config, plan.folds[n]), folder=places[n]) for n in missing]
+    for piece, _ in run(data, pieces):
+        yield missing[piece]
+
+
+@logs.bound(fold="number")
+def _make(number: int, config: Config, fold: Fold, data: MarketData, place: Path) -> None:
+    """A fold's buckets, and DONE when they are judged."""
+    found = {**_trained(config, data, fold, place), **_beside(config, data, fold)}
+    record = {name: {str(first): asdict(one) for first, one in by.items()} for name, by in found.items()}
+    draft = place / f".{DONE}.new"
+    draft.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(place / DONE)
 
 
 def outcomes(config: Config, plan: Plan, folder: Path, data_version: str) -> list[Outcome | None]:

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 from btcai.config import Config
 from btcai.experiments.arms import ARMS, BASE, arm_config
+from btcai.experiments.spread import Piece, Runner
 from btcai.experiments.trials import Kept, Measured, Outcome, Trial
 from btcai.schema import BUCKETS
 from btcai.stages import MODEL_CODE
@@ -44,6 +47,30 @@ class Subject(Protocol):
 
     def run(self, config: Config, bucket: str, seed: int, share: float) -> Measured:
         """Train a bucket with these settings and a share of the full budget, and mark it."""
+
+
+class Movable(Subject, Protocol):
+    """A subject that can be pickled, and works elsewhere."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its teachers are kept."""
+
+    def kept_in(self, folder: Path) -> Self:
+        """The same, with its teachers in another folder."""
+
+    def teach(self, bucket: str, seed: int) -> None:
+        """Train what a bucket's teachers are, where they are not kept yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What Subject.run is asked."""
+
+    config: Config
+    bucket: str
+    seed: int
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +135,50 @@ def plan(config: Config, subject: Subject, asked: Asked, kept: Kept) -> Plan:
 def make(config: Config, plan: Plan, subject: Subject) -> Iterator[Trial]:
     """Make what is left; each is on the disk before it is yielded."""
     for trial in plan.left:
-        start = time.perf_counter()
-        measured = subject.run(arm_config(config, trial.arm), trial.bucket, trial.seed, trial.share)
-        seconds = time.perf_counter() - start
+        measured, seconds = _marked(subject, _cell(config, trial))
         plan.kept.add(trial, Outcome(key=plan.keys[trial], seconds=seconds, measured=measured))
         yield trial
+
+
+def make_spread(config: Config, plan: Plan, subject: Movable, run: Runner) -> Iterator[Trial]:
+    """The same, in the order in which trainings end elsewhere."""
+    left = plan.left
+    for number, measured, seconds in spread_cells(subject, [_cell(config, trial) for trial in left], run):
+        plan.kept.add(left[number], Outcome(key=plan.keys[left[number]], seconds=seconds, measured=measured))
+        yield left[number]
+
+
+def spread_cells(subject: Movable, cells: Sequence[Cell], run: Runner) -> Iterator[tuple[int, Measured, float]]:
+    """The number of each cell, what it is worth and the seconds that took, as they end; teachers first, each once."""
+    last = {cell.seed: "" for cell in cells}
+    for cell in cells:
+        last[cell.seed] = max(last[cell.seed], cell.bucket, key=lambda name: BUCKETS.index(name) if name else -1)
+    taught = [(bucket, seed) for seed, bucket in last.items() if bucket != BUCKETS[0]]
+    for _ in run(subject, [Piece(work=partial(_teach, *one), folder=subject.folder) for one in taught]):
+        pass
+    for number, (measured, seconds) in run(
+        subject, [Piece(work=partial(_mark, cell), folder=subject.folder) for cell in cells]
+    ):
+        yield number, measured, seconds
+
+
+def _cell(config: Config, trial: Trial) -> Cell:
+    return Cell(config=arm_config(config, trial.arm), bucket=trial.bucket, seed=trial.seed, share=trial.share)
+
+
+def _teach(bucket: str, seed: int, subject: Movable, folder: Path) -> None:
+    subject.kept_in(folder).teach(bucket, seed)
+
+
+def _mark(cell: Cell, subject: Movable, folder: Path) -> tuple[Measured, float]:
+    return _marked(subject.kept_in(folder), cell)
+
+
+def _marked(subject: Subject, cell: Cell) -> tuple[Measured, float]:
+    """What a training is worth, and its seconds."""
+    start = time.perf_counter()
+    measured = subject.run(cell.config, cell.bucket, cell.seed, cell.share)
+    return measured, time.perf_counter() - start
 
 
 def trial_key(config: Config, subject: Subject, arm: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from btcai.config import Config
 from btcai.errors import ConfigError
-from btcai.experiments.running import Subject, settings_key
+from btcai.experiments.running import Cell, Movable, Subject, settings_key, spread_cells
+from btcai.experiments.spread import Runner
 from btcai.params import changed
 
 if TYPE_CHECKING:
@@ -105,10 +106,13 @@ def open_study(config: Config, subject: Subject, search: Search, folder: Path) -
     )
 
 
-def tune(config: Config, subject: Subject, search: Search, study: "Study", trials: int) -> Iterator["FrozenTrial"]:
+def tune(
+    config: Config, subject: Movable, search: Search, study: "Study", trials: int, run: Runner | None = None
+) -> Iterator["FrozenTrial"]:
     """Go on until the study has so many trials, the settings as they are among them; each is kept before it is yielded.
 
-    A trial is the mean score over buckets and seeds. What a kill left unfinished is tried again.
+    A trial is the mean score over buckets and seeds, which are trained elsewhere where there is a `run`; trials follow
+    one another, for each is chosen by those before it. What a kill left unfinished is tried again.
     """
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
@@ -124,12 +128,20 @@ def tune(config: Config, subject: Subject, search: Search, study: "Study", trial
         study.sampler = TPESampler(seed=config.seed + n)  # the same on going on
         trial = study.ask()
         settings = changed(config, suggested(trial, search))
-        scores = [
-            subject.run(settings, bucket, seed, search.share).score
+        cells = [
+            Cell(config=settings, bucket=bucket, seed=seed, share=search.share)
             for bucket in search.buckets
             for seed in range(search.seeds)
         ]
-        yield study.tell(trial, float(np.mean(scores)))
+        yield study.tell(trial, float(np.mean(_scores(subject, cells, run))))
+
+
+def _scores(subject: Movable, cells: list[Cell], run: Runner | None) -> list[float]:
+    """In the order of the cells."""
+    if run is None:
+        return [subject.run(cell.config, cell.bucket, cell.seed, cell.share).score for cell in cells]
+    found = {number: measured.score for number, measured, _ in spread_cells(subject, cells, run)}
+    return [found[number] for number in range(len(cells))]
 
 
 PRESENT = "as configured"

@@ -4,7 +4,6 @@ A row is a pure function of the WARMUP_BARS rows before it, itself and the time,
 chunks that threads fill in any order, and the live path fills the last row of a window with the same code.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,6 +14,7 @@ from btcai.features.columns import settle
 from btcai.features.families import FILLS
 from btcai.features.folds import Folds
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS, columns_of
+from btcai.machine import machine
 from btcai.schema import BAR_NS, Bars, BoolArray, Float32Array, FloatArray, MarketData
 
 CHUNK_ROWS = 7 * WARMUP_BARS
@@ -36,7 +36,7 @@ def build_market(bars: Bars) -> MarketData:
     features, sigma = np.empty((len(bars), len(FEATURE_NAMES)), np.float32), np.empty(len(bars))
     chunks = [slice(first, min(first + CHUNK_ROWS, len(bars))) for first in range(0, len(bars), CHUNK_ROWS)]
     fill = partial(_fill_chunk, bars, features, sigma)
-    with ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(chunks), machine().cores)) as pool:
         list(pool.map(fill, chunks))
     return MarketData(
         bars=bars,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from btcai.models.actor_critic import ActorCritic
-from btcai.training import stopping
+from btcai.training import parallel, stopping
 from btcai.training.health import BlewUp, TrainingError
 from btcai.training.resume import Checkpoints, Facts, Live
 
@@ -56,7 +56,7 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
         yield from rows
     good, good_update = live.capture(memory.kept, memory.facts), update
     while update < updates:
-        if checkpoints is not None and good_update == update and stopping.is_asked():
+        if checkpoints is not None and good_update == update and parallel.any_of(stopping.is_asked()):
             raise stopping.Stopped(
                 f"training was asked to stop and did after update {update} of {updates}; what was done is kept in "
                 f"{checkpoints.folder.parent}; go on with: btcai run"

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from btcai import logs
 from btcai.agent.kickstart import Kickstart
 from btcai.agent.shards import shards
 from btcai.agent.task import Task
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 Curves = list[dict[str, float | str]]
 
 
+@logs.bound(bucket="bucket_name")
 def train_bucket(
     data: MarketData,
     splits: Splits,
@@ -57,8 +59,12 @@ def train_bucket(
     teacher: Path | None,
     out: Path,
     checkpoints: Path | None = None,
+    start: Path | None = None,
 ) -> dict[str, float]:
     """Train one bucket: hand-over from `teacher` (the previous bucket's folder), prediction, PPO, calibration.
+
+    With a `start` (a folder with the bucket's own weights of an earlier run) it goes on from that in place of the
+    hand-over, and keeps of it what further training does not significantly better.
 
     Writes model.safetensors, curves.csv, importance.csv and metrics.json into `out`; returns the metrics. All
     randomness comes from config.seed and the bucket's place in the order. A run that was killed goes on from its
@@ -71,7 +77,11 @@ def train_bucket(
     model = new_model(config, bucket_name)
     set_scaler(model, scaler)
     kickstart, losses = None, {"valid_forecast_loss_fresh": _loss(model, task)}
-    if teacher is None and config.meta.rounds:
+    if start is not None:
+        model = load_model(start, bucket_name, config).train()
+        set_scaler(model, scaler)
+        losses["valid_forecast_loss_warm"] = _loss(model, task)
+    elif teacher is None and config.meta.rounds:
         _share_start(model, task, bucket_name, data, splits, scaler, config)
         losses["valid_forecast_loss_shared_start"] = _loss(model, task)
     elif teacher is not None:
@@ -83,7 +93,8 @@ def train_bucket(
         if gives_policy(giver, config.transfer):
             config = _at_full_cost(config)
     curves: Curves = []
-    model, found = _to_convergence(model, task, config, rng, checkpoints, bucket_name, curves, kickstart)
+    goes_on = start is not None
+    model, found = _to_convergence(model, task, config, rng, checkpoints, bucket_name, curves, kickstart, goes_on)
     judged = validate(model, task)
     metrics = {
         "parameters": model.n_parameters(),
@@ -117,6 +128,7 @@ def _share_start(
     shared_start(models, tasks, config.pretrain, config.meta, rng)
 
 
+@logs.bound(bucket="bucket_name")
 def train_further(
     data: MarketData, splits: Splits, bucket_name: str, config: Config, trained: Path, out: Path, number: int
 ) -> float:
@@ -177,9 +189,11 @@ def consolidate(
             blend_trunk(candidate, shared, config.consolidate.alpha)
             label = f"{name}: consolidation {round_ + 1}, "
             folder = checkpoints and checkpoints / f"{name}-{round_ + 1}"
-            calibrated = _teach(candidate, tasks[name], settings, amounts, rng, folder, label, curves[name])
-            found = standing(candidate, tasks[name], missed[name], share)
-            if _gained(best[name], found, config, label):
+            with logs.context(bucket=name):
+                calibrated = _teach(candidate, tasks[name], settings, amounts, rng, folder, label, curves[name])
+                found = standing(candidate, tasks[name], missed[name], share)
+                gained = _gained(best[name], found, config, label)
+            if gained:
                 helped = True
                 models[name], best[name], judged[name] = candidate, found, validate(candidate, tasks[name])
                 kept = {"valid_score": judged[name].score, "rounds_kept": results[name]["rounds_kept"] + 1}
@@ -204,18 +218,23 @@ def _to_convergence(
     bucket_name: str,
     curves: Curves,
     kickstart: Kickstart | None,
+    goes_on: bool,
 ) -> tuple[ActorCritic, dict[str, float]]:
     """Rounds of prediction and PPO until one gains nothing on the validation span, or there were enough.
 
-    Returns the network after the last round that gained, and how much was trained (`converged`: 1 where a round gained
-    nothing, 0 where the last one still did, nan where that was not asked) beside the calibration's figures.
+    The first one is kept whatever it does, unless the network `goes_on` from a warm start. Returns the network after
+    the last round that gained, and how much was trained (`converged`: 1 where a round gained nothing, 0 where the last
+    one still did, nan where that was not asked) beside the calibration's figures.
     """
     budget = config.budget
     amounts, share = (budget.pretrain_updates, budget.ppo_updates), config.ppo.surprise_control
-    folder = checkpoints and checkpoints / "round-1"
-    figures = _teach(model, task, config, amounts, rng, folder, f"{bucket_name}: ", curves, kickstart)
-    done, converged = 1, float("nan")
-    if budget.rounds > 1:
+    if goes_on:
+        done, figures = 0, calibrate(model, task)
+    else:
+        folder = checkpoints and checkpoints / "round-1"
+        done, figures = 1, _teach(model, task, config, amounts, rng, folder, f"{bucket_name}: ", curves, kickstart)
+    converged = float("nan")
+    if budget.rounds > done:
         converged, missed = 0.0, surprises(model, task)
         best = standing(model, task, missed, share)
     while done < budget.rounds and not converged:

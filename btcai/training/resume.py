@@ -26,8 +26,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from btcai.agent.shards import place
 from btcai.errors import DiskError
 from btcai.files import NO_ROOM
+from btcai.training.parallel import of_first, require_same
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +71,13 @@ class Checkpoints:
     def save(self, update: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Add a checkpoint and remove those past `keep`; facts must be JSON values.
 
-        Where this raises or is killed the older ones are as they were. DiskError where the disk takes no more.
+        Of processes that train together the first one does; TrainingError where they hold different states. Where this
+        raises or is killed the older ones are as they were. DiskError where the disk takes no more.
         """
         content = _sealed(update, self.key, tensors, facts)
+        require_same(content)
+        if place()[0] > 0:
+            return
         path = self.folder / f"update-{update:09d}.safetensors"
         draft = path.with_name(f".{path.name}.new")
         with _told(self.folder):
@@ -94,16 +100,8 @@ class Checkpoints:
 
         Damaged ones and those of other runs or formats are reported and removed; so is what a kill left half written.
         """
-        with _told(self.folder):
-            for draft in self.folder.glob(".update-*.new"):
-                draft.unlink()
-            for file in reversed(self._files()):
-                try:
-                    return _opened(_read(file), self.key)
-                except _Refused as refused:
-                    logger.warning("checkpoint %s is refused and removed: %s", file, refused)
-                    file.unlink()
-        return None
+        content = of_first(self._newest() if place()[0] == 0 else None)
+        return None if content is None else _opened(content, self.key)
 
     def clear(self) -> None:
         """Remove every checkpoint, and the folder if that leaves it empty: the run has ended."""
@@ -112,6 +110,20 @@ class Checkpoints:
                 file.unlink()
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+    def _newest(self) -> bytes | None:
+        """Of the newest sound checkpoint."""
+        with _told(self.folder):
+            for draft in self.folder.glob(".update-*.new"):
+                draft.unlink()
+            for file in reversed(self._files()):
+                try:
+                    _opened(content := _read(file), self.key)
+                    return content
+                except _Refused as refused:
+                    logger.warning("checkpoint %s is refused and removed: %s", file, refused)
+                    file.unlink()
+        return None
 
     def _files(self) -> list[Path]:
         """Oldest first."""
@@ -170,8 +182,8 @@ class Live:
             module.load_state_dict(_under(tensors, f"module/{name}/"))
         for name, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
-            for place, tensor in _under(tensors, f"optimizer/{name}/").items():
-                index, field = place.split("/")
+            for where, tensor in _under(tensors, f"optimizer/{name}/").items():
+                index, field = where.split("/")
                 state.setdefault(int(index), {})[field] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": _copied(facts["groups"][name])})
         if generators:

@@ -6,37 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export_fakes import tiny_config
+from refitting_fakes import small
 
 from btcai import paths
-from btcai.config import Config
-from btcai.data.store import to_grid
 from btcai.evaluation import metrics
 from btcai.experiments import refitting, refitting_report
 from btcai.experiments.refitting import BESIDE, GroupResult, PathRow, Plan, path_rows, plan_key
-from btcai.features.pipeline import build_market
 from btcai.features.splits import Splits, make_splits
 from btcai.params import load_config
 from btcai.schema import BUCKETS, MarketData
-from btcai.simulator.bars import simulate_bars
 from btcai.training.augmentation import WEEK
 from btcai.training.pieces import least_bars, train_and_valid
 
 GAP = (36, 0)
-
-
-def small() -> tuple[Config, MarketData, Splits]:
-    config = tiny_config()
-    splits = config.splits.model_copy(update={"test_folds": 2, "embargo_bars": 0})
-    buckets = {
-        name: bucket.model_copy(
-            update={"horizons_bars": (3 + bucket.patch_bars, 12 + bucket.patch_bars, 36 + bucket.patch_bars)}
-        )
-        for name, bucket in config.buckets.items()
-    }
-    config = config.model_copy(update={"splits": splits, "buckets": buckets})
-    data = build_market(to_grid(simulate_bars(110_000, 4)))
-    return config, data, make_splits(len(data), splits, config.purge_bars, data.warmup_bars)
 
 
 def test_a_forward_plan_is_one_history_and_a_combinatorial_one_several() -> None:
