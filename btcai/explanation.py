@@ -70,7 +70,17 @@ def explain_decision(
     `account` as decide reads it, `account_text` says in words which that is. Of a memory only what was known at that
     bar is recalled; errors as memory.recall raises them.
     """
-    considered = consider(bundle, bars, None if account is None else dict(account))
+    return explain_considered(bundle, consider(bundle, bars, account), account_text, memory, weights)
+
+
+def explain_considered(
+    bundle: PolicyBundle,
+    considered: Considered,
+    account_text: str,
+    memory: Memory | None,
+    weights: Mapping[str, float],
+) -> Reasoning:
+    """Every step to a decision that was taken; arguments as explain_decision has them."""
     case = Case(
         decision=considered.decision,
         data=considered.data,

@@ -101,7 +101,11 @@ def _swap_in(folder: Path) -> None:
     draft = _draft(folder)
     if folder.exists():
         if _exchanged(draft, folder):
-            draft.rename(backup_of(folder))
+            try:
+                draft.rename(backup_of(folder))
+            except OSError:
+                _exchanged(draft, folder)
+                raise
             return
         folder.rename(backup_of(folder))
     draft.rename(folder)

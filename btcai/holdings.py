@@ -1,6 +1,9 @@
 """A described account as the market's rules see it: rows of the kernel, its halts applied, what an order comes to."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from btcai.errors import DataError
 from btcai.market.account import (
@@ -8,12 +11,13 @@ from btcai.market.account import (
     COOL_DOWN,
     DAY,
     DAY_START_EQUITY,
-    EQUITY,
     HALT,
     LOT_BTC,
     LOT_COST_USDT,
     LOT_ENTRY_PRICE,
     LOT_SIZE_BTC,
+    N_ACCOUNT,
+    N_LOT,
     N_LOTS,
     NO_ORDER,
     OPEN_LONG,
@@ -22,13 +26,10 @@ from btcai.market.account import (
     REDUCE,
     SINCE_TRADE,
     START_EQUITY,
-    equity_usdt,
-    new_accounts,
-    set_lots,
 )
-from btcai.market.kernel import place
-from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT, apply_halts, can_open
+from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT
 from btcai.market.rules import Rules
+from btcai.market.single import halt, hold, order, packed
 from btcai.schema import Action, FloatArray
 
 KEYS = (
@@ -42,6 +43,8 @@ KEYS = (
     "halt",
     "order_pending",
 )
+_KNOWN, _LOT_KEYS = frozenset(KEYS), frozenset({"btc", "entry_price"})
+_NUMBER = (int, float)
 HALTS = {"daily": DAILY_HALT, "drawdown": DRAWDOWN_HALT}
 ORDERS = {"entry": OPEN_LONG, "exit": REDUCE}
 NOT_ALLOWED = "a lot is not allowed"
@@ -51,7 +54,7 @@ _TINY, _HUGE = 1e-12, 1e15
 """What an amount above nothing is at least, and what no number of an account is above: no sum or product overflows."""
 
 
-def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: int) -> tuple[FloatArray, FloatArray]:
+def account_at_close(account: Mapping[str, Any], rules: Rules, mark: float, day: int) -> tuple[FloatArray, FloatArray]:
     """The account (N_ACCOUNT,) and lots (max_lots, N_LOT) as the kernel leaves them at a bar's close, halts included.
 
     `account` (KEYS; amounts in USDT) describes that moment; all but cash_usdt may be left out:
@@ -71,24 +74,22 @@ def account_at_close(account: dict[str, Any], rules: Rules, mark: float, day: in
     row[DAY] = day
     if row[HALT] != NO_HALT:
         row[COOL_DOWN] += 1  # apply_halts takes the bar off that the description has already taken off
-    apply_halts(row, rules)
+    halt(row, packed(rules))
     return row, lots
 
 
-def account_rows(account: dict[str, Any], rules: Rules, mark: float) -> tuple[FloatArray, FloatArray]:
+def account_rows(account: Mapping[str, Any], rules: Rules, mark: float) -> tuple[FloatArray, FloatArray]:
     """A described account as kernel rows, valued at `mark`; DataError names what is wrong with the description."""
-    if unknown := set(account) - set(KEYS):
+    if unknown := account.keys() - _KNOWN:
         raise DataError(f"an account holds {', '.join(KEYS)}; remove {', '.join(sorted(unknown))}")
     if "cash_usdt" not in account:
         raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
-    rows, lot_rows = new_accounts(1, rules.max_lots, 0.0)
-    row, lot_row = rows[0], lot_rows[0]
+    row, lots = np.zeros(N_ACCOUNT), np.zeros((rules.max_lots, N_LOT))
+    row[DAY] = -1
     row[CASH] = _amount(account, "cash_usdt", 0.0, least=-_HUGE if rules.perpetual else 0.0)  # funding may be owed
-    set_lots(row, lot_row, _fill_lots(account.get("lots", []), lot_row, rules.allow_short))
-    equity = equity_usdt(row, mark)
+    equity = hold(row, lots, _fill_lots(account.get("lots", []), lots, rules.allow_short), mark)
     if equity <= 0.0:  # every share of the observation is of it
         raise DataError("an account must be worth more than nothing: give cash_usdt above 0 or its open lots")
-    row[EQUITY] = equity
     row[START_EQUITY] = _amount(account, "equity_start_usdt", equity, least=_TINY)
     row[PEAK_EQUITY] = max(equity, _amount(account, "peak_equity_usdt", 0.0, least=0.0))
     row[DAY_START_EQUITY] = _amount(account, "day_start_equity_usdt", equity, least=_TINY)
@@ -96,23 +97,23 @@ def account_rows(account: dict[str, Any], rules: Rules, mark: float) -> tuple[Fl
     row[COOL_DOWN] = _count(account, "cool_down_bars")
     row[HALT] = _halt(account, row[COOL_DOWN] > 0)
     row[PENDING] = _order(account)
-    return row, lot_row
+    return row, lots
 
 
 def _fill_lots(lots: Any, lot_row: FloatArray, allow_short: bool) -> int:
     """Write the described lots into lot_row (max_lots, N_LOT); returns how many."""
-    if not isinstance(lots, list) or any(
-        not isinstance(lot, dict) or set(lot) - {"btc", "entry_price"} for lot in lots
-    ):
+    if not isinstance(lots, list) or any(not isinstance(lot, dict) or lot.keys() - _LOT_KEYS for lot in lots):
         raise DataError(f'account: lots must be a list of {{"btc": ..., "entry_price": ...}}, was {lots!r:.80}')
     if len(lots) > len(lot_row):
         raise DataError(
             f"this bucket holds at most {len(lot_row)} open lots, the account has {len(lots)}; close some first"
         )
     for k, lot in enumerate(lots):
-        lot_row[k, LOT_BTC] = lot_row[k, LOT_SIZE_BTC] = _btc(lot.get("btc"), f"lots[{k}].btc", allow_short)
-        lot_row[k, LOT_ENTRY_PRICE] = _number(lot.get("entry_price"), f"lots[{k}].entry_price", _TINY)
-        lot_row[k, LOT_COST_USDT] = abs(lot_row[k, LOT_BTC]) * lot_row[k, LOT_ENTRY_PRICE]
+        btc = _btc(lot.get("btc"), f"lots[{k}].btc", allow_short)
+        price = _number(lot.get("entry_price"), f"lots[{k}].entry_price", _TINY)
+        row = lot_row[k]
+        row[LOT_BTC] = row[LOT_SIZE_BTC] = btc
+        row[LOT_ENTRY_PRICE], row[LOT_COST_USDT] = price, abs(btc) * price
     if len({lot["btc"] > 0 for lot in lots}) > 1:
         raise DataError("account: lots are all long or all short; close one side first")
     return len(lots)
@@ -120,29 +121,29 @@ def _fill_lots(lots: Any, lot_row: FloatArray, allow_short: bool) -> int:
 
 def _btc(value: object, name: str, allow_short: bool) -> float:
     """A lot's size; below 0 where the market lets an account be short."""
-    if allow_short and isinstance(value, int | float) and value < 0:
+    if allow_short and isinstance(value, _NUMBER) and value < 0:
         return -_number(-value, name, _TINY)
     return _number(value, name, _TINY)
 
 
-def _amount(account: dict[str, Any], name: str, default: float, least: float) -> float:
+def _amount(account: Mapping[str, Any], name: str, default: float, least: float) -> float:
     return _number(account.get(name, default), name, least)
 
 
 def _number(value: object, name: str, least: float) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= _HUGE:
+    if isinstance(value, _NUMBER) and not isinstance(value, bool) and least <= value <= _HUGE:
         return float(value)
     raise DataError(f"account: {name} must be a number from {least:g} to {_HUGE:g}, was {value!r:.80}")
 
 
-def _count(account: dict[str, Any], name: str) -> int:
+def _count(account: Mapping[str, Any], name: str) -> int:
     value = account.get(name, 0)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _HUGE:
         return value
     raise DataError(f"account: {name} must be a whole number of at least 0, was {value!r:.80}")
 
 
-def _order(account: dict[str, Any]) -> int:
+def _order(account: Mapping[str, Any]) -> int:
     """The order that waits; of an entry or an exit any kind, for no more matters."""
     value = account.get("order_pending", False)
     if isinstance(value, bool):
@@ -152,7 +153,7 @@ def _order(account: dict[str, Any]) -> int:
     return ORDERS[value]
 
 
-def _halt(account: dict[str, Any], cooling: bool) -> int:
+def _halt(account: Mapping[str, Any], cooling: bool) -> int:
     value = account.get("halt", "daily")
     if not isinstance(value, str) or value not in HALTS:
         raise DataError(f"account: halt must be {' or '.join(HALTS)}, or left out, was {value!r}")
@@ -173,8 +174,7 @@ def settle(
         return Action.CLOSE_ALL, "drawdown halt: close all"
     if row[PENDING] != NO_ORDER:
         return Action.HOLD, "order pending"
-    room = can_open(row, rules)
-    place(row, int(wanted), size_frac, entry_allowed, rules)
+    room = order(row, int(wanted), size_frac, entry_allowed, packed(rules))
     action = Action.HOLD if row[PENDING] == NO_ORDER else wanted
     if row[HALT] != NO_HALT:
         kind = next(name for name, halt in HALTS.items() if halt == row[HALT])

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,13 +19,14 @@ from btcai.features.pipeline import build_market
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.holdings import NOT_ALLOWED, account_at_close, settle
 from btcai.market.account import OPEN_LONG, OPEN_SHORT, PENDING
-from btcai.market.bars import bar_arrays
-from btcai.market.kernel import observe
 from btcai.market.rules import Rules
+from btcai.market.single import observe_one, packed
 from btcai.market.sizing import lot_sizes
 from btcai.schema import (
     ACCOUNT_FEATURES,
+    BAR_NS,
     BAR_SECONDS,
+    BARS_PER_DAY,
     TOKENS,
     Action,
     Bars,
@@ -86,15 +89,15 @@ class Policy(Protocol):
         ...
 
 
-def tokens_of(features: Float32Array, patch_bars: int) -> Float32Array:
-    """Feature rows (N * patch_bars, F) -> one stretch of tokens (1, N, patch_bars, F)."""
+def tokens_of(features: Float32Array, patch_bars: int, *, copy: bool | None = True) -> Float32Array:
+    """Feature rows (N * patch_bars, F) -> one stretch of tokens (1, N, patch_bars, F); copy as np.array has it."""
     rows, n_features = features.shape
     if rows % patch_bars or rows < TOKENS * patch_bars:
         raise DataError(
             f"a stretch must be whole patches of {patch_bars} bars, at least {TOKENS} of them, was {rows} rows; "
             f"pass at least {TOKENS * patch_bars} rows that end at a decision time"
         )
-    return np.array(features, dtype=np.float32).reshape(1, rows // patch_bars, patch_bars, n_features)
+    return np.array(features, dtype=np.float32, copy=copy).reshape(1, rows // patch_bars, patch_bars, n_features)
 
 
 class Versions(BaseModel):
@@ -142,7 +145,7 @@ class PolicyBundle:
                 "exported by another version of btcai; remake it with: btcai run"
             )
 
-    @property
+    @cached_property
     def version(self) -> str:
         """First 12 hex digits of the hash over the three graphs."""
         digest = hashlib.sha256("".join(self.manifest.sha256[name] for name in GRAPHS).encode())
@@ -150,7 +153,7 @@ class PolicyBundle:
 
     def encode(self, features: Float32Array) -> Encoded:
         """Raw feature rows ((D + 143) * patch_bars, F) -> D decision times."""
-        arrays = self._encoder.run(None, {"tokens": tokens_of(features, self.patch_bars)})
+        arrays = self._encoder.run(None, {"tokens": tokens_of(features, self.patch_bars, copy=None)})
         return Encoded(*(array[0] for array in arrays))
 
     def head(self, latent: Float32Array, account: Float32Array) -> tuple[Float32Array, Float32Array]:
@@ -199,6 +202,44 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"{path} is not valid JSON ({error}); remake it with: btcai run") from error
 
 
+Account = Mapping[str, Any] | None
+"""As holdings.account_at_close reads it; None is a flat one with the bundle's equity."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a bundle sees at one decision time, before any account is known: nothing in it changes, so threads share it.
+
+    data: lookback and warm-up up to the decision's bar; encoded: of that time alone; mark, sigma: of that bar.
+    """
+
+    bundle: PolicyBundle
+    data: MarketData
+    encoded: Encoded
+    close_ts_ns: int
+    mark: float
+    sigma: float
+    forecasts: tuple[Forecast, ...]
+
+    @cached_property
+    def lot(self) -> tuple[float, bool]:
+        """Size of a lot as a share of equity, and whether one may be opened; made when an order asks for it."""
+        bundle = self.bundle
+        size_frac, allowed = sizes(
+            bundle, bundle.settings, bundle.manifest.sizing, self.encoded, np.asarray(self.data.sigma[-1:])
+        )
+        return float(size_frac[-1]), bool(allowed[-1])
+
+
+class AccountHalf(NamedTuple):
+    """An account at a decision time: row (N_ACCOUNT,) and lots (max_lots, N_LOT) of the kernel, halts applied, and what
+    the policy observes of them (1, A)."""
+
+    row: FloatArray
+    lots: FloatArray
+    observation: Float32Array
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Considered:
     """A decision beside what it was taken on.
@@ -214,16 +255,15 @@ class Considered:
     lots: FloatArray
 
 
-def decide(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = None) -> Decision:
+def decide(bundle: PolicyBundle, bars: Bars, account: Account = None) -> Decision:
     """The decision of `consider`."""
     return consider(bundle, bars, account).decision
 
 
-def consider(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = None) -> Considered:
+def consider(bundle: PolicyBundle, bars: Bars, account: Account = None) -> Considered:
     """Decide at the close of the newest bar that falls on the bucket's clock, under the market's own rules.
 
-    `account` describes the account at that close (holdings.account_at_close); None is a flat one with the bundle's
-    equity. DataError when fewer bars than lookback and warm-up are given.
+    `account` describes the account at that close. DataError when fewer bars than lookback and warm-up are given.
     """
     bars = _until_decision(bars, bundle.patch_bars)
     needed = bundle.lookback_bars + WARMUP_BARS
@@ -232,43 +272,63 @@ def consider(bundle: PolicyBundle, bars: Bars, account: dict[str, Any] | None = 
             f"{bundle.bucket} needs {needed} bars (lookback {bundle.lookback_bars} + warm-up {WARMUP_BARS}) up to its "
             f"last decision time, was {len(bars)}; pass a longer file"
         )
-    data = build_market(_last(bars, needed))
+    return consider_seen(look(bundle, build_market(_last(bars, needed))), account)
+
+
+def look(bundle: PolicyBundle, data: MarketData) -> Seen:
+    """Encode the decision time at the last bar of `data`, which holds lookback and warm-up."""
     encoded = bundle.encode(data.features[-bundle.lookback_bars :])
-    row, lots, observation = _account_half(bundle, data, account)
-    before = row.copy()
-    probabilities, value = bundle.head(encoded.latent[-1:], observation[None])
-    lot_frac, allowed = sizes(bundle, bundle.settings, bundle.manifest.sizing, encoded, data.sigma[-1:])
-    size_frac, entry_allowed = float(lot_frac[-1]), bool(allowed[-1])
-    wanted = Action(int(probabilities[0].argmax()))
-    action, note = settle(row, lots, wanted, size_frac, entry_allowed, bundle.manifest.rules)
-    if note == NOT_ALLOWED:
-        note += _doubt(bundle, encoded, float(data.sigma[-1]))
-    decision = Decision(
-        bucket=bundle.bucket,
+    return Seen(
+        bundle=bundle,
+        data=data,
+        encoded=encoded,
         close_ts_ns=int(data.bars.close_ts_ns[-1]),
+        mark=float(data.mark[-1]),
+        sigma=float(data.sigma[-1]),
+        forecasts=_forecasts(bundle.horizons_bars, encoded),
+    )
+
+
+def consider_seen(seen: Seen, account: Account = None) -> Considered:
+    """The decision of one account; DataError names what is wrong with its description."""
+    half = account_half(seen, account)
+    before = half.row.copy()
+    decision = decided(seen, half, *seen.bundle.head(seen.encoded.latent[-1:], half.observation))
+    return Considered(decision=decision, data=seen.data, encoded=seen.encoded, account=before, lots=half.lots)
+
+
+def account_half(seen: Seen, account: Account) -> AccountHalf:
+    """The account half of a decision, before the head."""
+    bundle, rules = seen.bundle, seen.bundle.manifest.rules
+    described = {"cash_usdt": bundle.manifest.equity_usdt} if account is None else account
+    day = (seen.close_ts_ns - BAR_NS) // (BAR_NS * BARS_PER_DAY)  # in which the bar opened
+    row, lots = account_at_close(described, rules, seen.mark, day)
+    observation = np.empty((1, len(ACCOUNT_FEATURES)), np.float32)
+    observe_one(row, lots, seen.mark, seen.sigma, packed(rules), observation)
+    return AccountHalf(row, lots, observation)
+
+
+def decided(seen: Seen, half: AccountHalf, probabilities: Float32Array, value: Float32Array) -> Decision:
+    """What the rules make of the likeliest action; probabilities (1, 4), value (1,). Writes the order into half.row."""
+    bundle, row = seen.bundle, half.row
+    wanted = Action(int(probabilities.argmax()))
+    size_frac, allowed = seen.lot if wanted in (Action.BUY, Action.SELL) else (0.0, False)  # no other opens a lot
+    action, note = settle(row, half.lots, wanted, size_frac, allowed, bundle.manifest.rules)
+    if note == NOT_ALLOWED:
+        note += _doubt(bundle, seen.encoded, seen.sigma)
+    return Decision(
+        bucket=bundle.bucket,
+        close_ts_ns=seen.close_ts_ns,
         action=action,
         size_frac=size_frac if action is not Action.HOLD and row[PENDING] in (OPEN_LONG, OPEN_SHORT) else 0.0,
-        probabilities=tuple(float(p) for p in probabilities[0]),
+        probabilities=tuple(probabilities[0].tolist()),
         value=float(value[0]),
-        forecasts=_forecasts(bundle.horizons_bars, encoded),
+        forecasts=seen.forecasts,
         model_version=bundle.version,
-        unfamiliarity=float(encoded.unfamiliarity[-1]),
+        unfamiliarity=float(seen.encoded.unfamiliarity[-1]),
         data_version=bundle.manifest.versions.data,
         note=note,
     )
-    return Considered(decision=decision, data=data, encoded=encoded, account=before, lots=lots)
-
-
-def _account_half(
-    bundle: PolicyBundle, data: MarketData, account: dict[str, Any] | None
-) -> tuple[FloatArray, FloatArray, Float32Array]:
-    """The account and its lots as kernel rows at the last bar's close, and what the policy observes of them."""
-    rules, bars = bundle.manifest.rules, bar_arrays(data)
-    described = {"cash_usdt": bundle.manifest.equity_usdt} if account is None else account
-    row, lots = account_at_close(described, rules, float(data.mark[-1]), int(bars.day[-1]))
-    observation = np.empty(len(ACCOUNT_FEATURES), np.float32)
-    observe(row, lots, bars, len(data) - 1, rules, observation)
-    return row, lots, observation
 
 
 def _doubt(bundle: PolicyBundle, encoded: Encoded, sigma: float) -> str:
@@ -298,14 +358,10 @@ def sizes(
 
 
 def _forecasts(horizons_bars: tuple[int, ...], encoded: Encoded) -> tuple[Forecast, ...]:
+    means, stds, quantiles = encoded.mean[-1].tolist(), encoded.std[-1].tolist(), encoded.quantiles[-1].tolist()
     return tuple(
-        Forecast(
-            horizon_bars=horizon,
-            mean=float(encoded.mean[-1, h]),
-            std=float(encoded.std[-1, h]),
-            quantiles=tuple(float(q) for q in encoded.quantiles[-1, h]),
-        )
-        for h, horizon in enumerate(horizons_bars)
+        Forecast(horizon_bars=horizon, mean=mean, std=std, quantiles=tuple(levels))
+        for horizon, mean, std, levels in zip(horizons_bars, means, stds, quantiles, strict=True)
     )
 
 

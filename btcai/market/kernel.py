@@ -58,11 +58,19 @@ _AHEAD = 4  # accounts whose bar is fetched while one is stepped
 @inlined
 def observe(account: FloatArray, lots: FloatArray, bars: BarArrays, t: int, rules: Rules, out: Float32Array) -> None:
     """Write the account half of the observation at the close of bar t into out: schema.ACCOUNT_FEATURES, float32."""
+    observe_at(account, lots, bars.mark[t], bars.sigma[t], rules, out)
+
+
+@inlined
+def observe_at(
+    account: FloatArray, lots: FloatArray, mark: float, sigma: float, rules: Rules, out: Float32Array
+) -> None:
+    """observe at a bar's mark and sigma."""
     n_lots = int(account[N_LOTS])
     side = 1.0 if account[HELD_BTC] >= 0.0 else -1.0
     mean_return, oldest_return = 0.0, 0.0
     if n_lots > 0:
-        mark, sigma_patch = bars.mark[t], bars.sigma[t] * math.sqrt(rules.patch_bars)
+        sigma_patch = sigma * math.sqrt(rules.patch_bars)
         total = 0.0
         for k in range(n_lots):
             total += mark / lots[lot_row(account, lots, k), LOT_ENTRY_PRICE]

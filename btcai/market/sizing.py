@@ -15,14 +15,8 @@ from btcai.schema import BARS_PER_YEAR, BoolArray, FloatArray
 KELLY_SHARE = 0.5
 """Half of the growth-optimal bet: about three quarters of its growth at half its volatility."""
 
-
-@compiled
-def _normal_cdf(x: FloatArray) -> FloatArray:
-    """Standard normal distribution function, elementwise (D,)."""
-    out = np.empty(len(x))
-    for i in range(len(x)):
-        out[i] = 0.5 * math.erfc(-x[i] / math.sqrt(2.0))
-    return out
+_STRATEGIES = ("confidence_adjusted", "uncertainty_adjusted", "full_probabilistic", "fixed")
+_CONFIDENCE_ADJUSTED, _UNCERTAINTY_ADJUSTED, _FULL_PROBABILISTIC = range(3)
 
 
 def lot_sizes(
@@ -45,20 +39,57 @@ def lot_sizes(
     full_probabilistic    min(w, half Kelly of the lognormal forecast): nothing where no gain is expected
     fixed                 min(1, target_volatility), whatever is forecast: what the others are held against
     """
-    mean, std, sigma = (np.asarray(values, dtype=np.float64) for values in (mean, std, sigma))
-    known = np.isfinite(mean) & np.isfinite(std) & np.isfinite(sigma) & (std > 0) & (sigma > 0)
-    mean, std, sigma = np.where(known, mean, 0.0), np.where(known, std, 1.0), np.where(known, sigma, 1.0)
-    uncertainty = std / (sigma * math.sqrt(horizon_bars))
-    yearly = sigma * math.sqrt(BARS_PER_YEAR)
-    held = np.minimum(1.0, config.target_volatility / yearly)
-    if config.strategy == "confidence_adjusted":
-        held = held * _normal_cdf(mean / std)
-    elif config.strategy == "uncertainty_adjusted":
-        held = np.minimum(1.0, config.target_volatility / (yearly * np.maximum(1.0, uncertainty)))
-    elif config.strategy == "full_probabilistic":
+    forecast = np.array([mean, std, sigma, unfamiliarity], np.float64)  # ValueError unless all are (D,)
+    size_frac, allowed = np.empty(len(mean)), np.empty(len(mean), np.bool_)
+    _size_each(
+        forecast,
+        horizon_bars,
+        max_lots,
+        _STRATEGIES.index(config.strategy),
+        config.target_volatility,
+        config.max_uncertainty,
+        config.max_unfamiliarity,
+        size_frac,
+        allowed,
+    )
+    return size_frac, allowed
+
+
+@compiled
+def _size_each(
+    forecast: FloatArray,
+    horizon_bars: int,
+    max_lots: int,
+    strategy: int,
+    target_volatility: float,
+    max_uncertainty: float,
+    max_unfamiliarity: float,
+    size_frac: FloatArray,
+    allowed: BoolArray,
+) -> None:
+    """lot_sizes into size_frac (D,) and allowed (D,); forecast (4, D) as lot_sizes has it, strategy: its place in
+    _STRATEGIES."""
+    for i in range(forecast.shape[1]):
+        mean, std, sigma, unfamiliarity = forecast[0, i], forecast[1, i], forecast[2, i], forecast[3, i]
+        size_frac[i], allowed[i] = 0.0, False
+        if math.isfinite(mean) and math.isfinite(std) and math.isfinite(sigma) and std > 0.0 and sigma > 0.0:
+            uncertainty = std / (sigma * math.sqrt(horizon_bars))
+            held = _held_frac(mean, std, sigma * math.sqrt(BARS_PER_YEAR), uncertainty, strategy, target_volatility)
+            size_frac[i] = held / max_lots
+            allowed[i] = uncertainty <= max_uncertainty and unfamiliarity <= max_unfamiliarity
+
+
+@compiled
+def _held_frac(
+    mean: float, std: float, yearly: float, uncertainty: float, strategy: int, target_volatility: float
+) -> float:
+    """Share of the equity that all lots hold, at a yearly volatility."""
+    held = min(1.0, target_volatility / yearly)
+    if strategy == _CONFIDENCE_ADJUSTED:
+        return held * (0.5 * math.erfc(-(mean / std) / math.sqrt(2.0)))  # the normal distribution function
+    if strategy == _UNCERTAINTY_ADJUSTED:
+        return min(1.0, target_volatility / (yearly * max(1.0, uncertainty)))
+    if strategy == _FULL_PROBABILISTIC:
         kelly = (mean + std**2 / 2) / std**2  # mean of the simple return / its variance
-        held = np.minimum(held, np.maximum(0.0, KELLY_SHARE * kelly))
-    else:
-        held = np.full(len(mean), min(1.0, config.target_volatility))
-    allowed = (uncertainty <= config.max_uncertainty) & (unfamiliarity <= config.max_unfamiliarity)
-    return np.where(known, held / max_lots, 0.0), known & allowed
+        return np.minimum(held, np.maximum(0.0, KELLY_SHARE * kelly))  # type: ignore[no-any-return]  # a nan stays one
+    return min(1.0, target_volatility)

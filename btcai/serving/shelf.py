@@ -226,7 +226,8 @@ def holds_scaler(encoder: bytes, scaler: Scaler) -> bool:
 def prove(bundle: PolicyBundle) -> None:
     """One decision on a blank market, before the first real one waits for it: the graphs take this btcai's features and
     accounts, and what is compiled on first use is compiled. ArtifactError where the answer is no probability."""
-    probabilities = consider_seen(look(bundle, _blank_market(bundle))).decision.probabilities
+    seen = look(bundle, _blank_market(bundle))
+    probabilities, _ = consider_seen(seen).decision.probabilities, seen.lot  # so that sizing is compiled too
     if len(probabilities) != 4 or not np.isfinite(probabilities).all() or abs(sum(probabilities) - 1.0) > 1e-3:
         raise ArtifactError(
             f"{bundle.bucket} {bundle.version}: probabilities must be 4 numbers that sum to 1, were {probabilities}; "

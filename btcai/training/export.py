@@ -56,7 +56,7 @@ def export_bundle(
         )
     with whole(out) as draft:
         _write_graphs(model, config.buckets[bucket_name].horizons_bars, len(data.feature_names), draft)
-        manifest = _manifest(model, bucket_name, config, data, versions, draft)
+        manifest = _manifest(model, bucket_name, config, data, scaler, versions, draft)
         _write_json(draft / MANIFEST, manifest)
         manifest["parity"] = prove_parity(model, load_bundle(draft), data)
         _write_json(draft / MANIFEST, manifest)
@@ -247,7 +247,13 @@ def strip_metadata(proto: onnx.ModelProto) -> None:
 
 
 def _manifest(
-    model: ActorCritic, bucket_name: str, config: Config, data: MarketData, versions: dict[str, str], folder: Path
+    model: ActorCritic,
+    bucket_name: str,
+    config: Config,
+    data: MarketData,
+    scaler: Scaler,
+    versions: dict[str, str],
+    folder: Path,
 ) -> dict[str, Any]:
     bucket = config.buckets[bucket_name]
     return {
@@ -258,6 +264,7 @@ def _manifest(
         "sizing": config.sizing.model_dump(mode="json"),
         "equity_usdt": config.market.equity_usdt,
         "feature_names": list(data.feature_names),
+        "scaler": {"mean": scaler.mean.tolist(), "std": scaler.std.tolist()},
         "warmup_bars": data.warmup_bars,
         "lookback_bars": bucket.lookback_bars,
         "account_features": list(ACCOUNT_FEATURES),

@@ -100,6 +100,7 @@ def test_a_fitted_market_is_more_like_the_history_than_the_default(project: Path
     assert "volatility" in said
 
 
+@pytest.mark.slow
 def test_a_comparison_names_what_tells_two_markets_apart_and_leaves_its_figures(project: Path) -> None:
     write_market(project / paths.DATA, "one", simulate_bars(21_000, 1))
     write_market(project / paths.DATA, "two", simulate_bars(21_000, 2, MarketParameters(follow_mean=0.9)))

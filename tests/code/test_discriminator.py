@@ -31,6 +31,7 @@ def test_markets_of_the_same_kind_are_told_apart_by_chance() -> None:
     assert found.giveaways == ()
 
 
+@pytest.mark.slow
 def test_the_feature_that_differs_is_named_first_and_without_it_nothing_is_left() -> None:
     heard: list[int] = []
     theirs = features(2)

@@ -92,6 +92,7 @@ def test_ridge_is_the_closed_form_with_the_penalty_that_errs_least_on_the_valida
     assert fit_ridge(train, valid)(valid.features) == pytest.approx(forecasts[int(np.argmin(errors))])
 
 
+@pytest.mark.slow
 def test_trees_find_what_no_weighted_sum_can() -> None:
     train, valid, test = (sample(2_000, seed, np.abs) for seed in (1, 2, 3))
     truth = 0.3 * np.abs(test.features[:, 0])

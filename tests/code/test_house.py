@@ -62,7 +62,7 @@ def test_lock_holds_what_any_torch_needs(lock: str) -> None:
 
 
 def test_every_import_is_a_declared_dependency(root: Path, project: dict) -> None:
-    declared = requirements(project, "train", "report", "operate", "bench", "scale")
+    declared = requirements(project, "train", "report", "serve", "operate", "bench", "scale")
     peers = {"gym_trading_env", "vectorbt"}  # in an environment of their own: bench/peers.txt
     distributions = packages_distributions()
     undeclared = set()

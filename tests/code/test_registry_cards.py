@@ -17,11 +17,19 @@ FIGURES = {
     **{"cost_frac": 0.04, "costs_usdt": 4000.0, "fold_returns": [0.1, -0.1], "fold_sharpes": [1.0, None]},
     **{"cagr_low": None, "cagr_high": None, "max_drawdown_low": None, "max_drawdown_high": None},
     **{"expectancy_frac": None, "gross_return": 0.01, "break_even_bps": 2.0, "captured_frac": None},
-    **{"walk_forward_score": 0.5, "did_not_trade": False, "note": ""},
+    **{
+        "needed_days": None,
+        "underwater_bars": 9.0,
+        "holding_bars": None,
+        "walk_forward_score": 0.5,
+        "did_not_trade": False,
+        "note": "",
+    },
 }
 VERDICT = {
     **{"edge": "none", "text": "no edge shown: it lost", "sharpe_differences": {}, "checks": [], "n_trials": 4},
     **{"smallest_edge": {"sharpe": None, "against": ""}},
+    **{"over_champion": None, "random_twins": None, "loss_probability": None},
 }
 
 

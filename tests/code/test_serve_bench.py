@@ -19,6 +19,7 @@ from btcai.errors import ArtifactError
 from btcai.inference import decide, load_bundle
 from btcai.params import load_config
 from btcai.schema import BUCKETS
+from btcai.serving import shelf
 from btcai.serving.service import answer
 from btcai.serving.shelf import Placed
 from btcai.summary import decision_json
@@ -73,7 +74,10 @@ def test_decisions_are_held_against_the_bare_graphs_and_a_live_step_against_20_m
         assert line.goal == "value <= 20"
 
 
-def test_without_a_champion_the_command_that_makes_one_is_named(tmp_path: Path, root: Path) -> None:
+def test_without_a_champion_the_command_that_makes_one_is_named(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "_SWAP_S", 0.0)
     with pytest.raises(ArtifactError, match=r"no champion in .*champion/scalping; make one with: btcai run"):
         next(serve.lines(Stopwatch(1), load_config(root / paths.PARAMS), tmp_path, ("decide",), SIZE))
 
@@ -83,7 +87,7 @@ def answers_of(folder: Path, stop: int) -> tuple[Soaked, str]:
     bundle = load_bundle(folder)
     described = accounts(float(market().bars.close[8_000]))
     decision = decide(bundle, cut(market().bars, stop, 6_076), described[1])
-    placed = Placed(bundle=bundle, standing=None, memory=None, weights=None, since_ns=0)  # type: ignore[arg-type]
+    placed = Placed(bundle=bundle, standing=None, memory=None, weights=None, since_ns=0)
     found = Soaked()
     serve_soak._keep(found, "scalping", 1, json.loads(json.dumps(answer(decision, placed))))
     return found, decision_json(decision, None)

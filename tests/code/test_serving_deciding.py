@@ -68,24 +68,25 @@ def test_a_wrong_account_among_many_gets_its_error_and_the_others_their_decision
     assert isinstance(alone, DataError)
 
 
-@pytest.mark.parametrize("logits", [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)])
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"std": float("nan")}, {"unfamiliarity": 9.0}, {"std": 1.0}, {"rules": {"allow_short": True}}],
-    ids=["allowed", "no forecast", "unfamiliar", "uncertain", "shorts"],
+    ("logits", "changes", "note"),
+    [
+        ((0.0, 1.0, 0.0, 0.0), {"std": float("nan")}, "a lot is not allowed: the forecast is not a finite number"),
+        ((0.0, 1.0, 0.0, 0.0), {"unfamiliarity": 9.0}, "a lot is not allowed: the market's unfamiliarity 9 is above"),
+        ((0.0, 0.0, 1.0, 0.0), {}, "no lot is open to sell"),
+        ((0.0, 0.0, 0.0, 1.0), {}, "no lot is open to sell"),
+    ],
+    ids=["no forecast", "unfamiliar", "sell", "close all"],
 )
-def test_every_order_and_every_doubt_is_said_as_decide_says_it(
-    tmp_path: Path, logits: tuple[float, float, float, float], changes: dict[str, Any]
+def test_what_the_rules_hold_against_an_order_is_said_as_decide_says_it(
+    tmp_path: Path, logits: tuple[float, float, float, float], changes: dict[str, Any], note: str
 ) -> None:
-    rules = json.loads((hand_made_bundle(tmp_path / "plain") / "manifest.json").read_text(encoding="utf-8"))["rules"]
-    if "rules" in changes:
-        changes = {"rules": rules | changes["rules"]}
-    folder = hand_made_bundle(tmp_path / "bundle", logits=logits, **changes)
-    bundle = load_bundle(folder)
+    bundle = load_bundle(hand_made_bundle(tmp_path, logits=logits, **changes))
     seen = seen_at(bundle, 9_007)
+    assert decide_seen(seen).note.startswith(note)
     for account in ACCOUNTS:
-        found, wanted = decide_seen(seen, account), decide(bundle, cut(market().bars, 9_007, 6_000), account)
-        assert repr(found) == repr(wanted)  # nan is not equal to itself
+        wanted = decide(bundle, cut(market().bars, 9_007, 6_000), account)
+        assert repr(decide_seen(seen, account)) == repr(wanted)  # nan is not equal to itself
 
 
 def test_an_order_changes_nothing_that_is_shared(tmp_path: Path) -> None:

@@ -119,23 +119,28 @@ def nan_probabilities(root: Path) -> None:
     place_champion(made, standing("scalping"), root / paths.CHAMPION / "scalping")
 
 
+def rarely(harm: Any, reason: str) -> Any:
+    """A harm whose check another test makes too: of the slow suite."""
+    return pytest.param(harm, reason, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
         (truncated, r"champion/scalping/encoder.onnx is missing or not the file its manifest names"),
-        (no_graph, r"champion/scalping: .*(INVALID_PROTOBUF|InvalidProtobuf|Protobuf|Load model)"),
-        (other_features, r"must be made for this btcai's 49 features"),
-        (other_warm_up, r"2016 bars of warm-up, the one in .*champion/scalping was made for 49 and 2000"),
+        rarely(no_graph, r"champion/scalping: .*(INVALID_PROTOBUF|InvalidProtobuf|Protobuf|Load model)"),
+        rarely(other_features, r"must be made for this btcai's 49 features"),
+        rarely(other_warm_up, r"2016 bars of warm-up, the one in .*champion/scalping was made for 49 and 2000"),
         (other_scaler, r"the scaler inside .*champion/scalping/encoder.onnx must be the one that its manifest names"),
-        (no_scaler, r"scaler.json must hold the numbers mean and std"),
-        (other_bucket, r"must be of scalping, was of short; remake it with: btcai run"),
-        (
+        rarely(no_scaler, r"scaler.json must hold the numbers mean and std"),
+        rarely(other_bucket, r"must be of scalping, was of short; remake it with: btcai run"),
+        rarely(
             other_standing,
             r"standing.json in .* must be of the bundle .*, of bars dddddddddddd, was of one of eee",
         ),
-        (torn_standing, r"must hold a champion's standing, was damaged"),
-        (no_manifest, r"no champion in .*champion/scalping; make one with: btcai run"),
-        (gone, r"no champion in .*champion/scalping; make one with: btcai run"),
+        rarely(torn_standing, r"must hold a champion's standing, was damaged"),
+        rarely(no_manifest, r"no champion in .*champion/scalping; make one with: btcai run"),
+        rarely(gone, r"no champion in .*champion/scalping; make one with: btcai run"),
         (all_gone, r"no champion in .*champion/scalping; make one with: btcai run"),
         (nan_probabilities, r"probabilities must be 4 numbers that sum to 1, were \(nan"),
     ],

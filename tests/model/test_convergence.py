@@ -79,6 +79,7 @@ def test_blocks_are_twice_as_long_as_what_judges_them(patch: int, longest: int, 
     assert n_blocks(replace(task, bucket=bucket, valid=Span(0, valid_bars))) == blocks
 
 
+@pytest.mark.slow
 def test_a_standing_is_what_the_network_is_worth_on_the_validation_span() -> None:
     torch.manual_seed(0)
     task = small_task(8_000)

@@ -37,6 +37,7 @@ def test_a_budget_is_a_share_of_the_updates_and_never_nothing() -> None:
     assert (least.pretrain_updates, least.ppo_updates) == (1, 1)
 
 
+@pytest.mark.slow
 def test_the_two_scale_market_teaches_a_bucket_after_its_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +64,7 @@ def test_the_two_scale_market_teaches_a_bucket_after_its_teacher(
     assert taught == [(1, None, alpha), (1, None, alpha), (2, 1, alpha), (2, 1, alpha), (2, 1, 0.0)]
 
 
+@pytest.mark.slow
 def test_other_settings_have_teachers_of_their_own(tmp_path: Path) -> None:
     for clip in (0.2, 0.3):
         config = tiny_config()
@@ -71,6 +73,7 @@ def test_other_settings_have_teachers_of_their_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob(WEIGHTS))) == 2
 
 
+@pytest.mark.slow
 def test_the_market_in_use_is_trained_and_judged_before_its_test_span(tmp_path: Path) -> None:
     data, stop = market(), SPANS.valid.stop
     beyond = data.features.copy()

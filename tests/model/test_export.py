@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.inference import GRAPHS, MANIFEST, file_sha256, load_bundle, session
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, BUCKETS, TOKENS
+from btcai.serving.shelf import holds_scaler
 from btcai.training import export
 from btcai.training.checkpoint import LOG_SIGMA, save_model
 from btcai.training.export import PARITY, export_bundle, prove_parity
@@ -65,6 +67,19 @@ def test_a_bundle_is_three_graphs_and_what_they_rest_on(bucket_name: str) -> Non
     assert manifest["rules"]["max_lots"] == bucket.max_lots
     assert np.allclose(manifest["calibration"]["std_factor"], model.std_factor.numpy())
     assert load_bundle(folder).horizons_bars == bucket.horizons_bars
+
+
+def test_the_scaler_that_a_manifest_names_is_the_one_inside_its_encoder_and_another_is_found_out() -> None:
+    _, folder = exported("scalping")
+    named = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["scaler"]
+    read = Scaler.from_json(json.dumps(named))
+    assert (read.mean.tobytes(), read.std.tobytes()) == (scaler().mean.tobytes(), scaler().std.tobytes())
+    encoder = (folder / "encoder.onnx").read_bytes()
+    assert holds_scaler(encoder, read)
+    for part in ("mean", "std"):
+        moved = getattr(read, part).copy()
+        moved[7] = np.nextafter(moved[7], np.float32(9))
+        assert not holds_scaler(encoder, replace(read, **{part: moved}))
 
 
 @pytest.mark.parametrize("bucket_name", BUCKETS)

@@ -95,6 +95,7 @@ def test_regimes_are_apart(stormy: bool) -> None:
     assert (np.mean(shares) > 0.6) if stormy else (np.mean(shares) < 0.4)
 
 
+@pytest.mark.slow
 def test_it_learns_what_all_have_in_common() -> None:
     config = tiny_config()
     models, tasks = buckets(config)

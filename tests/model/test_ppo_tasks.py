@@ -75,6 +75,7 @@ def test_probe_a_time_limit_takes_nothing_off_the_value(value_rate: float | None
     assert learned.value([0.0]) == pytest.approx(10.0, rel=0.05)
 
 
+@pytest.mark.slow
 def test_probe_large_rewards_are_learned_in_their_own_unit() -> None:
     # a value head that learns plain values is not there yet after as many steps, by far
     scaled, plain = (probed(lambda: TwoSteps(1000.0), rate, total_steps=4096) for rate in (0.1, None))

@@ -224,6 +224,7 @@ def test_a_hand_over_knows_both_buckets_horizons(tmp_path: Path, monkeypatch: py
     assert told == [tiny_config().transfer, (1, 3, 12, 36), (2, 12, 72, 288)]
 
 
+@pytest.mark.slow
 def test_what_a_bucket_began_with_is_told(tmp_path: Path) -> None:
     first = read(train(tmp_path / "scalping"))
     assert first["valid_forecast_loss"] <= first["valid_forecast_loss_fresh"]
@@ -255,6 +256,7 @@ def rounds_that_gain(monkeypatch: pytest.MonkeyPatch, *gains: float) -> None:
     monkeypatch.setattr(progressive, "standing", standing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "gains", "rounds", "converged"),
     [(1, [], 1, None), (3, [0.0], 2, 1), (3, [1.0, -1.0], 3, 1), (3, [1.0, 1.0], 3, 0), (4, [2.0, 0.0], 3, 1)],
@@ -307,6 +309,7 @@ def test_rounds_that_were_killed_go_on_to_the_same_bits(tmp_path: Path, monkeypa
     assert (whole / "curves.csv").read_bytes() == (again / "curves.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

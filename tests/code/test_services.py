@@ -1,0 +1,159 @@
+"""Services are started once, told apart from other people's processes, and only ours are ended."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from btcai import cli_operate, paths, services
+from btcai.errors import ConfigError
+from btcai.services import Record, ServiceError
+
+
+@contextmanager
+def sleeper(script: str = "import time; time.sleep(60)", **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this test, once it runs its script."""
+    command = [sys.executable, "-c", f"print(flush=True)\n{script}"]
+    with subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def write(root: Path, name: services.Name, pid: int, started_s: float, port: int | None = None) -> None:
+    (root / paths.SERVICES).mkdir(parents=True, exist_ok=True)
+    record = {"pid": pid, "started_s": started_s, "port": port}
+    (root / paths.SERVICES / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def start_of(pid: int) -> float:
+    return float(psutil.Process(pid).create_time())
+
+
+def test_a_record_names_our_process_by_id_and_start(tmp_path: Path) -> None:
+    with sleeper() as process:
+        write(tmp_path, "prefect", process.pid, start_of(process.pid), 4321)
+        assert services.record(tmp_path, "prefect") == Record(
+            pid=process.pid, started_s=start_of(process.pid), port=4321
+        )
+        assert services.prefect_api(tmp_path) == "http://127.0.0.1:4321/api"
+
+
+def test_down_ends_ours_and_spares_whoever_has_its_old_id(tmp_path: Path) -> None:
+    with sleeper() as ours, sleeper() as theirs:
+        write(tmp_path, "worker", ours.pid, start_of(ours.pid))
+        write(tmp_path, "prefect", theirs.pid, start_of(theirs.pid) - 3600.0, 4321)
+        assert services.record(tmp_path, "prefect") is None
+        assert services.down(tmp_path) == ["worker"]
+        assert ours.poll() is not None
+        assert theirs.poll() is None
+    assert list((tmp_path / paths.SERVICES).glob("*.json")) == []
+
+
+def test_down_ends_what_a_killed_service_left_behind_and_nobody_elses(tmp_path: Path) -> None:
+    mine = {services.MARK: services.mark(tmp_path)}
+    with sleeper(**mine) as orphan, sleeper(**{services.MARK: services.mark(tmp_path / "other")}) as others:
+        assert [one.pid for one in services.marked(tmp_path)] == [orphan.pid]
+        assert services.down(tmp_path) == []
+        assert orphan.poll() is not None
+        assert others.poll() is None
+        assert services.marked(tmp_path) == []
+
+
+def test_one_that_ignores_the_first_request_is_asked_again_then_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STOP_S", tuple((sign, 0.1) for sign, _ in services.STOP_S))
+    stubborn = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "time.sleep(60)"
+    )
+    with sleeper(stubborn) as process:
+        write(tmp_path, "worker", process.pid, start_of(process.pid))
+        child = None
+        while child is None:
+            child = next(iter(psutil.Process(process.pid).children()), None)
+        assert services.down(tmp_path) == ["worker"]
+        assert process.poll() is not None
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_port_that_somebody_else_has_is_refused_by_whom_and_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = rf"port {port} must be free for prefect, was taken.*{os.getpid()}.*btcai up --prefect-port PORT"
+        with pytest.raises(ServiceError, match=told):
+            services.up(tmp_path, {}, prefect_port=port, mlflow_port=1)
+    assert services.record(tmp_path, "prefect") is None
+
+
+def test_a_service_that_runs_on_another_port_is_not_started_twice(tmp_path: Path) -> None:
+    with sleeper() as process:
+        write(tmp_path, "prefect", process.pid, start_of(process.pid), 4321)
+        with pytest.raises(ServiceError, match="prefect runs on port 4321 already, not on 4200; end it first"):
+            services.up(tmp_path, {}, prefect_port=4200, mlflow_port=1)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # as it is meant to, after `up`
+def test_one_that_ends_as_it_starts_is_told_with_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys, time; sys.stderr.write('no such table\\n'); time.sleep(0.2); sys.exit(3)"
+    monkeypatch.setattr(services, "_prefect_server", lambda port: [sys.executable, "-c", script])
+    monkeypatch.setattr(services, "POLL_S", 0.05)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(ServiceError, match="prefect ended as it started: no such table; see "):
+        services.up(tmp_path, os.environ, prefect_port=port, mlflow_port=1, with_mlflow=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    return CliRunner()
+
+
+def app() -> typer.Typer:
+    made = typer.Typer()
+    made.command()(cli_operate.status)
+    made.command()(cli_operate.up)
+    return made
+
+
+def test_status_of_a_project_that_is_down_exits_with_3(run: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").touch()
+    done = run.invoke(app(), ["status", "--json"])
+    assert done.exit_code == cli_operate.NOT_UP == 3
+    found = json.loads(done.stdout)
+    assert found["run"] is None
+    assert [(one["name"], one["health"], one["pid"]) for one in found["services"]] == [
+        ("prefect", "down", None), ("mlflow", "down", None), ("worker", "down", None),
+    ]  # fmt: skip
+    table = run.invoke(app(), ["status"])
+    assert len(re.findall("start it with: btcai up", table.stdout)) == 3
+
+
+def test_outside_a_project_nothing_is_started(run: CliRunner) -> None:
+    assert isinstance(run.invoke(app(), ["status"]).exception, ConfigError)
+
+
+def test_mlflow_pages_have_their_usual_address_while_nothing_runs(tmp_path: Path) -> None:
+    assert services.mlflow_pages(tmp_path) == "http://127.0.0.1:5000"
+    assert services.prefect_api(tmp_path) is None
+
+
+def test_one_up_or_down_at_a_time(tmp_path: Path) -> None:
+    with services._alone(tmp_path), pytest.raises(ServiceError, match="another btcai up or down is at work"):
+        services.down(tmp_path)
