@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import cli_bench, cli_decide, cli_explain, cli_fetch, cli_judge, cli_simulate, cli_tune, cli_watch
+from btcai import (
+    cli_bench,
+    cli_decide,
+    cli_doctor,
+    cli_explain,
+    cli_fetch,
+    cli_judge,
+    cli_operate,
+    cli_registry,
+    cli_secrets,
+    cli_serve,
+    cli_simulate,
+    cli_train,
+    cli_tune,
+    cli_watch,
+)
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
@@ -25,11 +40,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Get bars, choose the market in use.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-app.add_typer(cli_simulate.app, name="simulate")
-app.add_typer(cli_judge.sealed_app, name="sealed")
-registry_app = typer.Typer(help="What is registered, and what each champion was made from.", no_args_is_help=True)
-app.add_typer(registry_app, name="registry")
+app.add_typer(data_app, name="data", rich_help_panel="Data")
+app.add_typer(cli_simulate.app, name="simulate", rich_help_panel="Data")
+app.add_typer(cli_judge.sealed_app, name="sealed", rich_help_panel="Judge")
+app.add_typer(cli_registry.app, name="registry", rich_help_panel="Operate")
+app.add_typer(cli_secrets.app, name="secrets", rich_help_panel="Operate")
 
 INTERRUPTED = 130
 EXTRAS = "pip install -e '.[operate]'"
@@ -83,7 +98,7 @@ def _common(
     telemetry_off()
     if log_level:
         os.environ[logs.LEVEL_VARIABLE] = log_level  # the stages' processes follow
-    logs.setup(log_level, Path("logs") if _settings_path().is_file() else None)
+    logs.setup_project(_project(), log_level)
 
 
 @data_app.command("import")
@@ -149,15 +164,17 @@ def data_folds(
     typer.echo(datasets.folds(_project(), _config(), groups, test_groups))
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def stage(name: Annotated[str, typer.Argument(help="As in dvc.yaml: validate, features, train@scalping, ...")]) -> None:
     """Run one stage of dvc.yaml in this process."""
+    from btcai import logs
     from btcai.stages import run_stage
 
-    run_stage(name, _config(), _project())
+    with logs.context(stage=name):
+        run_stage(name, _config(), _project())
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def run(
     profile: Annotated[str | None, typer.Option(help="quick, standard or full: how much each bucket trains.")] = None,
     force: Annotated[bool, typer.Option(help="Run every stage, changed or not.")] = False,
@@ -182,39 +199,24 @@ def run(
     _report(root, trained=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def report() -> None:
     """Print the results again and where the report, the models and the pages are."""
     _report(_project(), trained=False)
 
 
-app.command()(cli_decide.decide)
-app.command()(cli_explain.explain)
-app.command()(cli_watch.drift)
-app.command()(cli_judge.refit)
-app.command()(cli_bench.features)
-app.command()(cli_bench.bench)
-app.command()(cli_tune.ablate)
-app.command()(cli_tune.tune)
-
-
-@registry_app.command("list")
-def registry_list() -> None:
-    """Every bucket's champion, challenger and previous champion."""
-    from btcai import registry, registry_view
-
-    show(registry_view.shelves_view(registry.shelves(_project())))
-
-
-@registry_app.command("show")
-def registry_show(
-    bucket: Annotated[str, typer.Argument(help="scalping, short, medium or long.")],
-    params: Annotated[bool, typer.Option("--params", help="Every parameter, not only those that differ now.")] = False,
-) -> None:
-    """Trace a bucket's champion to its run, data, code, locks and settings, and say how to make it again."""
-    from btcai import registry, registry_view
-
-    show(registry_view.trace_view(registry.trace(_project(), bucket, _config()), all_params=params))
+_PANELS = {
+    "Decide": (cli_decide.decide, cli_explain.explain, cli_serve.serve),
+    "Judge": (cli_watch.drift, cli_judge.refit, cli_bench.bench, cli_bench.features),
+    "Train": (cli_train.warm_start, cli_tune.ablate, cli_tune.tune),
+    "Operate": (
+        *(cli_operate.up, cli_operate.status, cli_operate.pause, cli_operate.resume, cli_operate.cancel),
+        *(cli_operate.down, cli_doctor.doctor),
+    ),
+}
+for panel, commands in _PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 def _report(root: Path, *, trained: bool) -> None:

@@ -1,9 +1,12 @@
 """The settings as frozen, validated sections; functions take the section they need, never the whole."""
 
+from collections.abc import Iterator, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from btcai.log_settings import LogSettings
+from btcai.redaction import looks_secret
 from btcai.schema import BUCKETS, FEE_TIERS, TOKENS
 
 Severity = Literal["optimistic", "base", "pessimistic"]
@@ -347,6 +350,13 @@ class MetaConfig(_Section):
     """How far the start moves to where that led."""
 
 
+class WarmStartConfig(_Section):
+    """What every bucket goes on from (training/starts.py)."""
+
+    name: str = Field(min_length=1)
+    """Of networks that an earlier run left, see `btcai warm-start`; none: the first bucket starts from scratch."""
+
+
 class TransferConfig(_Section):
     """What a bucket starts from of the one before it; all of it off is from scratch."""
 
@@ -429,11 +439,24 @@ class Config(_Section):
     augment: AugmentConfig
     ppo: PpoConfig
     meta: MetaConfig
+    warm_start: WarmStartConfig
     transfer: TransferConfig
     convergence: ConvergenceConfig
     consolidate: ConsolidateConfig
     drift: DriftConfig
     profiles: dict[ProfileName, ProfileConfig]
+    logs: LogSettings = Field(default_factory=LogSettings, exclude=True)
+    """Changes no result, and so it is in no dump: neither a checkpoint nor a record of what was trained asks for it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, raw: object) -> object:
+        if found := ", ".join(_secret_names(raw)):
+            raise ValueError(
+                f"no key or password belongs into a file, found {found}; take it out, make a new one where the file "
+                "was shared, and give it with: btcai secrets set NAME (btcai secrets list has the names)"
+            )
+        return raw
 
     @model_validator(mode="after")
     def _sections_match(self) -> Self:
@@ -462,3 +485,17 @@ class Config(_Section):
     def purge_bars(self) -> int:
         """The longest prediction horizon of any bucket: labels of one span never reach into the next."""
         return max(max(bucket.horizons_bars) for bucket in self.buckets.values())
+
+
+def _secret_names(raw: object, prefix: str = "") -> Iterator[str]:
+    """Keys at any depth that look like a secret's; their values are for nobody's eyes."""
+    if isinstance(raw, Mapping):
+        for key, value in raw.items():
+            name = f"{prefix}{key}"
+            if looks_secret(str(key)):
+                yield name
+            else:
+                yield from _secret_names(value, f"{name}.")
+    elif isinstance(raw, list | tuple):
+        for item in raw:
+            yield from _secret_names(item, prefix)

@@ -19,11 +19,13 @@ from btcai.files import whole
 from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan, Span
 
 if TYPE_CHECKING:
+    from btcai.evaluation.incumbents import Incumbent
     from btcai.evaluation.sizing_comparison import SizingRow
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
     from btcai.report.evidence import Evidence
     from btcai.submission import History
+    from btcai.training.starts import Seen
     from btcai.watch.verdict import Finding
 
 logger = logging.getLogger(__name__)
@@ -98,16 +100,37 @@ def features(config: Config, root: Path) -> None:
 def train(config: Config, root: Path, *, bucket: str) -> None:
     """artifacts/features and the bucket before it -> artifacts/train/BUCKET, with what it took of the machine."""
     from btcai import usage
-    from btcai.training import stopping
+    from btcai.machine import machine, training_bytes
+    from btcai.training import parallel, starts, stopping
     from btcai.training.progressive import train_bucket
 
     teachers = dict((after, before) for before, after in pairwise(BUCKETS))
     teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
     data, splits, scaler = load_features(root)
+    machine().require(training_bytes(len(data)), f"training on {len(data):,} bars")
     checkpoints = root / paths.CHECKPOINTS / bucket
-    with stopping.on_signals(), whole(root / paths.TRAIN / bucket) as out, usage.sampled(out / usage.FILE):
-        train_bucket(data, splits, scaler, bucket, config, teacher, out, checkpoints)
+    name, start = config.warm_start.name, None
+    if name != starts.NONE:
+        start = starts.opened(name, root / paths.STARTS, seen(root)) / bucket
+    with (
+        parallel.joined(config.device),
+        stopping.on_signals(),
+        parallel.written_once(root / paths.TRAIN / bucket) as out,
+        usage.sampled(out / usage.FILE),
+    ):
+        train_bucket(data, splits, scaler, bucket, config, teacher, out, checkpoints, start=start)
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def seen(root: Path) -> "Seen":
+    """What networks trained on artifacts/features are fitted to or chosen on."""
+    from btcai.features.store import read_meta
+    from btcai.training.starts import Seen
+
+    data, splits, _ = load_features(root)
+    meta, last = read_meta(root / paths.FEATURES), splits.valid.stop - 1
+    until_ts_ns = int(data.bars.close_ts_ns[last])
+    return Seen(market=meta["market"], data_version=meta["data_version"], until_ts_ns=until_ts_ns)
 
 
 def consolidate(config: Config, root: Path) -> None:
@@ -141,6 +164,7 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     import numpy as np
 
     from btcai.evaluation.assessment import assess
+    from btcai.evaluation.forecast_skill import forecast_skills
     from btcai.evaluation.judge import Trials
     from btcai.evaluation.reliability import reliability
     from btcai.evaluation.review import review
@@ -159,7 +183,7 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     folders = {bucket: (root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     policies = {bucket: load_policy(folders[bucket][1], bucket, config) for bucket in BUCKETS}
     trials = Trials(sharpes=np.array(earlier_trials(root, config, data_version(root))))
-    found = assess(policies, data, splits, config, trials)
+    found = assess(policies, data, splits, config, trials, incumbents(root, data_version(root)))
     walked = {bucket: by[config.market.severity] for bucket, by in found.results.items()}
 
     def sized(bucket: str) -> "tuple[SizingRow, ...]":
@@ -182,6 +206,15 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
             bucket: reliability(walk, data, config.buckets[bucket], splits.train, policies[bucket].calibration)
             for bucket, walk in walked.items()
         },
+        skills=forecast_skills(
+            policies,
+            {bucket: policy.calibration for bucket, policy in policies.items()},
+            walked,
+            data,
+            splits,
+            config.buckets,
+            seed=config.seed,
+        ),
         curves={bucket: curves.read_curves(*both) for bucket, both in folders.items()},
         importance={bucket: curves.read_importance(after) for bucket, (_, after) in folders.items()},
         measures={bucket: curves.read_measures(after) for bucket, (_, after) in folders.items()},
@@ -216,6 +249,28 @@ def earlier_trials(root: Path, config: Config, version: str) -> list[float]:
 
     present = {"config": flat(config), "code_version": code_version()}
     return champions.trial_sharpes(root / paths.TRIALS, version, present)
+
+
+def incumbents(root: Path, version: str) -> "dict[str, Incumbent]":
+    """The whole champions of models/champion: state, as the ledger of trials is. `version` of the bars at hand."""
+    from btcai import champions
+    from btcai.evaluation.incumbents import Incumbent
+    from btcai.inference import load_bundle
+
+    found = {}
+    for bucket in BUCKETS:
+        folder = root / paths.CHAMPION / bucket
+        standing = champions.read_standing(folder) if champions.is_whole(folder) else None
+        if standing is None:
+            continue
+        try:
+            bundle = load_bundle(folder)
+        except ArtifactError as error:  # of other features: `register` will place one of today's
+            logger.warning("the champion of %s is not judged beside: %s", bucket, error)
+            continue
+        note = "" if standing.data_version == version else "made from other bars, which may reach into this span"
+        found[bucket] = Incumbent(policy=bundle, settings=bundle.settings, note=note)
+    return found
 
 
 def _days(span: Span | SealedSpan, close_ts_ns: IntArray) -> str:

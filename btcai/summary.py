@@ -152,6 +152,6 @@ def places_view(root: Path) -> Table:
         release = f"btcai registry unpin {bucket} --because TEXT"
         table.add_row("by hand", f"{bucket} stays at version {change.after.pinned}: {change.because}   ({release})")
     table.add_row("decide", "btcai decide --bucket scalping --bars FILE")
-    table.add_row("MLflow", "make mlflow-server, then http://127.0.0.1:5000")
-    table.add_row("Prefect", "make prefect-server, then http://127.0.0.1:4200")
+    table.add_row("MLflow", "btcai up, then http://127.0.0.1:5000")
+    table.add_row("Prefect", "btcai up, then http://127.0.0.1:4200")
     return table

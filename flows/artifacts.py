@@ -10,12 +10,10 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
-from btcai import paths
+from btcai import paths, services
+from flows.news import Standings, changes
 
 logger = logging.getLogger(__name__)
-
-MLFLOW_PAGES = "http://127.0.0.1:5000"
-"""Where `make mlflow-server` answers."""
 
 _STEP = re.compile(r"(?P<phase>\w+: [\w ,]+?) \[[#.]+\] (?P<done>\d+)/(?P<all>\d+)\b")
 """A trainer's line: `scalping: PPO [#####...............] 10/40  score ...`."""
@@ -53,8 +51,8 @@ class Progress:
             self.step(done / all_, f"{found['phase']}, {done} of {all_} updates")
 
 
-def publish(root: Path, states: Mapping[str, str]) -> None:
-    """The results as a table, with the way to the report and to MLflow, and what each stage did."""
+def publish(root: Path, states: Mapping[str, str], before: Standings, after: Standings) -> None:
+    """The results as a table, with the way to the report and to MLflow; the champions; what each stage did."""
     found = results(root)
     rows = "\n".join(f"| {name} | {state} |" for name, state in states.items())
     stages = f"| stage | state |\n|---|---|\n{rows}"
@@ -62,7 +60,24 @@ def publish(root: Path, states: Mapping[str, str]) -> None:
         create_markdown_artifact(
             key="results", markdown=found, description="Test span, after all costs, beside the baselines"
         )
+        create_markdown_artifact(
+            key="champions", markdown=champions(before, after), description="Who decides, and whether that is new"
+        )
         create_markdown_artifact(key="stages", markdown=stages, description="What ran")
+
+
+def champions(before: Standings, after: Standings) -> str:
+    """Markdown: each bucket's champion, what it may do, and what this run changed of it."""
+    new = dict(changes(before, after))
+    lines = ["| bucket | champion | walk-forward score | edge | may trade | this run |", "|---|--:|--:|---|---|---|"]
+    for bucket, one in after.items():
+        if one is None:
+            lines.append(f"| {bucket} | none | | | nothing | |")
+            continue
+        may = "live" if one.edge == "proven" else "on paper alone"
+        said = f"**new**: {new[bucket]}" if bucket in new else "unchanged"
+        lines.append(f"| {bucket} | version {one.version} | {one.score:.4g} | {one.edge} | {may} | {said} |")
+    return "\n".join(lines)
 
 
 def results(root: Path) -> str:
@@ -74,13 +89,14 @@ def results(root: Path) -> str:
 
 
 def _places(root: Path) -> list[str]:
-    """Links that work while `make mlflow-server` runs; browsers refuse a link from a page to a file."""
+    """Links that work while MLflow's server runs; browsers refuse a link from a page to a file."""
     lines = [f"Report with pictures: `{(root / paths.EVALUATION / 'index.html').resolve()}`"]
     record = root / paths.REGISTER
     if record.is_file():
-        run = f"{MLFLOW_PAGES}/{json.loads(record.read_text(encoding='utf-8'))['page']}"
+        pages = services.mlflow_pages(root)
+        run = f"{pages}/{json.loads(record.read_text(encoding='utf-8'))['page']}"
         lines.append(
-            f"In MLflow (`make mlflow-server`): [this run]({run}), [its report]({run}/artifacts/report/index.html), "
-            f"[models]({MLFLOW_PAGES}/#/models)"
+            f"In MLflow (`btcai up`): [this run]({run}), [its report]({run}/artifacts/report/index.html), "
+            f"[models]({pages}/#/models)"
         )
     return [f"- {line}" for line in lines]

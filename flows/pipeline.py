@@ -8,31 +8,38 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 from unittest import mock
 
+from prefect import State as RunState
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import CancelledRun
 from prefect.runtime import deployment
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Completed
 
-from btcai import datasets, paths
+from btcai import datasets, logs, paths, run_lock
 from btcai.champions import is_whole
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
 from btcai.params import load_config
 from btcai.schema import BUCKETS
+from flows import news, steering
 from flows.artifacts import Progress, publish
-from flows.process import stream
+from flows.process import Halted, stream
+from flows.stall import STALL_LIMIT_S, Stall, Stuck
 
 logger = logging.getLogger(__name__)
 
 State = Literal["ran", "skipped"]
 Show = Callable[[str], None]
+Asked = Callable[[], Halted | None]
+"""Why somebody wants the run to stop now."""
 
 HOUR_S = 3600.0
 QUICK = ("validate", "features", "export", "reflect", "register", "drift")
@@ -62,67 +69,111 @@ class StageFailed(BtcaiError):
     """A stage of the pipeline ended with an error."""
 
 
-@flow(name="btcai", validate_parameters=False)
-def pipeline(root: str = ".", force: bool = False) -> dict[str, State]:
+@flow(name="btcai", validate_parameters=False, on_failure=[news.failed], on_crashed=[news.failed])
+def pipeline(root: str = ".", force: bool = False) -> dict[str, State] | RunState[Any]:
     """Validate, build features, train shortest first, consolidate, evaluate, export, reflect, register, watch."""
     project = Path(root).resolve()
-    prepare(project)
-    states: dict[str, State] = {}
-    progress, order = Progress("pipeline"), stage_order(project)
+
+    def work() -> dict[str, State]:
+        prepare(project)
+        return every_stage(project, force)
+
+    return steering.driven(project, work)
+
+
+def every_stage(root: Path, force: bool, done: Mapping[str, State] | None = None) -> dict[str, State]:
+    """What the flows have in common: all stages but those `done`, in order; the results shown, new champions told."""
+    states: dict[str, State] = dict(done or {})
+    before = news.standings(root)
+    progress, order = Progress("pipeline"), stage_order(root)
     for place, name in enumerate(order):
         progress.step(place / len(order), name)
-        again = force or (name == "register" and champions_missing(project))
-        states[name] = run_limited(name, project, again)
+        if name in states:
+            continue
+        again = force or (name == "register" and champions_missing(root))
+        states[name] = run_limited(name, root, again)
     progress.step(1.0, "every stage is up to date")
-    publish(project, states)
+    after = news.standings(root)
+    publish(root, states, before, after)
+    news.tell_champions(before, after)
     return states
 
 
 def run_limited(name: str, root: Path, force: bool = False) -> State:
-    """run_stage within its time limit, and again where a stage may fail by chance."""
+    """run_stage within its time limit, and again where a stage may fail by chance; Paused where somebody paused it."""
     limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
     stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
-    return stage(name, str(root), force)
+    state: Any = stage(name, str(root), force)
+    if isinstance(state, Halted):
+        raise state
+    return cast(State, state)
 
 
 def prepare(root: Path) -> None:
     """Settings and bars are looked at before the first stage, where no command line has done it already."""
     if deployment.id is None:
         return
+    logs.setup_project(root)
     for note in datasets.ready(root, load_config(root / paths.PARAMS)):
         get_run_logger().warning(note)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
-def run_stage(name: str, root: str, force: bool = False) -> State:
-    """Bring one stage up to date, its output streamed to the console and to Prefect's log."""
+def run_stage(name: str, root: str, force: bool = False) -> Any:
+    """Bring one stage up to date, its output streamed to the console and to Prefect's log; its State.
+
+    Where somebody asks the run to stop: the Halted that says so, as a result, since the stage did not fail.
+    """
     log, progress = get_run_logger(), Progress(name)
     began_s = time.monotonic()
     say(f"{name}:")
 
     def show(line: str) -> None:
         say(f"  {line}")
-        log.info(line)
+        log.info(line, extra=logs.RELAYED)
         progress.read(line)
 
-    state = reproduce(name, Path(root), force=force, show=show)
+    try:
+        state = unstuck(name, Path(root), force=force, show=show, asked=steering.Listener().look)
+    except (steering.Paused, steering.Called) as halted:
+        log.warning("%s: %s", name, halted)
+        return Completed(name="Stopped", message=str(halted), data=halted)
     say(f"{name}: {'done in' if state == 'ran' else 'up to date, checked in'} {time.monotonic() - began_s:.1f} s")
     return state
 
 
-def reproduce(name: str, root: Path, *, force: bool, show: Show) -> State:
-    """`dvc repro -s NAME`; StageFailed carries the stage's own last error line."""
+def unstuck(name: str, root: Path, *, force: bool, show: Show, asked: Asked) -> State:
+    """reproduce, and once more where the stage was stuck; StageFailed where it is again."""
+    try:
+        return reproduce(name, root, force=force, show=show, asked=asked)
+    except Stuck as stuck:
+        logger.warning("%s; it was ended and is run once more", stuck)
+    try:
+        return reproduce(name, root, force=force, show=show, asked=asked)
+    except Stuck as stuck:
+        raise StageFailed(
+            f"{stuck}, twice; look at its last lines in logs/btcai.log, the disk and the network, then: btcai run"
+        ) from None
+
+
+def reproduce(name: str, root: Path, *, force: bool, show: Show, asked: Asked = lambda: None) -> State:
+    """`dvc repro -s NAME`; StageFailed carries the stage's own last error line. Raises Stuck and what `asked` gives."""
     command = [sys.executable, "-m", "dvc", "repro", "-s", name, *(["-f"] if force else [])]
     last: deque[str] = deque(maxlen=50)
+    watchdog = Stall(name, STALL_LIMIT_S)
 
     def pick(line: str) -> None:
+        watchdog.wrote()
         last.append(line)
         if line.strip() and not line.startswith(DVC_CHATTER):
             show(line)
 
+    def look(pid: int) -> Halted | None:
+        return asked() or watchdog.check(pid)
+
     try:
-        code = stream(command, cwd=root, env=child_environment(), show=pick)
-    except BaseException:  # a cancel, a time limit, Ctrl-C
+        code = stream(command, cwd=root, env=child_environment(), show=pick, look=look)
+    except BaseException:  # a cancel, a pause, a time limit, Ctrl-C, the watchdog
         restore(name, root)
         raise
     if code:
@@ -175,9 +226,14 @@ def say(line: str) -> None:
 
 def run(root: Path, *, force: bool = False) -> dict[str, State]:
     """Run the flow in this process. Prefect's heartbeat would cost a second at the end of every run."""
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), run_lock.alone(root, "btcai run"):
         start_server()
-        return pipeline(str(root), force)
+        try:
+            states = pipeline(str(root), force)
+        except CancelledRun as error:
+            raise StageFailed(f"the run was stopped: {error}") from None
+        assert isinstance(states, dict)  # a state would have been raised
+        return states
 
 
 def start_server() -> None:

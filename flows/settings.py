@@ -1,8 +1,9 @@
-"""How Prefect runs here: files inside the project, no server to start by hand, no telemetry, a quiet console."""
+"""How Prefect runs here: files inside the project, the server of `btcai up` or a temporary one, no telemetry, quiet."""
 
 import os
 from pathlib import Path
 
+from btcai import services
 from btcai.environment import telemetry_off
 
 HOME = Path(".prefect")
@@ -22,3 +23,5 @@ def apply(root: Path) -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }.items():
         os.environ.setdefault(name, value)
+    if url := services.prefect_api(root):  # the pages of a server that runs show this run while it works
+        os.environ.setdefault("PREFECT_API_URL", url)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ root = Path(sys.argv[1])
 settings.apply(root)
 from flows import pipeline
 pipeline.prepare = lambda root: None  # these stages use no bars
-pipeline.publish = lambda root, states: None
+pipeline.publish = lambda root, states, before, after: None
 print("first", pipeline.run(root))
 print("second", pipeline.run(root))
 (root / "slow.yaml").replace(root / "dvc.yaml")
@@ -261,22 +262,113 @@ class TestUnderDvc:
         monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
         monkeypatch.setattr(refresh, "champions_missing", lambda root: missing == "champion")
         monkeypatch.setattr(refresh, "run_limited", run_limited)
-        monkeypatch.setattr(refresh, "pipeline", lambda root, force: done.append("pipeline"))
+        monkeypatch.setattr(refresh, "every_stage", lambda root, force, states=(): done.append("pipeline"))
+        monkeypatch.setattr(refresh.news, "tell_silence", lambda root: None)
+        told: list[str] = []
+        monkeypatch.setattr(refresh.news, "notify", lambda event, title, body: told.append(event))
         if verdict == "look_first" and not force:
             with pytest.raises(pipeline.StageFailed, match=r"nothing was trained: mean distance .4 .* btcai run"):
-                refresh.refresh.fn(str(tmp_path), force, only_if_drifted)
+                refresh.refreshed(tmp_path, force, only_if_drifted, warm_start=False)
         else:
-            refresh.refresh.fn(str(tmp_path), force, only_if_drifted)
+            refresh.refreshed(tmp_path, force, only_if_drifted, warm_start=False)
         asked = [] if force or missing == "candidate" else ["validate", "features", "drift"]
         assert done == ["update", *asked, *(["pipeline"] if trains else [])]
+        assert told == (["drift"] if asked and verdict != "steady" else [])
+
+    def test_a_warm_start_is_asked_for_after_the_new_bars_and_before_their_features(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from flows import refresh
+
+        done: list[str] = []
+
+        def command(root: Path, *arguments: str, show: object, look: object = None) -> int:
+            done.append(arguments[-1])
+            return 1  # no finished run is there to go on from: the setting stays, and the run goes on
+
+        (tmp_path / paths.CANDIDATE).mkdir(parents=True)
+        monkeypatch.setattr(refresh, "get_run_logger", lambda: logging.getLogger("flows"))
+        monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
+        monkeypatch.setattr(refresh, "_btcai", command)
+        monkeypatch.setattr(refresh, "run_limited", lambda name, root: done.append(name))
+        monkeypatch.setattr(refresh, "read_verdict", lambda folder: ("steady", ""))
+        monkeypatch.setattr(refresh, "every_stage", lambda root, force, states=(): done.append("pipeline"))
+        monkeypatch.setattr(refresh.news, "tell_silence", lambda root: None)
+        refresh.refreshed(tmp_path, False, False, True)
+        assert done == ["update", "warm-start", "validate", "features", "drift", "pipeline"]
 
     def test_a_command_that_fails_fails_its_task(self, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from flows import refresh
 
         monkeypatch.setattr(refresh, "get_run_logger", lambda: logging.getLogger("flows"))
-        monkeypatch.setattr(refresh, "_btcai", lambda root, *arguments, show: 1)
+        monkeypatch.setattr(refresh, "_btcai", lambda root, *arguments, show, look: 1)
         with pytest.raises(pipeline.StageFailed, match="try again with: btcai data update"):
             refresh.update.fn(".")
+
+    def test_a_stuck_stage_is_run_once_more_then_fails_with_what_to_do(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        fake_project(tmp_path)
+        monkeypatch.setattr(pipeline, "STALL_LIMIT_S", 4.0)
+        monkeypatch.setattr(process, "LOOK_S", 0.1)
+        stage = {"cmd": f"echo begun >> {tmp_path}/lives; sleep 60", "outs": ["never.txt"]}
+        (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"stuck": stage}}), encoding="utf-8")
+        with pytest.raises(pipeline.StageFailed, match=r"used no processor for \d+ s, twice"):
+            pipeline.unstuck("stuck", tmp_path, force=False, show=lambda _: None, asked=lambda: None)
+        assert (tmp_path / "lives").read_text(encoding="utf-8") == "begun\n" * 2
+
+    def test_a_new_champion_and_a_proven_edge_are_told_once(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from btcai.champions import Standing
+        from flows import artifacts, news
+
+        old = Standing(
+            bucket="short", version=1, data_version="d", code_version="c", judged_on="j", score=0.5, edge="none",
+            run_id="a",
+        )  # fmt: skip
+        new = replace(old, version=2, score=0.75, edge="proven", run_id="b")
+        before, after = {"short": old, "long": None}, {"short": new, "long": None}
+        told: list[tuple[str, str, str]] = []
+        monkeypatch.setattr(news, "notify", lambda *notice: told.append(notice))
+        news.tell_champions(before, after)
+        news.tell_champions(after, after)
+        what = "version 2, score 0.75, edge proven; before: version 1, edge none"
+        assert told == [("champion", "edge proven: short", f"short: {what}")]
+        assert artifacts.champions(before, after).splitlines()[2:] == [
+            f"| short | version 2 | 0.75 | proven | live | **new**: {what} |",
+            "| long | none | | | nothing | |",
+        ]
+
+    def test_silence_of_a_fetched_market_is_told_and_a_simulated_one_may_be_silent(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from btcai.data import sources
+        from flows import news
+
+        told: list[str] = []
+        monkeypatch.setattr(news, "notify", lambda event, title, body: told.append(title))
+        monkeypatch.setattr(sources, "clock_ms", lambda: 100 * news.HOUR_MS)
+        (tmp_path / paths.PARAMS).write_bytes((ROOT / paths.PARAMS).read_bytes())
+        for newest in (None, 88 * news.HOUR_MS, 88 * news.HOUR_MS - 1):
+            monkeypatch.setattr(news, "_newest_ms", lambda root, newest=newest: newest)
+            news.tell_silence(tmp_path)
+        assert told == ["no new bars of simulated for 12 h"]
+
+    def test_a_failed_run_is_told_with_its_reason(self, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        from types import SimpleNamespace
+
+        from prefect.states import Crashed, Failed
+
+        from flows import news
+
+        told: list[tuple[str, str, str]] = []
+        monkeypatch.setattr(news, "notify", lambda *notice: told.append(notice))
+        flow, run = SimpleNamespace(name="btcai-refresh"), SimpleNamespace(name="calm-crow")
+        news.failed(flow, run, Failed(message="stage evaluate failed: x"))  # type: ignore[arg-type]
+        news.failed(flow, run, Crashed(message="killed"))  # type: ignore[arg-type]
+        assert [title for _, title, _ in told] == ["btcai-refresh failed", "btcai-refresh was killed"]
+        assert told[0][2].startswith("run calm-crow: stage evaluate failed: x; ")
 
     def test_reason_falls_back_to_dvcs_line_then_to_the_code(self, pipeline: Any) -> None:
         assert pipeline.reason(deque(["x", "ERROR: no such stage"]), 255) == "no such stage"

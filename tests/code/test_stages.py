@@ -19,7 +19,7 @@ from btcai.params import load_config
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"environment", "errors", "files", "logs", "paths", "stages", "usage"}
+EXEMPT = {"environment", "errors", "files", "ledgers", "logs", "machine", "paths", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
@@ -225,7 +225,7 @@ def test_checkpoints_outlive_a_stage_that_was_killed_and_not_one_that_has_ended(
 
     folders = []
 
-    def training(*arguments: object, killed: bool) -> None:
+    def training(*arguments: object, killed: bool, start: None = None) -> None:
         out, checkpoints = arguments[-2:]
         assert isinstance(out, Path)
         assert isinstance(checkpoints, Path)
@@ -235,7 +235,7 @@ def test_checkpoints_outlive_a_stage_that_was_killed_and_not_one_that_has_ended(
             raise KeyboardInterrupt
         (out / "model.safetensors").touch()
 
-    monkeypatch.setattr(stages, "load_features", lambda root: (None, None, None))
+    monkeypatch.setattr(stages, "load_features", lambda root: ([], None, None))
     monkeypatch.setattr(progressive, function, partial(training, killed=True))
     with pytest.raises(KeyboardInterrupt):
         stages.run_stage(stage, load_config(PARAMS), tmp_path)

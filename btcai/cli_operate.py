@@ -1,0 +1,124 @@
+"""`btcai up`, `down`, `status`, `pause`, `resume`, `cancel`: the services, and the run that works."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from btcai import services
+from btcai.console import show
+
+NOT_UP = 3
+"""Exit code of `btcai status` where not everything runs and answers."""
+
+
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Of Prefect's pages and API.")] = services.PREFECT_PORT,
+    mlflow_port: Annotated[int, typer.Option(help="Of MLflow's pages.")] = services.MLFLOW_PORT,
+    mlflow: Annotated[bool, typer.Option(help="MLflow's server too.")] = True,
+) -> None:
+    """Start Prefect's server, its worker with the schedule of prefect.yaml, and MLflow's server, on this machine alone.
+
+    What runs already stays as it is. They outlive the terminal: btcai down ends them.
+    """
+    from btcai.environment import child_environment
+
+    root = _apply()
+
+    def settle() -> None:
+        _apply()  # the server's address, now that there is one
+        from flows import control
+
+        control.settle(root)
+
+    services.up(
+        root, child_environment(), prefect_port=prefect_port, mlflow_port=mlflow_port, with_mlflow=mlflow, settle=settle
+    )
+    _print_statuses(root, as_json=False)
+
+
+def down() -> None:
+    """End what up started, after the run that works: it goes on from its checkpoint next time. Leaves no process."""
+    root = _apply()
+    if services.prefect_api(root) is not None:
+        from flows import control
+
+        typer.echo(control.cancel_working(root))
+    ended = services.down(root)
+    typer.echo(f"ended: {', '.join(ended)}" if ended else "nothing was up")
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Print what runs and answers, and where; exit code 3 where something does not."""
+    if not _print_statuses(_root(), as_json=as_json):
+        raise typer.Exit(NOT_UP)
+
+
+def pause() -> None:
+    """Let the run that works stop at a checkpoint and wait, as Pause on Prefect's page does; no process stays."""
+    root = _apply()
+    from flows import control
+
+    typer.echo(control.pause(root))
+
+
+def resume() -> None:
+    """Let a paused run go on from its checkpoint. As Resume on Prefect's page does."""
+    _apply()
+    from flows import control
+
+    typer.echo(control.resume())
+
+
+def cancel() -> None:
+    """End the run that works and the paused ones; what was finished is kept. As Cancel on Prefect's page does."""
+    root = _apply()
+    from flows import control
+
+    typer.echo(control.cancel(root))
+
+
+def _root() -> Path:
+    """The project's folder; ConfigError elsewhere."""
+    from btcai import paths
+    from btcai.errors import ConfigError
+
+    root = Path.cwd()
+    if not (root / paths.PARAMS).is_file():
+        raise ConfigError(f"services belong to a project, {root} has no {paths.PARAMS}; go to the project's folder")
+    return root
+
+
+def _apply() -> Path:
+    """The project's folder, once Prefect's settings are those of it."""
+    from flows import settings
+
+    root = _root()
+    settings.apply(root)
+    return root
+
+
+def _print_statuses(root: Path, *, as_json: bool) -> bool:
+    """Whether all of them run and answer."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from btcai import run_lock
+
+    found, holder = services.statuses(root), run_lock.holder(root)
+    if as_json:
+        run = None if holder is None else asdict(holder)
+        typer.echo(json.dumps({"services": [asdict(one) for one in found], "run": run}, indent=1))
+    else:
+        table = Table(pad_edge=False)
+        for head in ("service", "state", "process", "address", ""):
+            table.add_column(head)
+        for one in found:
+            style = "green" if one.health == "up" else "bold red"
+            pid = "" if one.pid is None else str(one.pid)
+            table.add_row(one.name, f"[{style}]{one.health}[/{style}]", pid, one.url or "", one.note)
+        show(table)
+        typer.echo(f"{holder.what}, process {holder.pid}, since {holder.since}" if holder else "no run at work")
+    return all(one.health == "up" for one in found)

@@ -1,0 +1,362 @@
+"""What runs for months beside the runs themselves: Prefect's server and worker, MLflow's server. `btcai up`, `down`.
+
+Each is a process in a session of its own with a record .prefect/services/NAME.json and a log NAME.log. A process counts
+as ours only where its id and the time it started are those of the record, so that none of somebody else's is ever
+ended. All that they start in turn carries MARK in its environment: `down` finds what was left behind by it.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from btcai import paths
+from btcai.errors import BtcaiError
+
+if TYPE_CHECKING:
+    import psutil
+
+logger = logging.getLogger(__name__)
+
+Name = Literal["prefect", "worker", "mlflow"]
+Health = Literal["up", "no answer", "down"]
+
+HOST: Final = "127.0.0.1"
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+POOL: Final = "btcai"
+MARK: Final = "BTCAI_SERVICES_OF"
+START_LIMIT_S, STEP_LIMIT_S, ANSWER_LIMIT_S = 120.0, 120.0, 5.0
+STOP_S = ((signal.SIGTERM, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+"""A worker that has been asked once ends its runs and may stay; asked again it goes at once."""
+POLL_S = 0.25
+DOWN_ORDER: tuple[Name, ...] = ("worker", "mlflow", "prefect")
+"""A worker without its server asks for it in vain, and longer than anybody waits."""
+
+
+class ServiceError(BtcaiError):
+    """A service that did not start, or whose place somebody else has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A process that `up` started."""
+
+    pid: int
+    started_s: float
+    """Since 1970, by the system's own account of the process."""
+    port: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Of one service, for people and for --json."""
+
+    name: Name
+    health: Health
+    pid: int | None
+    url: str | None
+    note: str
+
+
+def up(
+    root: Path,
+    env: Mapping[str, str],
+    *,
+    prefect_port: int,
+    mlflow_port: int,
+    with_mlflow: bool = True,
+    settle: Callable[[], None] = lambda: None,
+) -> None:
+    """Start what does not run, wait until it answers, deploy prefect.yaml; ServiceError where one does not come up.
+
+    env: of the processes, with Prefect's settings in it. What runs already stays as it is. settle: called once the
+    server answers, before a worker starts. One `up` or `down` at a time.
+    """
+    with _alone(root):
+        _up(root, env, prefect_port, mlflow_port, with_mlflow, settle)
+
+
+def _up(
+    root: Path,
+    env: Mapping[str, str],
+    prefect_port: int,
+    mlflow_port: int,
+    with_mlflow: bool,
+    settle: Callable[[], None],
+) -> None:
+    env = {**env, MARK: mark(root), "PREFECT_API_URL": f"http://{HOST}:{prefect_port}/api"}
+    wanted: list[tuple[Name, int, list[str]]] = [("prefect", prefect_port, _prefect_server(prefect_port))]
+    if with_mlflow:
+        wanted.append(("mlflow", mlflow_port, _mlflow_server(root, mlflow_port)))
+    for name, port, _ in wanted:
+        _check_port(root, name, port)
+    for name, port, command in wanted:
+        if record(root, name) is None:
+            _start(root, name, command, {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, port)
+    for name, _, _ in wanted:
+        _wait_until_up(root, name)
+    if is_new := record(root, "worker") is None:
+        _step(root, env, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+    _step(root, env, "deploy", "--all")
+    if is_new:
+        settle()
+        command = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", "1", "--name", "btcai"]
+        _start(root, "worker", [sys.executable, "-m", "prefect", *command], env, None)
+    _wait_until_up(root, "worker")
+
+
+def down(root: Path) -> list[Name]:
+    """End what `up` started, worker first, and all that was left of it; returns what ran."""
+    with _alone(root):
+        return _down(root)
+
+
+def _down(root: Path) -> list[Name]:
+    ended: list[Name] = []
+    for name in DOWN_ORDER:
+        if (found := record(root, name)) is not None:
+            stop(_process(found))
+            ended.append(name)
+        _file(root, name).unlink(missing_ok=True)
+    for left in marked(root):
+        logger.warning("process %d was left of the services and is ended: %s", left.pid, " ".join(_command(left)))
+        stop(left)
+    return ended
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    (root / paths.SERVICES).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / paths.SERVICES / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise ServiceError("another btcai up or down is at work here; wait for it, then run this again") from None
+
+
+def statuses(root: Path) -> list[Status]:
+    """Whether each service runs and answers."""
+    found: list[Status] = []
+    for name in reversed(DOWN_ORDER):
+        one = record(root, name)
+        health: Health = "down" if one is None else "up" if _answers(root, name) else "no answer"
+        note = {"up": "", "down": "start it with: btcai up", "no answer": f"see {paths.SERVICES}/{name}.log"}[health]
+        url = f"http://{HOST}:{one.port}" if one is not None and one.port else None
+        found.append(Status(name=name, health=health, pid=one.pid if one else None, url=url, note=note))
+    return found
+
+
+def record(root: Path, name: Name) -> Record | None:
+    """The service's process where it still runs, and is the one that `up` started."""
+    try:
+        found = Record(**json.loads(_file(root, name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if _process(found) is not None else None
+
+
+def prefect_api(root: Path) -> str | None:
+    """Address of the API of a Prefect server that `up` started, None where none runs."""
+    found = record(root, "prefect")
+    return f"http://{HOST}:{found.port}/api" if found is not None else None
+
+
+def mlflow_pages(root: Path) -> str:
+    """Where MLflow's pages are, or would be."""
+    found = record(root, "mlflow")
+    return f"http://{HOST}:{found.port if found is not None else MLFLOW_PORT}"
+
+
+def mark(root: Path) -> str:
+    """What every process of this project's services has as MARK."""
+    return str(root.resolve())
+
+
+def marked(root: Path) -> "list[psutil.Process]":
+    """Every process that a service of this project started, or that those started, whoever is its parent now."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark(root):
+                found.append(process)
+        except psutil.Error:  # ended meanwhile, or another user's
+            continue
+    return found
+
+
+def stop(process: "psutil.Process | None") -> None:
+    """End a process and its session, politely at first; all that is below it too."""
+    import psutil
+
+    if process is None:
+        return
+    try:
+        tree = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for sign, grace_s in STOP_S:
+        _signal([process] if sign != signal.SIGKILL else tree, sign)
+        _, alive = psutil.wait_procs([process], timeout=grace_s)
+        if not alive:
+            break
+    _, alive = psutil.wait_procs(tree, timeout=5.0)
+    _signal(alive, signal.SIGKILL)
+
+
+def _signal(processes: "Iterable[psutil.Process]", sign: int) -> None:
+    import psutil
+
+    for process in processes:
+        try:
+            process.send_signal(sign)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _prefect_server(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+
+
+def _mlflow_server(root: Path, port: int) -> list[str]:
+    store = f"sqlite:///{(root / 'mlflow' / 'mlflow.db').resolve()}"
+    where = ["--host", HOST, "--port", str(port)]
+    return [sys.executable, "-m", "mlflow", "server", "--workers", "1", *where, "--backend-store-uri", store]
+
+
+def _start(root: Path, name: Name, command: Sequence[str], env: Mapping[str, str], port: int | None) -> None:
+    import psutil
+
+    (root / paths.SERVICES).mkdir(parents=True, exist_ok=True)
+    with (root / paths.SERVICES / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=root, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    started = Record(pid=process.pid, started_s=psutil.Process(process.pid).create_time(), port=port)
+    _file(root, name).write_text(json.dumps(asdict(started)) + "\n", encoding="utf-8")
+    logger.info("%s starts, process %d, log %s/%s.log", name, process.pid, paths.SERVICES, name)
+
+
+def _wait_until_up(root: Path, name: Name) -> None:
+    give_up_at = time.monotonic() + START_LIMIT_S
+    log = root / paths.SERVICES / f"{name}.log"
+    while time.monotonic() < give_up_at:
+        if record(root, name) is None:
+            raise ServiceError(f"{name} ended as it started: {_last_line(log)}; see {log}, then: btcai up")
+        if _answers(root, name):
+            return
+        time.sleep(POLL_S)
+    raise ServiceError(f"{name} must answer within {START_LIMIT_S:.0f} s, did not; see {log}; end it with: btcai down")
+
+
+def _answers(root: Path, name: Name) -> bool:
+    if name == "worker":
+        api = prefect_api(root)
+        found = _asked(f"{api}/work_pools/{POOL}/workers/filter", {}) if api else None
+        return isinstance(found, list) and any(worker.get("status") == "ONLINE" for worker in found)
+    one = record(root, name)
+    path = {"prefect": "api/health", "mlflow": "health"}[name]
+    return one is not None and _asked(f"http://{HOST}:{one.port}/{path}") is not None
+
+
+def _asked(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    """The JSON, else the text, of an answer; None where there is none."""
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
+    try:
+        with straight.open(asked, timeout=ANSWER_LIMIT_S) as answer:
+            text = answer.read().decode()
+    except (OSError, ValueError):  # urllib's errors are OSErrors
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _step(root: Path, env: Mapping[str, str], *arguments: str) -> None:
+    """One command of Prefect's against the server that runs; ServiceError with its last line where it fails."""
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=dict(env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False, timeout=STEP_LIMIT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ServiceError(f"prefect {arguments[0]} did not end in {STEP_LIMIT_S:.0f} s; try again: btcai up") from None
+    if done.returncode:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        raise ServiceError(f"prefect {' '.join(arguments)} failed: {lines[-1] if lines else done.returncode}")
+
+
+def _check_port(root: Path, name: Name, port: int) -> None:
+    """ServiceError where somebody else has the port, or the service runs on another one."""
+    if (one := record(root, name)) is not None:
+        if one.port != port:
+            raise ServiceError(f"{name} runs on port {one.port} already, not on {port}; end it first: btcai down")
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} must be free for {name}, was taken{_whose(port)} ({error.strerror}); end that, or choose "
+                f"another: btcai up --{name}-port PORT"
+            ) from None
+
+
+def _whose(port: int) -> str:
+    """Which process listens there, where the system tells us."""
+    import psutil
+
+    try:
+        pids = [one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port and one.pid]
+        return f" by process {pids[0]}, {psutil.Process(pids[0]).name()}" if pids else ""
+    except psutil.Error:
+        return ""
+
+
+def _process(found: Record) -> "psutil.Process | None":
+    """The process of a record; None where it has ended, also where its id is another's by now."""
+    import psutil
+
+    try:
+        process = psutil.Process(found.pid)
+        same = abs(process.create_time() - found.started_s) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
+
+
+def _command(process: "psutil.Process") -> list[str]:
+    import psutil
+
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it wrote nothing"
+
+
+def _file(root: Path, name: Name) -> Path:
+    return root / paths.SERVICES / f"{name}.json"

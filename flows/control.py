@@ -1,0 +1,123 @@
+"""Pause, resume, cancel and look after runs from outside them: what btcai pause, resume, cancel, up and down do."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Cancelling, Crashed, Suspended
+
+from btcai import run_lock
+from btcai.errors import BtcaiError
+from flows.steering import runs
+
+logger = logging.getLogger(__name__)
+
+DEPLOYMENT = "btcai-refresh/daily"
+"""As prefect.yaml names it."""
+POLL_S = 0.5
+CANCEL_LIMIT_S = 45.0
+"""A cancelled stage has 20 s to end, its worker 30."""
+WORKING = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+
+
+class NotUp(BtcaiError):
+    """There is no Prefect server to ask."""
+
+
+def pause(root: Path) -> str:
+    """Let the run that works stop at its next checkpoint and wait; what was done, in a line."""
+    found = run_lock.holder(root)
+    if found is None:
+        return "nothing runs"
+    if found.flow_run_id is None:
+        os.kill(found.pid, signal.SIGINT)
+        return f"{found.what}, process {found.pid}, was asked to end at its next checkpoint; go on with: btcai run"
+    with _server() as (client, _):
+        client.set_flow_run_state(UUID(found.flow_run_id), Suspended(message="btcai pause"), force=True)
+    return f"{found.what} was asked to stop at its next checkpoint; go on with: btcai resume"
+
+
+def resume() -> str:
+    """Let runs that wait go on from where they were."""
+    with _server() as (client, deployment_id):
+        found = runs(client, deployment_id, StateType.PAUSED)
+        for run in found:
+            client.resume_flow_run(run.id)
+    return f"resumed: {_names(found)}" if found else "nothing is paused; start a run with: btcai run"
+
+
+def cancel(root: Path) -> str:
+    """End the run that works, and those that wait to be resumed; what was done is kept."""
+    told, found = [], run_lock.holder(root)
+    if found is not None and found.flow_run_id is None:
+        os.kill(found.pid, signal.SIGINT)
+        told.append(f"{found.what}, process {found.pid}")
+    if PREFECT_API_URL.value() is not None:
+        with _server() as (client, deployment_id):
+            for run in runs(client, deployment_id, StateType.PAUSED):
+                client.set_flow_run_state(run.id, Cancelled(message="btcai cancel"), force=True)
+                told.append(run.name)
+            told += [run.name for run in _cancel_working(client, deployment_id, root)]
+    return f"cancelled: {', '.join(told)}; go on with: btcai run" if told else "nothing runs"
+
+
+def cancel_working(root: Path) -> str:
+    """End the worker's run before its worker is."""
+    with _server() as (client, deployment_id):
+        found = _cancel_working(client, deployment_id, root)
+    return f"cancelled: {_names(found)}; it goes on from its checkpoint next time" if found else "no run was at work"
+
+
+def _cancel_working(client: SyncPrefectClient, deployment_id: UUID, root: Path) -> list[FlowRun]:
+    """Cancel what works and wait for its end; close the books of what has lost its worker, which nobody else would."""
+    found = runs(client, deployment_id, *WORKING)
+    for run in found:
+        client.set_flow_run_state(run.id, Cancelling(message="btcai cancel, or down"))
+    give_up_at = time.monotonic() + CANCEL_LIMIT_S
+    while (left := runs(client, deployment_id, *WORKING)) and time.monotonic() < give_up_at:
+        time.sleep(POLL_S)
+    working = run_lock.holder(root)
+    for run in left:
+        if working is None or working.flow_run_id != str(run.id):
+            client.set_flow_run_state(run.id, Cancelled(message="it had no worker any more"), force=True)
+    return found
+
+
+def settle(root: Path) -> None:
+    """Close the books of runs whose worker was killed: they would hold the only place for ever.
+
+    Call it while no worker runs. A run that works on without its worker is left alone.
+    """
+    working = run_lock.holder(root)
+    with _server() as (client, deployment_id):
+        for run in runs(client, deployment_id, *WORKING):
+            if working is None or working.flow_run_id != str(run.id):
+                client.set_flow_run_state(run.id, Crashed(message="its worker was killed, or the machine"), force=True)
+                logger.warning("%s was at work when its worker ended; what it had done is kept", run.name)
+
+
+@contextmanager
+def _server() -> Iterator[tuple[SyncPrefectClient, UUID]]:
+    """A client, and the deployment's id; NotUp where no server runs, or it does not know the deployment."""
+    if PREFECT_API_URL.value() is None:
+        raise NotUp("Prefect's server must run for that, does not; start it with: btcai up")
+    with get_client(sync_client=True) as client:
+        try:
+            yield client, client.read_deployment_by_name(DEPLOYMENT).id
+        except ObjectNotFound:
+            raise NotUp(
+                f"the server must know the deployment {DEPLOYMENT}, does not; deploy it with: btcai up"
+            ) from None
+
+
+def _names(found: list[FlowRun]) -> str:
+    return ", ".join(run.name for run in found)

@@ -1,0 +1,151 @@
+"""What people ask of a run while it works, from Prefect's pages or by btcai pause, cancel; and what a schedule asks.
+
+Prefect's "Pause" sets a run's state and leaves its process at work until the next task; ours asks for the state while
+a stage runs, so that a training stops at its next checkpoint and the process ends. "Cancel" of a run that no worker
+started changes nothing but the state; that is heard here too.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+from prefect import State
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
+from prefect.runtime import deployment
+from prefect.states import Cancelled, Suspended
+from prefect.types._datetime import now
+
+from btcai import run_lock
+from flows.process import Halted
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ASK_S = 2.0
+"""From one question to Prefect's server to the next."""
+WAIT_S = 6 * 3600.0
+"""A run of the schedule waits so long for one that somebody started in a terminal."""
+
+
+class Paused(Halted):
+    """Somebody paused the run."""
+
+    patient: ClassVar[bool] = True
+
+
+class Called(Halted):
+    """Somebody cancelled a run that no worker looks after."""
+
+
+class Listener:
+    """Asks Prefect every ASK_S, at most, whether somebody wants the flow run of this context to stop."""
+
+    def __init__(self) -> None:
+        context = FlowRunContext.get()
+        self._run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
+        self._asked_s = time.monotonic()
+
+    def look(self) -> Halted | None:
+        """Why the run should stop now; a server that does not answer asks for nothing."""
+        if self._run_id is None or time.monotonic() - self._asked_s < ASK_S:
+            return None
+        self._asked_s = time.monotonic()
+        try:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(self._run_id).state
+        except Exception as error:  # whatever a server that restarts makes of it
+            logger.debug("Prefect's server did not say whether to stop: %s", error)
+            return None
+        if state is not None and state.is_paused():
+            return Paused("paused on request")
+        if state is not None and state.type == StateType.CANCELLING and deployment.id is None:
+            return Called("cancelled on request")
+        return None
+
+
+def driven(root: Path, work: Callable[[], T]) -> T | State[Any]:
+    """`work()` as the only run of the project; the state that the flow ends in where somebody stopped it.
+
+    Prefect's Pause where a worker takes the run up again later: the process ends, and holds nothing.
+    """
+    try:
+        with run_lock.alone(root, name(), flow_run_id=worker_run_id(), wait_s=WAIT_S if deployment.id else 0.0):
+            return work()
+    except (Paused, Pause):  # ours, or Prefect's own, which comes at the end of a task
+        if deployment.id is not None:
+            raise Pause(state=_suspended()) from None
+        return Cancelled(message="Paused; a run in a terminal ends then, and what was done is kept: btcai run")
+    except Called:
+        return Cancelled(message="Cancelled; what was done is kept: btcai run")
+
+
+def name() -> str:
+    """Of this run, as its page has it."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return f"Prefect's run {run.name}" if run and deployment.id is not None else "btcai run"
+
+
+def worker_run_id() -> str | None:
+    """The id of this flow run where a worker started it."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run and deployment.id is not None else None
+
+
+def _suspended() -> State[Any]:
+    """The run's state once its process has ended: without the time limit that Prefect's pages give a pause."""
+    context = FlowRunContext.get()
+    assert context is not None  # it is a flow that was paused
+    assert context.flow_run is not None
+    state: State[Any] = Suspended(message="Stopped at a checkpoint; resume goes on from there")
+    with get_client(sync_client=True) as client:
+        present = client.read_flow_run(context.flow_run.id).state
+        if present is not None and not present.is_paused():  # resumed or cancelled meanwhile: the next one to look acts
+            return present
+        client.set_flow_run_state(context.flow_run.id, state, force=True)
+    return state
+
+
+def not_now() -> str | None:
+    """Why this run of the schedule has nothing to do; None where it is to work.
+
+    After days off several runs are due. The first that starts does it all and cancels the others; while a paused run
+    waits for somebody, none starts. A run that a person started is theirs, and works.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.deployment_id is None or not run.auto_scheduled:
+        return None
+    with get_client(sync_client=True) as client:
+        if waiting := [one for one in runs(client, run.deployment_id, StateType.PAUSED) if one.id != run.id]:
+            return f"{waiting[0].name} is paused: resume or cancel it (btcai resume, btcai cancel)"
+        for one in runs(client, run.deployment_id, StateType.SCHEDULED):
+            due = one.next_scheduled_start_time or one.expected_start_time
+            if one.id != run.id and one.auto_scheduled and due is not None and due <= now("UTC"):
+                client.set_flow_run_state(one.id, Cancelled(message=f"{run.name} does its work too"), force=True)
+                logger.info("%s was due too; this run does its work", one.name)
+    return None
+
+
+def runs(client: SyncPrefectClient, deployment_id: UUID, *types: StateType) -> list[FlowRun]:
+    """The deployment's runs in such a state, the earliest due first."""
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))),
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+    )

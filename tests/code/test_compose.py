@@ -1,0 +1,62 @@
+"""compose.yaml as far as it is known without Docker: versions, telemetry, what is reachable, what depends on what."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from btcai import services
+from btcai.environment import TELEMETRY_OFF
+
+
+@pytest.fixture(scope="module")
+def compose(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((root / "compose.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def test_prefects_image_is_the_version_of_the_lock(root: Path, compose: dict[str, Any]) -> None:
+    wanted = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (pin,) = [line for line in wanted["operate"] if line.startswith("prefect==")]
+    assert compose["services"]["prefect"]["image"] == f"prefecthq/prefect:{pin.removeprefix('prefect==')}-python3.11"
+
+
+def test_nothing_is_reachable_from_outside_the_machine(compose: dict[str, Any]) -> None:
+    ports = {name: service.get("ports", []) for name, service in compose["services"].items()}
+    assert ports["prefect"] == [f"127.0.0.1:{services.PREFECT_PORT}:4200"]
+    assert ports["mlflow"] == [f"127.0.0.1:{services.MLFLOW_PORT}:5000"]
+    assert ports["worker"] == ports["database"] == []
+
+
+def test_no_password_stands_in_the_file(root: Path) -> None:
+    text = (root / "compose.yaml").read_text(encoding="utf-8")
+    assert len(re.findall(r"\$\{BTCAI_POSTGRES_PASSWORD:\?", text)) == 2
+    assert re.findall(r"PASSWORD[^=:$]*[:=]\s*(?!\$\{|\.\.\.)\w", text) == []
+
+
+@pytest.mark.parametrize("name", ["prefect", "worker", "mlflow"])
+def test_no_container_of_ours_phones_home(compose: dict[str, Any], name: str) -> None:
+    assert TELEMETRY_OFF.items() <= compose["services"][name]["environment"].items()
+
+
+def test_each_waits_for_a_healthy_server_that_is_there(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert "healthcheck" in compose["services"][needed]
+
+
+def test_the_worker_is_given_longer_to_stop_than_a_stage_takes(compose: dict[str, Any]) -> None:
+    from flows.process import GRACE_S
+
+    limit_s = int(compose["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+    assert limit_s > sum(grace_s for _, grace_s in GRACE_S) + 30
+
+
+def test_the_pool_is_that_of_prefect_yaml(root: Path, compose: dict[str, Any]) -> None:
+    (deployment,) = yaml.safe_load((root / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert deployment["work_pool"]["name"] == services.POOL
+    assert compose["services"]["worker"]["command"][-1].count(f" {services.POOL} ") == 2

@@ -1,0 +1,175 @@
+"""A stage that does nothing is ended, one that works is not, and none outlives who asked for it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows import process, stall
+from flows.guard import NOT_FOUND
+from flows.process import Halted, stream
+from flows.stall import Stall, Stuck, processor_s
+
+
+def gone(pid: int) -> bool:
+    """True once the process has ended; a zombie that nobody reaps has ended too."""
+    for _ in range(200):
+        status = Path(f"/proc/{pid}/stat")
+        if not status.exists() or status.read_text(encoding="utf-8").split(")")[1].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class Clock:
+    """A clock, and a processor's time, that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s, self.used_s = 0.0, 0.0
+
+    def run(self, seconds: float, share: float) -> None:
+        self.now_s += seconds
+        self.used_s += seconds * share
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(stall.time, "monotonic", lambda: clock.now_s)
+    monkeypatch.setattr(stall, "processor_s", lambda _: clock.used_s)
+    return clock
+
+
+def stuck_after(clock: Clock, watch: Stall, share: float, wrote_every_s: float = 1e9) -> float | None:
+    """Seconds until the watchdog speaks, in two hours; the process uses `share` of a processor."""
+    wrote_s = 0.0
+    for _ in range(7200):
+        clock.run(1.0, share)
+        if clock.now_s - wrote_s >= wrote_every_s:
+            watch.wrote()
+            wrote_s = clock.now_s
+        if watch.check(1) is not None:
+            return clock.now_s
+    return None
+
+
+def test_a_process_that_waits_is_stuck_after_the_limit(clock: Clock) -> None:
+    assert stuck_after(clock, Stall("x", 600.0), share=0.001) == 600.0
+
+
+def test_a_process_at_work_without_a_line_is_not_stuck(clock: Clock) -> None:
+    assert stuck_after(clock, Stall("x", 600.0), share=0.02) is None
+
+
+def test_a_process_that_waits_and_writes_is_not_stuck(clock: Clock) -> None:
+    assert stuck_after(clock, Stall("x", 600.0), share=0.0, wrote_every_s=500.0) is None
+
+
+def test_bursts_of_work_keep_it_alive_and_their_end_is_counted_from_the_last(clock: Clock) -> None:
+    watch = Stall("x", 600.0)
+    for _ in range(10):
+        clock.run(50.0, 1.0)
+        assert watch.check(1) is None
+        clock.run(250.0, 0.0)
+        assert watch.check(1) is None
+    assert stuck_after(clock, watch, share=0.0) == clock.now_s
+    assert 3000.0 - 250.0 + 600.0 - 60.0 <= clock.now_s <= 3000.0 + 600.0
+
+
+def test_a_child_that_ended_counts_as_work(clock: Clock) -> None:
+    watch = Stall("x", 600.0)
+    clock.run(300.0, 1.0)
+    assert watch.check(1) is None
+    clock.run(400.0, 0.0)
+    clock.used_s = 100.0  # the child took its 200 s with it
+    assert watch.check(1) is None
+    clock.run(599.0, 0.0)
+    assert watch.check(1) is None
+
+
+def test_what_it_says(clock: Clock) -> None:
+    clock.run(600.0, 0.0)
+    assert str(Stall("evaluate", 600.0).check(1)) == "None"
+    watch = Stall("evaluate", 600.0)
+    clock.run(601.0, 0.0)
+    assert str(watch.check(1)) == "stage evaluate wrote nothing and used no processor for 601 s"
+
+
+def test_processor_time_counts_children() -> None:
+    busy = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'while True: pass'])"
+    with subprocess.Popen([sys.executable, "-c", busy], start_new_session=True) as parent:
+        deadline = time.monotonic() + 10.0
+        while processor_s(parent.pid) < 0.2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        used_s = processor_s(parent.pid)
+        os.killpg(parent.pid, signal.SIGKILL)
+    assert used_s >= 0.2
+    assert processor_s(parent.pid) == 0.0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LOOK_S", 0.05)
+
+
+def watched(watch: Stall) -> Callable[[int], Halted | None]:
+    return watch.check
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sleeping_stage_is_ended_with_its_children(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(Stuck, match="stage sleepy wrote nothing"):
+        stream(
+            ["/bin/sh", "-c", "/bin/sh -c 'echo $$; sleep 60; true'; true"],
+            cwd=tmp_path, env=os.environ, show=lines.append, look=Stall("sleepy", 0.4).check,
+        )  # fmt: skip
+    assert gone(int(lines[0]))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stage_asked_to_stop_may_end_its_work_first(tmp_path: Path) -> None:
+    class Asked(Halted):
+        patient = True
+
+    script = "trap 'sleep 0.5; echo saved; exit 1' INT; echo ready; while :; do sleep 0.05; done"
+    lines: list[str] = []
+    with pytest.raises(Asked):
+        stream(
+            ["/bin/sh", "-c", script],
+            cwd=tmp_path, env=os.environ, show=lines.append, look=lambda _: Asked("pause") if lines else None,
+        )  # fmt: skip
+    assert lines == ["ready", "saved"]
+
+
+def test_a_command_that_is_not_there_has_the_shells_code(tmp_path: Path) -> None:
+    assert stream(["no-such-command"], cwd=tmp_path, env=os.environ, show=lambda _: None) == NOT_FOUND
+
+
+def test_a_command_ended_by_a_signal_has_the_shells_code(tmp_path: Path) -> None:
+    code = stream(["/bin/sh", "-c", "kill -9 $$"], cwd=tmp_path, env=os.environ, show=lambda _: None)
+    assert code == 128 + signal.SIGKILL
+
+
+PARENT = """
+import os, sys
+from pathlib import Path
+from flows.process import stream
+stream(["/bin/sh", "-c", "sleep 60 & echo $! $$; wait"], cwd=Path("."), env=os.environ,
+       show=lambda line: print(line, flush=True))
+"""
+
+
+def test_a_stage_does_not_outlive_a_flow_that_was_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as flow:
+        assert flow.stdout is not None
+        sleeper, shell = map(int, flow.stdout.readline().split())
+        os.kill(flow.pid, signal.SIGKILL)
+        flow.wait()
+        assert gone(shell)
+        assert gone(sleeper)

@@ -1,0 +1,200 @@
+"""A small project under the real services: its one stage trains as ours do, for seconds, and is checked to the bit.
+
+`make_project` writes it, `Operated` drives it: btcai's own commands as processes, Prefect's API as its pages use it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+UPDATES = 120
+SLOW_S, QUICK_S = 0.25, 0.01
+"""What an update takes; the file `pace` says so, and a test may change it while the training goes on."""
+
+TRAINER = f"""
+import hashlib, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+from btcai.training import stopping
+from btcai.training.phase import Memory, survivable
+from btcai.training.resume import Checkpoints, Live
+
+torch.set_num_threads(1)
+torch.manual_seed(1)
+rng = np.random.default_rng(2)
+model = torch.nn.Linear(4, 1)
+adam = torch.optim.Adam(model.parameters(), lr=1e-2)
+
+def step(update, share):
+    time.sleep(float(Path('pace').read_text()))
+    x = torch.from_numpy(rng.standard_normal((8, 4)).astype(np.float32))
+    loss = (model(x) - x[:, :1] * x[:, 1:2] + 0.1 * torch.randn(8, 1)).square().mean()
+    adam.zero_grad(); loss.backward(); adam.step()
+    return {{"loss": loss.item()}}
+
+with stopping.on_signals():
+    live = Live(modules={{"model": model}}, optimizers={{"adam": adam}}, generators={{"sampling": rng}})
+    kept = Checkpoints(folder=Path("checkpoints"), key="toy")
+    first = True
+    try:
+        for row in survivable(step, live, Memory(kept={{}}, facts={{}}), {UPDATES}, kept):
+            if first:
+                with open("beginnings", "a") as file:
+                    file.write(f"{{kept.latest().update if kept.latest() else 0}}\\n")
+                first = False
+            if int(row["update"]) % 10 == 0:
+                print(f"toy: PPO [#] {{int(row['update'])}}/{UPDATES}  score 1", flush=True)
+    except stopping.Stopped as error:
+        sys.exit(f"error: {{error}}")
+bits = b"".join(weight.numpy().tobytes() for weight in model.state_dict().values())
+Path("weights.txt").write_text(hashlib.sha256(bits).hexdigest())
+kept.clear()
+"""
+
+ENTRY = """
+from flows import news, pipeline, refresh as ours
+ours.prepare = lambda root: None             # this project has no bars
+ours.update = lambda root: None
+news.tell_silence = lambda root: None
+pipeline.publish = lambda root, states, before, after: None
+pipeline.champions_missing = lambda root: False
+refresh = ours.refresh
+"""
+
+COMMANDS = """
+import typer
+from btcai import cli_operate as operate
+app = typer.Typer()
+for command in (operate.up, operate.down, operate.status, operate.pause, operate.resume, operate.cancel):
+    app.command()(command)
+app()
+"""
+
+
+def make_project(root: Path) -> None:
+    """A git checkout with DVC, one stage `toy`, and the flow deployed as ours is."""
+    (root / "trainer.py").write_text(TRAINER, encoding="utf-8")
+    (root / "entry.py").write_text(ENTRY, encoding="utf-8")
+    (root / "params.yaml").write_text("{}\n", encoding="utf-8")
+    stage = {"cmd": f"{sys.executable} trainer.py", "deps": ["trainer.py"], "outs": ["weights.txt"]}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"toy": stage}}), encoding="utf-8")
+    ours = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text(encoding="utf-8"))
+    ours["deployments"][0]["entrypoint"] = "entry.py:refresh"
+    ours["deployments"][0]["parameters"] = {"force": True}
+    (root / "prefect.yaml").write_text(yaml.safe_dump(ours), encoding="utf-8")
+    (root / "mlflow").mkdir()
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+
+
+def undisturbed(root: Path) -> str:
+    """The digest of what the toy learns when nobody disturbs it."""
+    root.mkdir()
+    (root / "trainer.py").write_text(TRAINER, encoding="utf-8")
+    (root / "pace").write_text("0", encoding="utf-8")
+    subprocess.run([sys.executable, "trainer.py"], cwd=root, check=True, capture_output=True)
+    return (root / "weights.txt").read_text(encoding="utf-8")
+
+
+class Operated:
+    """A project whose services are up on `port`."""
+
+    def __init__(self, root: Path, port: int, mlflow_port: int) -> None:
+        self.root, self.port, self.mlflow_port = root, port, mlflow_port
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        self._env = {**kept, "BTCAI_NOTIFY_URL": ""}
+
+    def btcai(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One of btcai's commands."""
+        return subprocess.run(
+            [sys.executable, "-c", COMMANDS, *arguments],
+            cwd=self.root, env=self._env, capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        return self.btcai("up", "--prefect-port", str(self.port), "--mlflow-port", str(self.mlflow_port))
+
+    def api(self, path: str, body: object = None) -> Any:
+        """What Prefect's API answers; a POST where there is a body."""
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/{path}", data, {"Content-Type": "application/json"}
+        )
+        for _ in range(20):
+            try:
+                with urllib.request.urlopen(asked, timeout=30) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # its database is busy: pages and clients of Prefect ask again, too
+                    raise
+                time.sleep(0.5)
+        raise TimeoutError(f"Prefect's database is busy for ever: {path}")
+
+    def deployment(self) -> str:
+        return str(self.api("deployments/name/btcai-refresh/daily")["id"])
+
+    def start(self) -> str:
+        """A run, as the pages' Quick run starts one; its id."""
+        return str(self.api(f"deployments/{self.deployment()}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"])
+
+    def state(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api(f"flow_runs/{run_id}")["state"]
+        return found
+
+    def wait(self, run_id: str, *names: str, limit_s: float = 90.0) -> dict[str, Any]:
+        """Until the run's state has one of these names."""
+        return until(lambda: state if (state := self.state(run_id))["name"] in names else None, limit_s)
+
+    def begin_anew(self) -> None:
+        """No run at work or paused, and a training that has not begun."""
+        active = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "PAUSED", "CANCELLING"]}}}}
+        if self.api("flow_runs/filter", active):
+            self.btcai("cancel")
+            until(lambda: not self.api("flow_runs/filter", active))
+        for name in ("weights.txt", "beginnings", "dvc.lock"):
+            (self.root / name).unlink(missing_ok=True)
+        shutil.rmtree(self.root / "checkpoints", ignore_errors=True)
+        self.pace(SLOW_S)
+
+    def pace(self, update_s: float) -> None:
+        """What an update of the training takes from now on."""
+        draft = self.root / "pace.new"
+        draft.write_text(str(update_s), encoding="utf-8")
+        draft.replace(self.root / "pace")
+
+    def wait_for_checkpoint(self, least: int = 10) -> None:
+        """Until the stage has trained so many updates."""
+        until(lambda: self.checkpoint() >= least)
+
+    def checkpoint(self) -> int:
+        """The update of the newest checkpoint; 0 where there is none."""
+        files = (self.root / "checkpoints").glob("update-*.safetensors")
+        return max((int(file.stem.split("-")[1]) for file in files), default=0)
+
+    def beginnings(self) -> list[int]:
+        """After which update each life of the training went on, in turn."""
+        return [int(line) for line in (self.root / "beginnings").read_text(encoding="utf-8").split()]
+
+    def weights(self) -> str:
+        return (self.root / "weights.txt").read_text(encoding="utf-8")
+
+
+def until(ask: Callable[[], Any], limit_s: float = 90.0) -> Any:
+    """What `ask` answers once that is true."""
+    give_up_at = time.monotonic() + limit_s
+    while time.monotonic() < give_up_at:
+        if found := ask():
+            return found
+        time.sleep(0.25)
+    raise TimeoutError(f"not in {limit_s:.0f} s")
