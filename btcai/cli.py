@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import (
-    cli_bench,
-    cli_decide,
-    cli_doctor,
-    cli_explain,
-    cli_fetch,
-    cli_judge,
-    cli_operate,
-    cli_registry,
-    cli_secrets,
-    cli_serve,
-    cli_simulate,
-    cli_train,
-    cli_tune,
-    cli_watch,
+from btcai.commands import (
+    bench,
+    decide,
+    doctor,
+    explain,
+    fetch,
+    judge,
+    operate,
+    registry,
+    secrets,
+    serve,
+    simulate,
+    train,
+    tune,
+    watch,
 )
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
@@ -41,10 +41,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Get bars, choose the market in use.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel="Data")
-app.add_typer(cli_simulate.app, name="simulate", rich_help_panel="Data")
-app.add_typer(cli_judge.sealed_app, name="sealed", rich_help_panel="Judge")
-app.add_typer(cli_registry.app, name="registry", rich_help_panel="Operate")
-app.add_typer(cli_secrets.app, name="secrets", rich_help_panel="Operate")
+app.add_typer(simulate.app, name="simulate", rich_help_panel="Data")
+app.add_typer(judge.sealed_app, name="sealed", rich_help_panel="Judge")
+app.add_typer(registry.app, name="registry", rich_help_panel="Operate")
+app.add_typer(secrets.app, name="secrets", rich_help_panel="Operate")
 
 INTERRUPTED = 130
 EXTRAS = "pip install -e '.[operate]'"
@@ -131,8 +131,8 @@ def data_import(
     show_change("data.market", done.old_market, done.market)
 
 
-data_app.command("fetch")(cli_fetch.fetch)
-data_app.command("update")(cli_fetch.update)
+data_app.command("fetch")(fetch.fetch)
+data_app.command("update")(fetch.update)
 
 
 @data_app.command("use")
@@ -206,12 +206,12 @@ def report() -> None:
 
 
 _PANELS = {
-    "Decide": (cli_decide.decide, cli_explain.explain, cli_serve.serve),
-    "Judge": (cli_watch.drift, cli_judge.refit, cli_bench.bench, cli_bench.features),
-    "Train": (cli_train.warm_start, cli_tune.ablate, cli_tune.tune),
+    "Decide": (decide.decide, explain.explain, serve.serve),
+    "Judge": (watch.drift, judge.refit, bench.bench, bench.features),
+    "Train": (train.warm_start, tune.ablate, tune.tune),
     "Operate": (
-        *(cli_operate.up, cli_operate.status, cli_operate.pause, cli_operate.resume, cli_operate.cancel),
-        *(cli_operate.down, cli_doctor.doctor),
+        *(operate.up, operate.status, operate.pause, operate.resume, operate.cancel),
+        *(operate.down, doctor.doctor),
     ),
 }
 for panel, commands in _PANELS.items():

@@ -74,7 +74,7 @@ refresh = ours.refresh
 
 COMMANDS = """
 import typer
-from btcai import cli_operate as operate
+from btcai.commands import operate
 app = typer.Typer()
 for command in (operate.up, operate.down, operate.status, operate.pause, operate.resume, operate.cancel):
     app.command()(command)

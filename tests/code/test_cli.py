@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import acquisition, cli, cli_decide, console, datasets, paths, summary, usage
+from btcai import acquisition, cli, console, datasets, paths, summary, usage
 from btcai.champions import Standing
+from btcai.commands import decide
 from btcai.data.sources import read_bars
 from btcai.data.store import changed
 from btcai.errors import DataError
@@ -171,10 +172,10 @@ def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
     path = tmp_path / "account.json"
     path.write_text("[1]", encoding="utf-8")
     with pytest.raises(DataError, match=r"one JSON object, .* holds a list"):
-        cli_decide.read_account(path)
+        decide.read_account(path)
     path.write_text('{"cash_usdt": 5}', encoding="utf-8")
-    assert cli_decide.read_account(path) == {"cash_usdt": 5}
-    assert cli_decide.read_account(None) is None
+    assert decide.read_account(path) == {"cash_usdt": 5}
+    assert decide.read_account(None) is None
 
 
 def test_make_has_the_servers_that_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ from export_fakes import frame, hand_made_bundle, market, newest_bars
 from reasoning_fakes import bucket_of
 from typer.testing import CliRunner
 
-from btcai import cli_explain, explanation, paths
+from btcai import explanation, paths
+from btcai.commands import explain
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.result import TRADE_COLUMNS
 from btcai.explanation import (
@@ -226,19 +227,19 @@ def test_a_trade_without_a_bundle_says_how_to_make_one(project: Path) -> None:
 
 
 def test_the_command_shows_a_trade(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli_explain.explain(1, bucket="scalping", bars=None, account=None)
+    explain.explain(1, bucket="scalping", bars=None, account=None)
     shown = capsys.readouterr().out
     for part in ("Trade 1 of scalping: 0.10000 BTC bought at", "left by order at", "after 3.3 h", "As it was entered",
                  "As it was left", "support resistance", "assumed to hold this lot alone"):  # fmt: skip
         assert part in shown
     assert "decided otherwise" not in shown
-    cli_explain.explain(2, bucket=None, bars=None, account=None)
+    explain.explain(2, bucket=None, bars=None, account=None)
     assert "came before the next decision" in capsys.readouterr().out
 
 
 def test_the_command_line_gives_a_trade_as_json(project: Path) -> None:
     app = typer.Typer()
-    app.command()(cli_explain.explain)
+    app.command()(explain.explain)
     done = CliRunner().invoke(app, ["1", "--bucket", "scalping", "--json"])
     assert done.exit_code == 0
     found = json.loads(done.stdout)
@@ -250,17 +251,17 @@ def test_the_command_line_gives_a_trade_as_json(project: Path) -> None:
 
 def test_a_backtest_that_decided_otherwise_is_admitted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hand_made_bundle(project / paths.CANDIDATE / "scalping", logits=(2.0, 0.0, 0.0, 0.0))
-    cli_explain.explain(1, bucket="scalping", bars=None, account=None)
+    explain.explain(1, bucket="scalping", bars=None, account=None)
     assert "decided otherwise than the one assumed here" in capsys.readouterr().out
 
 
 def test_the_command_explains_a_decision_now(champion: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli_explain.explain(None, bucket="scalping", bars=champion / "bars.csv", account=None)
+    explain.explain(None, bucket="scalping", bars=champion / "bars.csv", account=None)
     shown = capsys.readouterr().out
     assert "flat with 100,000 USDT (no --account given)" in shown
     assert "Its bar: closed" in shown
     (champion / "account.json").write_text('{"cash_usdt": 5}', encoding="utf-8")
-    cli_explain.explain(
+    explain.explain(
         None, bucket="scalping", bars=champion / "bars.csv", account=champion / "account.json", as_json=True
     )
     found = json.loads(capsys.readouterr().out)
@@ -270,7 +271,7 @@ def test_the_command_explains_a_decision_now(champion: Path, capsys: pytest.Capt
 
 def test_the_command_says_what_it_needs(project: Path) -> None:
     with pytest.raises(DataError, match="needs a trade's number, or --bucket and --bars"):
-        cli_explain.explain(None, bucket="scalping", bars=None, account=None)
+        explain.explain(None, bucket="scalping", bars=None, account=None)
     with pytest.raises(DataError, match="explained on its own bars"):
-        cli_explain.explain(1, bucket="scalping", bars=project / "bars.csv", account=None)
+        explain.explain(1, bucket="scalping", bars=project / "bars.csv", account=None)
     assert set(TRADE_COLUMNS) | {"bucket", "number"} == set(Trade.__dataclass_fields__)

@@ -16,7 +16,7 @@ from keyring.errors import KeyringLocked, PasswordDeleteError
 from typer.testing import CliRunner
 
 from btcai import redaction, secrets
-from btcai.cli_secrets import app
+from btcai.commands.secrets import app
 from btcai.errors import ConfigError
 from btcai.params import load_config
 

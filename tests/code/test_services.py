@@ -15,7 +15,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from btcai import cli_operate, paths, services
+from btcai import paths, services
+from btcai.commands import operate
 from btcai.errors import ConfigError
 from btcai.services import Record, ServiceError
 
@@ -127,15 +128,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 
 def app() -> typer.Typer:
     made = typer.Typer()
-    made.command()(cli_operate.status)
-    made.command()(cli_operate.up)
+    made.command()(operate.status)
+    made.command()(operate.up)
     return made
 
 
 def test_status_of_a_project_that_is_down_exits_with_3(run: CliRunner, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").touch()
     done = run.invoke(app(), ["status", "--json"])
-    assert done.exit_code == cli_operate.NOT_UP == 3
+    assert done.exit_code == operate.NOT_UP == 3
     found = json.loads(done.stdout)
     assert found["run"] is None
     assert [(one["name"], one["health"], one["pid"]) for one in found["services"]] == [

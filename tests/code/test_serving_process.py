@@ -84,7 +84,7 @@ def test_serving_imports_no_torch_mlflow_or_prefect(tmp_path: Path) -> None:
     script = (
         "import asyncio, json, sys\n"
         "from pathlib import Path\n"
-        "import btcai.cli_serve\n"
+        "import btcai.commands.serve\n"
         "from btcai.serving.app import create_app\n"
         "from btcai.serving.metrics import Metrics\n"
         "from btcai.serving.server import run\n"

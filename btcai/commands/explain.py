@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btcai.cli_decide import champion_folder, read_account
+from btcai.commands.decide import champion_folder, read_account
 from btcai.console import show
 from btcai.errors import DataError
 
