@@ -37,9 +37,8 @@ export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 endif
-PREFECT_API := http://127.0.0.1:4200/api
 
-.PHONY: help run setup bench-setup check test test-slow lock audit sbom tools mlflow-server prefect-server prefect-worker
+.PHONY: help run setup bench-setup check test test-slow lock audit sbom tools
 .DEFAULT_GOAL := help
 
 help:
@@ -49,9 +48,6 @@ help:
 	@echo "make test-slow  the slow tests"
 	@echo "make check      ruff, mypy --strict, import directions"
 	@echo "make bench-setup  the environment of others' packages that btcai bench measures beside ours"
-	@echo "make mlflow-server    runs and models at http://127.0.0.1:5000"
-	@echo "make prefect-server   runs and schedules of the flow at http://127.0.0.1:4200"
-	@echo "make prefect-worker   deploy prefect.yaml to that server and run what is due"
 	@echo "make lock       bring requirements.lock up to pyproject.toml"
 	@echo "make audit      ask PyPI for known vulnerabilities of the locked packages (needs its network)"
 	@echo "make sbom       write what is installed, with licences, to reports/sbom.json (CycloneDX)"
@@ -70,21 +66,6 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict bench btcai flows
 	$(BIN)/lint-imports
-
-mlflow-server: setup
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --workers 1 --host 127.0.0.1 --port 5000 \
-		--backend-store-uri sqlite:///mlflow/mlflow.db
-
-prefect-server: setup
-	$(BIN)/prefect server start --host 127.0.0.1 --port 4200
-
-prefect-worker: export PREFECT_API_URL := $(PREFECT_API)
-prefect-worker: setup
-	@$(BIN)/python -c 'import urllib.request as r; r.urlopen("$(PREFECT_API)/health")' 2>/dev/null || { \
-		echo "btcai: no Prefect server answers at $(PREFECT_API); start it in another terminal: make prefect-server" >&2; exit 1; }
-	$(BIN)/prefect --no-prompt work-pool create btcai --type process --overwrite
-	$(BIN)/prefect --no-prompt deploy --all
-	$(BIN)/prefect worker start --pool btcai --type process --limit 1
 
 setup: $(VENV)/.locked $(TORCH_STAMP) $(VENV)/.project
 

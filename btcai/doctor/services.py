@@ -14,7 +14,7 @@ from btcai.schema import BUCKETS
 MLFLOW_DB = Path("mlflow/mlflow.db")
 PREFECT_DB = Path(".prefect/prefect.db")
 PORTS = {"Prefect": (4200, "/api/health"), "MLflow": (5000, "/health")}
-"""Where `make prefect-server` and `make mlflow-server` answer, and what they answer to."""
+"""Where the servers of `btcai up` answer, and what they answer to."""
 WAIT_S = 2.0
 
 

@@ -178,12 +178,13 @@ def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
     assert decide.read_account(None) is None
 
 
-def test_make_has_the_servers_that_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_servers_are_started_by_the_command_that_is_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     console.show(summary.places_view(project))
-    named = set(re.findall(r"make ([a-z-]+)", capsys.readouterr().out))
-    assert named == {"mlflow-server", "prefect-server"}
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert all(f"\n{target}: setup\n" in makefile for target in named)
+    named = set(re.findall(r"btcai ([a-z-]+), then http", capsys.readouterr().out))
+    assert named == {"up"}
+    assert named <= {command.name or command.callback.__name__ for command in cli.app.registered_commands}
 
 
 def test_an_unknown_profile_changes_nothing(project: Path) -> None:
