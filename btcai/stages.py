@@ -23,28 +23,14 @@ if TYPE_CHECKING:
     from btcai.evaluation.sizing_comparison import SizingRow
     from btcai.features.scaling import Scaler
     from btcai.features.splits import Splits
+    from btcai.registry.submission import History
     from btcai.report.evidence import Evidence
-    from btcai.submission import History
     from btcai.training.starts import Seen
     from btcai.watch.verdict import Finding
 
 logger = logging.getLogger(__name__)
 
 Stage = Callable[[Config, Path], None]
-
-MODEL_CODE = (
-    "agent",
-    "calibration.py",
-    "compiled.py",
-    "config.py",
-    "data",
-    "features",
-    "market",
-    "models",
-    "schema.py",
-    "training",
-)
-"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on inference.py."""
 
 
 def validate(config: Config, root: Path) -> None:
@@ -247,7 +233,7 @@ def earlier_trials(root: Path, config: Config, version: str) -> list[float]:
     from btcai import champions
     from btcai.params import flat
 
-    present = {"config": flat(config), "code_version": code_version()}
+    present = {"config": flat(config), "code_version": versions.code_version()}
     return champions.trial_sharpes(root / paths.TRIALS, version, present)
 
 
@@ -287,7 +273,7 @@ def export(config: Config, root: Path) -> None:
     from btcai.training.export import export_bundle
 
     data, _, scaler = load_features(root)
-    made_from = {"data": data_version(root), "code": code_version()}
+    made_from = {"data": data_version(root), "code": versions.code_version()}
     with whole(root / paths.CANDIDATE) as out:
         for bucket in BUCKETS:
             export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, made_from, out / bucket)
@@ -302,7 +288,7 @@ def reflect(config: Config, root: Path) -> None:
     from btcai.inference import load_bundle
 
     data, splits, _ = load_features(root)
-    made_from, found = {"data": data_version(root), "code": code_version()}, {}
+    made_from, found = {"data": data_version(root), "code": versions.code_version()}, {}
     with whole(root / paths.REFLECTION) as out:
         for bucket in BUCKETS:
             bundle = load_bundle(root / paths.CANDIDATE / bucket)
@@ -314,7 +300,7 @@ def reflect(config: Config, root: Path) -> None:
 
 def register(config: Config, root: Path) -> None:
     """models/candidate and reports/evaluation -> MLflow, models/champion, reports/register.json."""
-    from btcai import cards, tracking
+    from btcai.registry import cards, tracking
 
     found = read_metrics(root)
     judged = {bucket: _judged(found, bucket) for bucket in BUCKETS}
@@ -326,8 +312,8 @@ def _history(root: Path) -> "History":
     from btcai.data.frame import iso
     from btcai.features.store import read_meta
     from btcai.lineage import market_md5
+    from btcai.registry.submission import History
     from btcai.schema import BAR_NS
-    from btcai.submission import History
 
     data, splits, _ = load_whole(root)
     meta = read_meta(root / paths.FEATURES)
@@ -404,11 +390,6 @@ def data_version(root: Path) -> str:
     return str(read_meta(root / paths.FEATURES)["data_version"])
 
 
-def code_version(package: Path = versions.PACKAGE) -> str:
-    """A hash over MODEL_CODE: the same code in two clones is the same version."""
-    return versions.code_sha256(MODEL_CODE, package)
-
-
 def read_metrics(root: Path) -> dict[str, Any]:
     """reports/evaluation/metrics.json."""
     path = root / paths.EVALUATION / "metrics.json"
@@ -420,7 +401,7 @@ def read_metrics(root: Path) -> dict[str, Any]:
 
 def _judged(found: dict[str, Any], bucket: str) -> Any:
     """A bucket's figures under the severity that is judged; undefined ones (null) come back as nan."""
-    from btcai.submission import Judged
+    from btcai.registry.submission import Judged
 
     figures = found["strategies"][bucket][found["judged_severity"]]
     numbers = {name: float("nan") if figures[name] is None else figures[name] for name in figures}

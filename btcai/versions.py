@@ -8,6 +8,19 @@ from pathlib import Path
 from btcai.config import Config
 
 PACKAGE = Path(__file__).parent
+MODEL_CODE = (
+    "agent",
+    "calibration.py",
+    "compiled.py",
+    "config.py",
+    "data",
+    "features",
+    "market",
+    "models",
+    "schema.py",
+    "training",
+)
+"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on inference.py."""
 JUDGING_CODE = ("compiled.py", "evaluation", "market")
 """Files and packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(
@@ -46,6 +59,11 @@ def code_sha256(names: Iterable[str], package: Path = PACKAGE, without: Collecti
             if place not in without:
                 digest.update(f"{place}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def code_version(package: Path = PACKAGE) -> str:
+    """A hash over MODEL_CODE: the same code in two clones is the same version."""
+    return code_sha256(MODEL_CODE, package)
 
 
 def judged_on(config: Config, data_version: str, package: Path = PACKAGE) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 
 from export_fakes import hand_made_bundle, market, newest_bars
 
-from btcai import paths, tracking, usage
+from btcai import paths, usage
 from btcai.config import Config
 from btcai.params import load_config
+from btcai.registry import tracking
+from btcai.registry.submission import History, Judged
 from btcai.schema import BUCKETS
-from btcai.submission import History, Judged
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 SYSTEM_ROW = "1700000000.5,5.0,50.0,4000.0,25.0,99.0,800.0"

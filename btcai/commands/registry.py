@@ -8,7 +8,7 @@ import typer
 from btcai.console import show
 
 if TYPE_CHECKING:
-    from btcai.promotion import Done
+    from btcai.registry.promotion import Done
 
 app = typer.Typer(help="What is registered, who decides, what each champion was made from.", no_args_is_help=True)
 
@@ -20,9 +20,9 @@ Because = Annotated[str, typer.Option(help="Why; it is put on record with your n
 @app.command("list")
 def list_() -> None:
     """Every bucket's champion, challenger and previous champion, and who holds one by hand."""
-    from btcai import registry, registry_view
+    from btcai.registry import tracing, view
 
-    show(registry_view.shelves_view(registry.shelves(Path.cwd())))
+    show(view.shelves_view(tracing.shelves(Path.cwd())))
     for line in _pins():
         typer.echo(line)
 
@@ -33,11 +33,12 @@ def show_(
     params: Annotated[bool, typer.Option("--params", help="Every parameter, not only those that differ now.")] = False,
 ) -> None:
     """Trace a bucket's champion to its run, data, code, locks and settings, and say how to make it again."""
-    from btcai import paths, registry, registry_view
+    from btcai import paths
     from btcai.params import load_config
+    from btcai.registry import tracing, view
 
     config = load_config(Path.cwd() / paths.PARAMS)
-    show(registry_view.trace_view(registry.trace(Path.cwd(), bucket, config), all_params=params))
+    show(view.trace_view(tracing.trace(Path.cwd(), bucket, config), all_params=params))
 
 
 @app.command()
@@ -45,9 +46,9 @@ def using(
     what: Annotated[str, typer.Argument(help="First digits of a hash, a market's name, or a setting: ppo.clip=0.3")],
 ) -> None:
     """Which versions were made from these bars, this code or commit, these settings or locks: the way back."""
-    from btcai import registry, registry_view
+    from btcai.registry import tracing, view
 
-    show(registry_view.uses_view(registry.using(Path.cwd(), what), what))
+    show(view.uses_view(tracing.using(Path.cwd(), what), what))
 
 
 @app.command()
@@ -61,7 +62,7 @@ def promote(
     Files and registry change together or not at all. A version whose bundle
     is damaged, not the one on record or for other features is refused.
     """
-    from btcai import promotion
+    from btcai.registry import promotion
 
     _say(promotion.promote(Path.cwd(), bucket, version, because))
 
@@ -73,7 +74,7 @@ def rollback(bucket: Bucket, because: Because) -> None:
     It is held where the promotion rule would choose another. A second
     rollback undoes the first.
     """
-    from btcai import promotion
+    from btcai.registry import promotion
 
     _say(promotion.rollback(Path.cwd(), bucket, because))
 
@@ -81,7 +82,7 @@ def rollback(bucket: Bucket, because: Because) -> None:
 @app.command()
 def unpin(bucket: Bucket, because: Because) -> None:
     """Give a bucket that is held by hand back to the promotion rule, whose choice is champion at once."""
-    from btcai import promotion
+    from btcai.registry import promotion
 
     _say(promotion.unpin(Path.cwd(), bucket, because))
 
@@ -89,9 +90,9 @@ def unpin(bucket: Bucket, because: Because) -> None:
 @app.command()
 def history(bucket: OneOrAll = None) -> None:
     """Every change of champion on record: when, who, from what to what, why, and what became of it."""
-    from btcai import promotion, registry_view
+    from btcai.registry import promotion, view
 
-    show(registry_view.history_view(promotion.history(Path.cwd(), bucket)))
+    show(view.history_view(promotion.history(Path.cwd(), bucket)))
 
 
 @app.command()
@@ -102,7 +103,7 @@ def verify(
     ] = False,
 ) -> None:
     """Is each champion on disk the one on record, whole, and does it decide as it did? Exit code 1 where not."""
-    from btcai import registry_view, verification
+    from btcai.registry import verification, view
     from btcai.schema import BUCKETS
 
     root = Path.cwd()
@@ -113,7 +114,7 @@ def verify(
             for line in verification.mend(root, name):
                 typer.echo(line)
         checks = verification.verify(root, bucket)
-    show(registry_view.checks_view(checks))
+    show(view.checks_view(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
@@ -128,9 +129,9 @@ def gc(
     Every version with an alias or held by hand stays, with its run, its bars
     and all that its dvc.lock names; so do the workspace, branches and tags.
     """
-    from btcai import garbage, registry_view
+    from btcai.registry import garbage, view
 
-    show(registry_view.garbage_view(garbage.collect(Path.cwd(), keep, dry=dry_run), dry=dry_run))
+    show(view.garbage_view(garbage.collect(Path.cwd(), keep, dry=dry_run), dry=dry_run))
 
 
 def _say(done: "Done") -> None:

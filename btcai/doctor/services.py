@@ -48,7 +48,7 @@ def registry(root: Path) -> Iterator[Finding]:
 
 
 def _verified(root: Path) -> Iterator[Finding]:
-    from btcai import verification
+    from btcai.registry import verification
 
     checks = verification.verify(root)
     for bucket in dict.fromkeys(check.bucket for check in checks):

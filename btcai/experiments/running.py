@@ -15,8 +15,7 @@ from btcai.experiments.arms import ARMS, BASE, arm_config
 from btcai.experiments.spread import Piece, Runner
 from btcai.experiments.trials import Kept, Measured, Outcome, Trial
 from btcai.schema import BUCKETS
-from btcai.stages import MODEL_CODE
-from btcai.versions import code_sha256
+from btcai.versions import MODEL_CODE, code_sha256
 
 CODE = (*MODEL_CODE, "experiments", "yardstick")
 """Files and packages of btcai that shape a score."""

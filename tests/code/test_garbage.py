@@ -9,10 +9,11 @@ import pytest
 from registry_fakes import project, register
 from scratch_checkout import bars, cached, checkout, committed, dvc
 
-from btcai import garbage, paths, promotion, recording, succession, tracking, verification, versions
+from btcai import paths, versions
 from btcai.errors import ArtifactError, ConfigError
-from btcai.garbage import Recorded
 from btcai.inference import file_sha256
+from btcai.registry import garbage, promotion, recording, succession, tracking, verification
+from btcai.registry.garbage import Recorded
 
 
 def recorded(name: str, began: int, *, needed: bool = False, finished: bool = True) -> Recorded:

@@ -10,12 +10,13 @@ from registry_fakes import PARAMS, project, register
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
-from btcai import cli, paths, registry
+from btcai import cli, paths
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256
 from btcai.params import load_config, set_param
-from btcai.registry import Entry, Shelf, Trace
-from btcai.registry_view import shelves_view, trace_view
+from btcai.registry import tracing
+from btcai.registry.tracing import Entry, Shelf, Trace
+from btcai.registry.view import shelves_view, trace_view
 
 ENTRY = Entry(
     bucket="short",
@@ -118,15 +119,15 @@ def test_without_a_registry_the_command_to_make_one_is_named(
 def test_a_champion_is_traced_to_its_files_and_settings(tmp_path: Path) -> None:
     config = project(tmp_path)
     with pytest.raises(ArtifactError, match="no registry yet"):
-        registry.trace(tmp_path, "short", config)
+        tracing.trace(tmp_path, "short", config)
     report = register(tmp_path, config, float("nan"))
     with pytest.raises(ArtifactError, match="no champion for short among its 1 registered versions"):
-        registry.trace(tmp_path, "short", config)
+        tracing.trace(tmp_path, "short", config)
     with pytest.raises(ArtifactError, match="must be one of scalping, short, medium, long, was shrt"):
-        registry.trace(tmp_path, "shrt", config)
+        tracing.trace(tmp_path, "shrt", config)
     report = register(tmp_path, config, 0.1)
 
-    trace = registry.trace(tmp_path, "short", config)
+    trace = tracing.trace(tmp_path, "short", config)
     bundle = tmp_path / paths.CANDIDATE / "short"
     assert trace.files == trace.files_here == {file.name: file_sha256(file) for file in bundle.iterdir()}
     assert (trace.entry.version, trace.parent_run_id) == (2, report["parent_run_id"])
@@ -136,11 +137,11 @@ def test_a_champion_is_traced_to_its_files_and_settings(tmp_path: Path) -> None:
 
     (tmp_path / paths.CHAMPION / "short" / "head.onnx").write_bytes(b"damaged")
     set_param(tmp_path / paths.PARAMS, "profile", "full")
-    later = registry.trace(tmp_path, "short", load_config(tmp_path / paths.PARAMS))
+    later = tracing.trace(tmp_path, "short", load_config(tmp_path / paths.PARAMS))
     differ = {name for name in later.files if later.files[name] != later.files_here[name]}
     assert differ == {"head.onnx"}
     assert {name for name in later.params if later.params[name] != later.params_here[name]} == {"profile"}
-    assert [(shelf.bucket, shelf.versions) for shelf in registry.shelves(tmp_path)] == [
+    assert [(shelf.bucket, shelf.versions) for shelf in tracing.shelves(tmp_path)] == [
         ("scalping", 2),
         ("short", 2),
         ("medium", 2),

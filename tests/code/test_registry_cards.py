@@ -4,11 +4,12 @@ from pathlib import Path
 
 from registry_fakes import PARAMS, history, project
 
-from btcai import cards, paths
+from btcai import paths
 from btcai.inference import file_sha256
 from btcai.params import load_config
+from btcai.registry import cards
+from btcai.registry.submission import Judged, Submission
 from btcai.schema import BUCKETS
-from btcai.submission import Judged, Submission
 
 FIGURES = {
     **{"is_bucket": True, "net_return": -0.073, "cagr": None, "sharpe": -0.357, "sharpe_low": -3.754},

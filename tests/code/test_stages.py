@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import packaging, paths, stages, versions
+from btcai import paths, stages, versions
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.params import load_config
+from btcai.registry import packaging
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
@@ -143,13 +144,13 @@ def test_a_change_of_the_consolidation_budget_trains_no_bucket_again() -> None:
 
 def test_export_depends_on_the_code_that_its_version_hashes() -> None:
     proving = {"btcai/inference.py", "btcai/holdings.py"}  # walk the finished bundle beside the agent
-    assert code_of(graph()["export"]) - proving == {f"btcai/{name}" for name in stages.MODEL_CODE}
+    assert code_of(graph()["export"]) - proving == {f"btcai/{name}" for name in versions.MODEL_CODE}
 
 
 def test_every_package_that_trains_is_in_the_code_version() -> None:
     for name in ("features", "train", "consolidate"):
         for path in code_of(graph()[name]):
-            assert path.removeprefix("btcai/").split("/")[0] in stages.MODEL_CODE
+            assert path.removeprefix("btcai/").split("/")[0] in versions.MODEL_CODE
 
 
 def test_no_stage_writes_below_data() -> None:
@@ -161,12 +162,12 @@ def test_no_stage_writes_below_data() -> None:
 def test_code_version_follows_contents_not_places(tmp_path: Path) -> None:
     for copy in ("a", "b"):
         shutil.copytree(ROOT / "btcai", tmp_path / copy, ignore=shutil.ignore_patterns("__pycache__"))
-    version = stages.code_version(tmp_path / "a")
-    assert version == stages.code_version(tmp_path / "b")
+    version = versions.code_version(tmp_path / "a")
+    assert version == versions.code_version(tmp_path / "b")
     (tmp_path / "b" / "cli.py").write_text("changed", encoding="utf-8")  # shapes no bundle
-    assert version == stages.code_version(tmp_path / "b")
+    assert version == versions.code_version(tmp_path / "b")
     (tmp_path / "b" / "schema.py").write_text("changed", encoding="utf-8")
-    assert version != stages.code_version(tmp_path / "b")
+    assert version != versions.code_version(tmp_path / "b")
 
 
 def changed(**values: object) -> Config:

@@ -12,10 +12,11 @@ from registry_kept import BUCKET, NAME, KeptRegistry, kept_registry
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
-from btcai import champions, cli, files, paths, promotion, promotions, succession, summary, tracking
+from btcai import champions, cli, files, paths, promotions, summary
 from btcai.champions import MODEL_CARD, is_whole, read_standing
 from btcai.errors import ArtifactError, ConfigError
 from btcai.promotions import Seats
+from btcai.registry import promotion, succession, tracking
 
 SCORES = {1: 0.1, 2: 0.3, 3: 0.2}
 

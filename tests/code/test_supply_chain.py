@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from registry_fakes import project, register
 
-from btcai import paths, tracking
+from btcai import paths
+from btcai.registry import tracking
 
 UNPICKLES = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle")
 """Modules whose reading runs what was written."""

@@ -9,7 +9,7 @@ import pytest
 from export_fakes import hand_made_bundle
 from registry_fakes import PARAMS, SYSTEM_ROW, project, register
 
-from btcai import paths, recording, tracking, usage
+from btcai import paths, usage
 from btcai.champions import (
     MODEL_CARD,
     Standing,
@@ -23,7 +23,8 @@ from btcai.champions import (
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256, load_bundle
 from btcai.params import flat, load_config, set_param
-from btcai.recording import curve_points, usage_points
+from btcai.registry import recording, tracking
+from btcai.registry.recording import curve_points, usage_points
 from btcai.schema import BUCKETS
 
 

@@ -15,25 +15,15 @@ from registry_fakes import project, register
 from registry_kept import BUCKET, KeptRegistry, kept_registry
 from rich.console import Console, RenderableType
 
-from btcai import (
-    paths,
-    promotion,
-    promotions,
-    recording,
-    registry,
-    registry_view,
-    self_check,
-    succession,
-    tracking,
-    verification,
-)
+from btcai import paths, promotions
 from btcai import versions as terms
 from btcai.champions import is_whole
 from btcai.doctor import checkup, services
 from btcai.errors import ArtifactError
-from btcai.garbage import Plan
 from btcai.promotions import Change, Seats
-from btcai.verification import Check
+from btcai.registry import promotion, recording, self_check, succession, tracing, tracking, verification, view
+from btcai.registry.garbage import Plan
+from btcai.registry.verification import Check
 
 CHANGE = Change(
     kind="promote",
@@ -58,7 +48,7 @@ def printed(view: RenderableType) -> str:
 
 def test_the_views_say_who_why_and_what_is_wrong() -> None:
     entries = [promotions.Entry(change=CHANGE, outcome="done"), promotions.Entry(change=CHANGE, outcome=None)]
-    lines = printed(registry_view.history_view(entries)).splitlines()
+    lines = printed(view.history_view(entries)).splitlines()
     row = "2023-11-14 22:13:20 short promote 1 2 ops it trades less done"
     assert row in {" ".join(line.split()) for line in lines}
     assert any("interrupted: btcai registry verify --mend" in line for line in lines)
@@ -66,10 +56,10 @@ def test_the_views_say_who_why_and_what_is_wrong() -> None:
         Check(bucket="short", what="files", ok=False, said="must hold"),
         Check(bucket="s", what="w", ok=True, said=""),
     ]
-    text = printed(registry_view.checks_view(checks))
+    text = printed(view.checks_view(checks))
     assert "wrong" in text
     assert "must hold" in text
-    empty = printed(registry_view.garbage_view(Plan(drop=(), stay=(), cache=((Path("x"), 2_500_000),)), dry=True))
+    empty = printed(view.garbage_view(Plan(drop=(), stay=(), cache=((Path("x"), 2_500_000),)), dry=True))
     assert "0 runs and 1 files of DVC's cache (2.5 MB): 2.5 MB" in empty
 
 
@@ -154,7 +144,7 @@ KILLED = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from registry_kept import KeptRegistry
-    from btcai import promotion, tracking
+    from btcai.registry import promotion, tracking
     tracking.read_client = KeptRegistry
     root = Path({root!r})
     promotion.promote(root, "short", 1, "now everything is imported")
@@ -213,7 +203,7 @@ def test_what_was_put_there_by_hand_outlives_runs_until_it_is_released(
     assert [check.said for check in verification.verify(tmp_path, BUCKET) if not check.ok] == []
 
     used = {
-        what: [use.entry.version for use in registry.using(tmp_path, what)]
+        what: [use.entry.version for use in tracing.using(tmp_path, what)]
         for what in ("simulated", "ppo.clip=0.3", "ppo.clip=9", "0123456", done.change.manifest_sha256[:8])
     }
     assert used == {
@@ -224,4 +214,4 @@ def test_what_was_put_there_by_hand_outlives_runs_until_it_is_released(
         done.change.manifest_sha256[:8]: [3],
     }
     with pytest.raises(ArtifactError, match="its first 6 digits or more, was 'abc'"):
-        registry.using(tmp_path, "abc")
+        tracing.using(tmp_path, "abc")

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from btcai import cards, lineage, packaging, paths, self_check, usage
+from btcai import lineage, paths, usage
 from btcai.champions import MANIFEST, MODEL_CARD, Standing
 from btcai.errors import ArtifactError
 from btcai.inference import file_sha256
 from btcai.params import flat
+from btcai.registry import cards, packaging, self_check
+from btcai.registry.submission import Submission
 from btcai.schema import BUCKETS, RAW_COLUMNS
-from btcai.submission import Submission
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, files, paths, promotions, recording
+from btcai import champions, files, paths, promotions
 from btcai.champions import MANIFEST, MODEL_CARD, Standing
 from btcai.errors import ArtifactError
 from btcai.inference import PolicyBundle, file_sha256, load_bundle
 from btcai.promotions import Change, Kind, Seats
+from btcai.registry import recording
 
 logger = logging.getLogger(__name__)
 

@@ -12,15 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, lineage, paths, promotions, recording, succession, versions
+from btcai import champions, lineage, paths, promotions, versions
 from btcai.champions import Standing
 from btcai.config import Config
 from btcai.environment import QUIET
 from btcai.errors import ArtifactError
 from btcai.params import flat
-from btcai.recording import model_name
+from btcai.registry import recording, succession
+from btcai.registry.recording import model_name
+from btcai.registry.submission import History, Judged, Submission
 from btcai.schema import BUCKETS
-from btcai.submission import History, Judged, Submission
 
 logger = logging.getLogger(__name__)
 

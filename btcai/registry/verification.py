@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, paths, promotions, recording, self_check, succession, tracking
+from btcai import champions, paths, promotions
 from btcai.champions import MODEL_CARD, STANDING, Standing
 from btcai.errors import ArtifactError, BtcaiError
 from btcai.inference import file_sha256, load_bundle
-from btcai.promotion import opened
+from btcai.registry import recording, self_check, succession, tracking
+from btcai.registry.promotion import opened
 from btcai.schema import BUCKETS
 
 MEND = "mend it with: btcai registry verify --mend"

@@ -10,9 +10,9 @@ from btcai.config import BucketConfig
 from btcai.evaluation.rows import Row
 from btcai.features.table import WARMUP_BARS
 from btcai.inference import file_sha256
+from btcai.registry.submission import Judged, Submission
 from btcai.report.formats import COLUMNS, between, cost_text, duration, flag, percent, percents, ratio, sealed_words
 from btcai.report.record import judgement_of
-from btcai.submission import Judged, Submission
 
 NAN = float("nan")
 

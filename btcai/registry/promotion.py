@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from btcai import paths, recording, succession, tracking
+from btcai import paths
 from btcai.champions import Standing
 from btcai.errors import ArtifactError
 from btcai.promotions import Change, Entry, entries, reasoned
+from btcai.registry import recording, succession, tracking
 from btcai.schema import BUCKETS
 
 

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from btcai import lineage, paths, tracking
+from btcai import lineage, paths
 from btcai.champions import MODEL_CARD, STANDING
 from btcai.config import Config
 from btcai.errors import ArtifactError, DataError
 from btcai.params import flat
-from btcai.recording import every_version, model_name, of_bucket, params_sha256, standings
+from btcai.registry import tracking
+from btcai.registry.recording import every_version, model_name, of_bucket, params_sha256, standings
 from btcai.schema import BUCKETS
-from btcai.stages import code_version
+from btcai.versions import code_version
 
 CHAMPION = "champion"
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from btcai import lineage, recording, succession, tracking
+from btcai import lineage
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, ConfigError
+from btcai.registry import recording, succession, tracking
 from btcai.schema import BUCKETS
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from btcai import lineage, paths, promotions
-from btcai.garbage import Plan
-from btcai.registry import CHAMPION, Entry, Shelf, Trace, Use
-from btcai.verification import Check
+from btcai.registry.garbage import Plan
+from btcai.registry.tracing import CHAMPION, Entry, Shelf, Trace, Use
+from btcai.registry.verification import Check
 
 UNKNOWN = "-"
 SAME, OTHER, ABSENT = Text("same here", "green"), Text("differs here", "yellow"), Text("not here", "yellow")
