@@ -103,7 +103,6 @@ FURTHER = (
     Column(
         head="drawdown of\ndaily closes, 95 %", text=lambda row: percents(row.max_drawdown_low, row.max_drawdown_high)
     ),
-    Column(head="lasted", text=lambda row: duration(row.drawdown_bars) if row.drawdown_bars else UNDEFINED),
     Column(
         head="longest\nbelow a peak",
         text=lambda row: duration(row.underwater_bars) if row.underwater_bars else UNDEFINED,

@@ -85,7 +85,7 @@ def _gate(verdicts: Sequence[Verdict]) -> str:
     told = {
         "smallest Sharpe ratio that this span could show": [ratio(one.smallest_edge.sharpe) for one in verdicts],
         "what asks for that much": [one.smallest_edge.against or UNDEFINED for one in verdicts],
-        "chance that the best of half the days loses in the rest": [ratio(one.loss_probability, 3) for one in verdicts],
+        "best of half the days loses in the rest": [ratio(one.loss_probability, 3) for one in verdicts],
         "trials counted": [f"{one.n_trials:,}" for one in verdicts],
     }
     body += [row(name, map(cell, ["", *values])) for name, values in told.items()]
