@@ -12,6 +12,7 @@ from typing import Literal
 
 from btcai.errors import ArtifactError
 from btcai.files import whole
+from btcai.ledgers import append_line
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +110,7 @@ def append_trial(path: Path, trial: Mapping[str, object]) -> bool:
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if trial["input_hash"] in _tried(path, text):
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh_line = "\n" if text and not text.endswith("\n") else ""
-    with path.open("a", encoding="utf-8") as ledger:
-        ledger.write(f"{fresh_line}{json.dumps(dict(trial), sort_keys=True)}\n")
+    append_line(path, json.dumps(dict(trial), sort_keys=True))
     return True
 
 

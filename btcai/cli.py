@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from btcai import endings
 from btcai.commands import (
     bench,
     decide,
@@ -63,6 +64,11 @@ def main() -> None:
         if error.errno not in NO_ROOM:
             raise
         _fail(f"{error}: what was not finished is as it was; free the disk or mend its permissions, then run it again")
+    except (MemoryError, RuntimeError) as error:
+        if not endings.out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0] or "no more could be had"
+        _fail(f"out of memory: {said}; what was not finished is as it was; {endings.MORE_MEMORY}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(("btcai", "flows", "bench")):  # ours: a bug, not something to install
             raise

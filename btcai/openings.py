@@ -1,11 +1,11 @@
 """The one ledger of sealed spans that were opened: each look costs some of what the next one can prove."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from btcai.errors import ArtifactError, ConfigError
+from btcai.ledgers import append_line
 from btcai.schema import SealedSpan, Span
 
 
@@ -34,11 +34,7 @@ def opened(span: SealedSpan, opening: Opening, ledger: Path) -> tuple[Span, int]
     if not opening.because.strip():
         raise ConfigError("a sealed span is opened for a reason; give it: btcai sealed open --because TEXT")
     before = looks_at(opening.market, opening.first_ts_ns, opening.last_ts_ns, ledger)
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with ledger.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(opening), sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(ledger, json.dumps(asdict(opening), sort_keys=True))
     return Span(span.first, span.stop), 1 + before
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from btcai.errors import ConfigError
+from btcai.ledgers import append_line
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +125,4 @@ def _lines(ledger: Path) -> list[str]:
 
 
 def _append(ledger: Path, record: dict[str, Any]) -> None:
-    """One line, on the disk before this returns; after a torn one it begins anew."""
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with ledger.open("ab+") as file:
-        torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
-        file.write(f"{chr(10) if torn else ''}{json.dumps(record, sort_keys=True)}\n".encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(ledger, json.dumps(record, sort_keys=True))

@@ -4,6 +4,8 @@ DVC decides whether a stage has to run; Prefect decides when, how often again, f
 """
 
 import logging
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +25,7 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed
 
-from btcai import datasets, logs, paths, run_lock
+from btcai import datasets, dvc_locks, endings, logs, paths, run_lock
 from btcai.champions import is_whole
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
@@ -63,6 +65,10 @@ DVC_CHATTER = (
     "ERROR: failed to reproduce",
 )
 """Beginnings of DVC's own lines, which the task's line says better."""
+
+
+EXITED = re.compile(r"exited with (-?\d+)$")
+"""How DVC's last line ends where a stage did not end well."""
 
 
 class StageFailed(BtcaiError):
@@ -160,6 +166,8 @@ def reproduce(name: str, root: Path, *, force: bool, show: Show, asked: Asked = 
     """`dvc repro -s NAME`; StageFailed carries the stage's own last error line. Raises Stuck and what `asked` gives."""
     command = [sys.executable, "-m", "dvc", "repro", "-s", name, *(["-f"] if force else [])]
     last: deque[str] = deque(maxlen=50)
+    if freed := dvc_locks.freed(root):
+        logger.warning("%s; it was removed", freed)
     watchdog = Stall(name, STALL_LIMIT_S)
 
     def pick(line: str) -> None:
@@ -191,12 +199,12 @@ def restore(name: str, root: Path) -> None:
 
 
 def reason(lines: deque[str], code: int) -> str:
-    """The stage's own `error: ...` line where there is one, else DVC's, else the exit code."""
-    for mark in ("error: ", "ERROR: "):
-        for line in reversed(lines):
-            if line.startswith(mark):
-                return line.removeprefix(mark)
-    return f"exit code {code}"
+    """The stage's own `error: ...` line where there is one, else what killed it, else DVC's line, else exit code."""
+    last = list(reversed(lines))
+    said = [line.removeprefix("error: ") for line in last if line.startswith("error: ")]
+    said += [told for line in last if (match := EXITED.search(line)) and (told := endings.killed(int(match[1])))]
+    said += [line.removeprefix("ERROR: ") for line in last if line.startswith("ERROR: ")]
+    return said[0] if said else endings.killed(code) or f"exit code {code}"
 
 
 def stage_order(root: Path) -> list[str]:
@@ -240,9 +248,18 @@ def start_server() -> None:
     """Start Prefect's temporary server in a session of its own, where none is configured.
 
     Prefect would start it in ours: Ctrl-C at the terminal would end it first, and the run, asking it in vain to note
-    the interruption, would hang for over a minute. Prefect stops it when this process ends.
+    the interruption, would hang for over a minute. Prefect stops it when this process ends; where that is killed, the
+    system does.
     """
     if PREFECT_API_URL.value() is None:
-        apart = partial(subprocess.Popen, start_new_session=True)
+        apart = partial(subprocess.Popen, start_new_session=True, preexec_fn=_end_with_parent)
         with mock.patch.object(subprocess, "Popen", apart):
             SubprocessASGIServer().start()
+
+
+def _end_with_parent() -> None:
+    """Linux sends SIGTERM once the thread that started this process is gone, prctl(2); elsewhere nothing does."""
+    import ctypes
+
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

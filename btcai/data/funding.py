@@ -22,7 +22,7 @@ def read_funding(folder: Path) -> tuple[IntArray, FloatArray] | None:
     if not path.is_file():
         return None
     try:
-        table = pq.ParquetFile(path).read().cast(SCHEMA)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read().cast(SCHEMA)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"{path} must hold funding rates: {' '.join(str(error).split())[:120]}; restore it with dvc checkout, or "
@@ -43,7 +43,7 @@ def write_funding(folder: Path, time_ms: IntArray, rates: FloatArray) -> int:
     order = np.argsort(times)
     table = pa.table([pa.array(times[order]).cast(SCHEMA.field(0).type), pa.array(values[order])], schema=SCHEMA)
     target = pa.BufferOutputStream()
-    pq.write_table(table, target, compression="zstd", version="2.6", use_dictionary=False)
+    pq.write_table(table, target, compression="zstd", version="2.6", use_dictionary=False, write_page_checksum=True)
     write_bytes(folder / FILE, target.getvalue().to_pybytes())
     return int(new.sum())
 

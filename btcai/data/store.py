@@ -41,6 +41,13 @@ logger = logging.getLogger(__name__)
 SCHEMA = pa.schema(
     [(RAW_COLUMNS[0], pa.timestamp("ms", tz="UTC")), *((name, pa.float64()) for name in RAW_COLUMNS[1:])]
 )
+FORMAT: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 3,
+    "version": "2.6",
+    "use_dictionary": False,
+    "write_page_checksum": True,  # or a bit that the disk lost would be another price
+}
 MONTH_FILES = "[0-9][0-9][0-9][0-9]-[0-9][0-9].parquet"
 
 
@@ -204,7 +211,7 @@ def _read_months(folder: Path) -> pd.DataFrame:
     tables = []
     for path in _months(folder):
         try:
-            tables.append(pq.ParquetFile(path).read().cast(SCHEMA))
+            tables.append(pq.ParquetFile(path, page_checksum_verification=True).read().cast(SCHEMA))
         except (OSError, ValueError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:120]
             raise DataError(
@@ -233,6 +240,6 @@ def _write_months(folder: Path, frame: pd.DataFrame) -> None:
         times = pa.array(open_ms[first:stop], type=pa.int64()).cast(SCHEMA.field(0).type)
         table = pa.table([times, *(pa.array(column) for column in values[first:stop].T)], schema=SCHEMA)
         path = folder / f"{name}.parquet"
-        pq.write_table(table, path, compression="zstd", compression_level=3, version="2.6", use_dictionary=False)
+        pq.write_table(table, path, **FORMAT)
         with path.open("rb+") as stream:  # on the disk before the swap, or a power cut could leave empty files
             os.fsync(stream.fileno())

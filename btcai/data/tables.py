@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -32,6 +32,10 @@ BINANCE = (
 )  # fmt: skip
 POSITIONAL = {len(names): names for names in (CCXT, BINANCE)}
 """Columns of a table that does not name them, by their number."""
+
+MAX_UNPACKED_BYTES = 2**30
+MAX_ROWS = 20_000_000
+"""190 years of 5-minute bars, ten times what there is of Bitcoin: more is a mistake, or meant to fill the memory."""
 
 BOM = b"\xef\xbb\xbf"
 UNREADABLE = (
@@ -74,13 +78,15 @@ def tables_in(name: str, data: bytes) -> list[Table]:
 
 def _tables(name: str, data: bytes) -> Iterator[Table]:
     if data.startswith(b"PAR1"):
-        yield Table(name, _sound(pq.read_table(pa.BufferReader(data))))
+        found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _check_size(name, found.metadata.num_rows, MAX_ROWS, "rows")
+        yield Table(name, _sound(found.read()))
     elif data.startswith(b"FEA1"):  # a damaged one can crash its reader, which nothing here could catch
         raise DataError(f"{name} is feather of its first version, which is not read; write it as version 2 or parquet")
     elif data.startswith(b"ARROW1"):
         yield Table(name, _sound(pyarrow.feather.read_table(pa.BufferReader(data), memory_map=False)))
     elif data.startswith(b"\x1f\x8b"):
-        yield from _tables(name, gzip.decompress(data))
+        yield from _tables(name, _unpacked(name, gzip.GzipFile(fileobj=io.BytesIO(data))))
     elif data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         yield from _unzipped(name, data)
     else:
@@ -102,7 +108,20 @@ def _unzipped(name: str, data: bytes) -> Iterator[Table]:
         for member in members:
             if member.flag_bits & 1:
                 raise DataError(f"{name} is protected by a password; unpack it and give the files in it")
-            yield from _tables(f"{name}/{member.filename}", archive.read(member))
+            with archive.open(member) as packed:
+                yield from _tables(f"{name}/{member.filename}", _unpacked(name, packed))
+
+
+def _unpacked(name: str, packed: IO[bytes] | gzip.GzipFile) -> bytes:
+    """All of it, whatever size its header claims; DataError before it fills the memory."""
+    data = packed.read(MAX_UNPACKED_BYTES + 1)
+    _check_size(name, len(data), MAX_UNPACKED_BYTES, "bytes")
+    return data
+
+
+def _check_size(name: str, found: int, most: int, what: str) -> None:
+    if found > most:
+        raise DataError(f"{name} must unpack to at most {most:,} {what}, was more; give it in several files")
 
 
 def _is_csv(member: str) -> bool:

@@ -1,9 +1,12 @@
 """A bucket's weights on disk (safetensors), and the torch policy that evaluation walks."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
@@ -15,6 +18,8 @@ from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import Float32Array
 
 WEIGHTS = "model.safetensors"
+SHA256 = "sha256"
+"""In the file's header: of names, shapes and bytes of the weights; files of an older btcai have none."""
 LOG_SIGMA = FEATURE_NAMES.index("log_sigma")
 
 
@@ -27,7 +32,18 @@ def new_model(config: Config, bucket_name: str) -> ActorCritic:
 def save_model(model: ActorCritic, folder: Path) -> None:
     """Write the weights; the same weights give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    content = save(tensors, {SHA256: tensors_sha256(tensors)})
+    (folder / WEIGHTS).write_bytes(content)  # save_file raises no OSError where the disk is full
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Over names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(folder: Path, bucket_name: str, config: Config) -> ActorCritic:
@@ -42,7 +58,15 @@ def restore(model: ActorCritic, folder: Path) -> ActorCritic:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; {remedy}")
     try:
-        model.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:
+            sha256 = (file.metadata() or {}).get(SHA256)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); {remedy}") from error
+    if sha256 is not None and sha256 != tensors_sha256(tensors):
+        raise ArtifactError(f"{path} is damaged: not the weights that were written; {remedy}")
+    try:
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} does not fit the network of params.yaml ({reason}); {remedy}") from error

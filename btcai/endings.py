@@ -1,0 +1,28 @@
+"""How a process ended that did not end by itself, and the memory that ran out, in words that say what to do."""
+
+import signal
+
+MORE_MEMORY = "give this machine or its container more memory, or use fewer bars, then run it again"
+_ALLOCATORS = ("can't allocate memory", "failed to allocate memory", "bad allocation", "std::bad_alloc")
+"""torch and onnxruntime raise a RuntimeError of their own."""
+
+
+def killed(code: int) -> str | None:
+    """What ended a process with this exit code (-n, or a shell's 128 + n for signal n); None where it did itself."""
+    try:
+        sign = signal.Signals(-code if code < 0 else code - 128)
+    except ValueError:
+        return None
+    if sign is signal.SIGKILL:
+        return f"killed, likely out of memory (dmesg tells): what was not finished is as it was; {MORE_MEMORY}"
+    if sign is signal.SIGABRT:
+        return f"aborted, as a library does that gets no memory: what was not finished is as it was; {MORE_MEMORY}"
+    return f"ended by {sign.name}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is of a memory that is full, whoever raised it: Python, numpy, Arrow, torch, onnxruntime."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in _ALLOCATORS)
+    )

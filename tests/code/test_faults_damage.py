@@ -1,0 +1,159 @@
+"""Bytes that a disk lost: a damaged file is refused with its name and the remedy, or it gives what it gave before.
+
+Each file is damaged at seeded places, one byte or a stretch, or cut off; its reader may then raise one of our errors,
+or return what it returned from the whole file. Anything else would be a wrong result in silence, or a traceback.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from export_fakes import frame, hand_made_bundle, market, newest_bars
+from learning_tasks import SMALL, settings
+
+from btcai import champions, inference
+from btcai.champions import Standing, place_champion
+from btcai.data.frame import content_sha256
+from btcai.data.store import read_market, write_market
+from btcai.errors import BtcaiError
+from btcai.features.store import FILES, load_market, save_market
+from btcai.schema import Bars
+from btcai.training.checkpoint import WEIGHTS, load_model, new_model, save_model
+
+TRIES = 60
+
+
+def damaged(whole: bytes, number: int) -> bytes:
+    """The bytes with other ones at a seeded place, most often near the ends, where formats keep what they need."""
+    rng = np.random.default_rng(number)
+    if number % 10 == 9:
+        return whole[: rng.integers(0, len(whole))]
+    ends = min(400, len(whole))
+    first = [rng.integers(0, ends), len(whole) - 1 - rng.integers(0, ends), rng.integers(0, len(whole))][number % 3]
+    length = min(len(whole) - int(first), [1, 1, 64][rng.integers(0, 3)])
+    mask = rng.integers(1, 256, length, dtype=np.uint8)
+    bytes_ = np.frombuffer(whole, np.uint8).copy()
+    bytes_[first : first + length] ^= mask
+    return bytes_.tobytes()
+
+
+def outcome(read: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What was read, or the error of ours that refused it."""
+    try:
+        return read(), None
+    except BtcaiError as error:
+        return None, str(error)
+
+
+def tried(path: Path, read: Callable[[], Any], named: str) -> tuple[int, int]:
+    """Damages the file TRIES times: how often it was refused, how often it gave the same."""
+    whole, before = path.read_bytes(), read()
+    refused = same = 0
+    for number in range(TRIES):
+        path.write_bytes(damaged(whole, number))
+        found, told = outcome(read)
+        if told is None:
+            assert found == before, number
+            same += 1
+        else:
+            assert named in told
+            assert "btcai " in told or "dvc checkout" in told
+            refused += 1
+    path.write_bytes(whole)
+    assert read() == before
+    return refused, same
+
+
+def test_bars(tmp_path: Path) -> None:
+    write_market(tmp_path, "btcusdt", frame().head(3000))
+    (path,) = (tmp_path / "btcusdt").iterdir()
+    refused, _ = tried(path, lambda: content_sha256(read_market(tmp_path, "btcusdt")), path.name)
+    assert refused > TRIES // 2
+
+
+@pytest.mark.parametrize("name", [*FILES, "meta.json"])
+def test_features(tmp_path: Path, name: str) -> None:
+    save_market(market().until(300), tmp_path, {"data_version": "d", "splits": {"train": [0, 200]}})
+
+    def read() -> list[bytes]:
+        found = load_market(tmp_path)
+        bars = [getattr(found.bars, column).tobytes() for column in Bars.__dataclass_fields__]
+        return [found.features.tobytes(), found.mark.tobytes(), found.sigma.tobytes(), *bars]
+
+    refused, same = tried(tmp_path / name, read, str(tmp_path))
+    assert refused + same == TRIES
+    assert refused > 0.9 * TRIES  # blanks of meta.json are nothing
+
+
+def test_features_of_an_older_btcai_are_read_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_market(market().until(300), tmp_path, {})
+    text = (tmp_path / "meta.json").read_text(encoding="utf-8")
+    first, last = text.index('  "sha256"'), text.index("  },", text.index('  "sha256"')) + 5
+    (tmp_path / "meta.json").write_text(text[:first] + text[last:], encoding="utf-8")
+    assert len(load_market(tmp_path)) == 300
+    assert "has no checksums, of an older btcai; make it again with: btcai stage features" in caplog.text
+
+
+def test_weights(tmp_path: Path) -> None:
+    config = settings().model_copy(update={"model": SMALL})
+    torch.manual_seed(1)
+    save_model(new_model(config, "scalping"), tmp_path)
+
+    def read() -> dict[str, bytes]:
+        weights = load_model(tmp_path, "scalping", config).state_dict()
+        return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+    refused, same = tried(tmp_path / WEIGHTS, read, WEIGHTS)
+    assert refused > 0.9 * TRIES
+    assert refused + same == TRIES
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "head.onnx", "policy.onnx", "manifest.json"])
+def test_bundle(tmp_path: Path, name: str) -> None:
+    hand_made_bundle(tmp_path, "scalping")
+    bars = newest_bars(market().bars, 9000, 2400)
+
+    def read() -> Any:
+        return inference.decide(inference.load_bundle(tmp_path), bars)
+
+    if name == "manifest.json":  # what protects the graphs is itself protected by the registry's manifest_sha256
+        refused, _ = tried_readable(tmp_path / name, lambda: inference.load_bundle(tmp_path))
+        assert refused > TRIES // 4
+    else:
+        refused, same = tried(tmp_path / name, read, name)
+        assert (refused, same) == (TRIES, 0)
+
+
+def tried_readable(path: Path, read: Callable[[], Any]) -> tuple[int, int]:
+    """As `tried`, for a file whose every byte is not under a checksum that lies beside it: no traceback."""
+    whole, refused = path.read_bytes(), 0
+    for number in range(TRIES):
+        path.write_bytes(damaged(whole, number))
+        _, told = outcome(read)
+        assert told is None or "btcai " in told
+        refused += told is not None
+    path.write_bytes(whole)
+    return refused, TRIES - refused
+
+
+@pytest.mark.parametrize("name", ["standing.json", "encoder.onnx"])
+def test_a_champion_that_is_damaged_is_no_champion(tmp_path: Path, name: str) -> None:
+    standing = Standing(
+        bucket="scalping", version=1, data_version="d", code_version="c", judged_on="t", score=0.1, edge="none",
+        run_id="r",
+    )  # fmt: skip
+    place_champion(hand_made_bundle(tmp_path / "bundle", "scalping"), standing, tmp_path / "champion")
+    path = tmp_path / "champion" / name
+    whole = path.read_bytes()
+    for number in range(TRIES):
+        path.write_bytes(damaged(whole, number))
+        assert not champions.is_placed(standing, path.parent) or name == "standing.json"
+        if champions.is_placed(standing, path.parent):
+            assert champions.read_standing(path.parent) == standing
+    path.write_bytes(whole)
+    assert champions.is_placed(standing, path.parent)
+    shutil.rmtree(path.parent)
