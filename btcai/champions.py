@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from btcai.errors import ArtifactError
 from btcai.files import whole
@@ -97,6 +97,12 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def seen_of(folder: Path) -> dict[str, Any] | None:
+    """What the bundle in `folder` was fitted to and chosen on (training.starts.Seen); None where it does not say."""
+    found: dict[str, Any] | None = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("seen")
+    return found
+
+
 def is_placed(standing: Standing, folder: Path) -> bool:
     """True when `folder` holds this version, whole."""
     return is_whole(folder) and read_standing(folder) == standing
@@ -114,10 +120,21 @@ def append_trial(path: Path, trial: Mapping[str, object]) -> bool:
     return True
 
 
-def trial_sharpes(path: Path, data_version: str, present: Mapping[str, object]) -> list[float]:
-    """Annual Sharpe ratio on the test span of every bucket of every configuration tried on these bars; nan for none.
+@dataclass(frozen=True, kw_only=True)
+class JudgedSpan:
+    """A span of a market that configurations are judged on: closes of its first and last bar; which bars they are."""
 
-    None has who did not trade, and a configuration that was compared by another score (`btcai ablate`). Lines that
+    market: str
+    first_ts_ns: int
+    last_ts_ns: int
+    data_version: str
+
+
+def trial_sharpes(path: Path, tested: JudgedSpan, present: Mapping[str, object]) -> list[float]:
+    """Annual Sharpe ratio of every bucket of every configuration tried on the span, or on a part of it; nan for none.
+
+    None has who did not trade, and a configuration that was compared by another score (`btcai ablate`). Bars that are
+    new every day leave most of a span what it was, so looks at it from other days count. Lines of the very bars that
     say all that `present` does are of the configuration that is judged now, which counts itself.
     """
     found: list[float] = []
@@ -125,14 +142,22 @@ def trial_sharpes(path: Path, data_version: str, present: Mapping[str, object]) 
         try:
             trial = json.loads(line)
             its_data = trial.get("data_version") or (trial.get("terms") or {}).get("data_version")
-            is_present = all(trial.get(name) == value for name, value in present.items())
-            if its_data == data_version and not is_present:
+            same_bars = its_data == tested.data_version
+            is_present = same_bars and all(trial.get(name) == value for name, value in present.items())
+            if (same_bars or _overlaps(trial, tested)) and not is_present:
                 sharpes = trial.get("sharpes") or {"": None}
                 found += [math.nan if sharpe is None else float(sharpe) for sharpe in sharpes.values()]
         except (ValueError, AttributeError, TypeError):
             logger.warning("%s line %d is torn and counts as a trial without a score", path, number)
             found.append(math.nan)
     return found
+
+
+def _overlaps(trial: Mapping[str, Any], tested: JudgedSpan) -> bool:
+    """Whether it was of this market, and judged on a time in common; one that does not say when counts."""
+    first, last = trial.get("tested_ts_ns") or (tested.first_ts_ns, tested.last_ts_ns)
+    in_common = bool(first <= tested.last_ts_ns and last >= tested.first_ts_ns)
+    return trial.get("market") == tested.market and in_common
 
 
 def _tried(path: Path, text: str) -> set[object]:

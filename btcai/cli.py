@@ -76,8 +76,10 @@ def main() -> None:
 
 
 def _fail(text: str) -> NoReturn:
+    from btcai.redaction import redact
+
     logging.getLogger(__name__).debug("failed", exc_info=True)
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    typer.echo(f"error: {redact(' '.join(text.split()))}", err=True)
     sys.exit(1)
 
 

@@ -69,6 +69,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(path)
+    _sync(path.parent)
 
 
 def backup_of(folder: Path) -> Path:
@@ -98,7 +99,24 @@ def _fresh_draft(folder: Path) -> Path:
 
 
 def _swap_in(folder: Path) -> None:
+    """Files first, then the names: whatever a power cut leaves, the folder is the old or the new one."""
     draft = _draft(folder)
+    for path in (*draft.rglob("*"), draft):
+        _sync(path)
+    _rename_in(draft, folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """A file's bytes, or a folder's names, are on the disk before this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rename_in(draft: Path, folder: Path) -> None:
     if folder.exists():
         if _exchanged(draft, folder):
             try:

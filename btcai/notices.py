@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import Literal
 
 from btcai.errors import BtcaiError
+from btcai.redaction import redact, remember
 from btcai.secrets import secret
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,7 @@ LIMIT_S = 20.0
 
 def notify(event: Event, title: str, body: str) -> bool:
     """Tell people; True where every address took it, or there is none. Never raises, takes LIMIT_S at most."""
+    title, body = redact(title), redact(body)
     level = logging.ERROR if event == "failed" else logging.WARNING
     logger.log(level, "notice, %s: %s: %s", event, title, " ".join(body.split()))
     try:
@@ -26,8 +29,10 @@ def notify(event: Event, title: str, body: str) -> bool:
         return False
     if not addresses:
         return True
+    each = addresses.replace(",", " ").split()
+    remember(*each)  # a plugin logs the one that it does not like
     taken: list[bool] = []
-    sender = threading.Thread(target=_send, args=(addresses, event, title, body, taken), daemon=True)
+    sender = threading.Thread(target=_send, args=(each, event, title, body, taken), daemon=True)
     sender.start()
     sender.join(LIMIT_S)
     if not any(taken):
@@ -35,14 +40,14 @@ def notify(event: Event, title: str, body: str) -> bool:
     return any(taken)
 
 
-def _send(addresses: str, event: Event, title: str, body: str, taken: list[bool]) -> None:
+def _send(addresses: Sequence[str], event: Event, title: str, body: str, taken: list[bool]) -> None:
     """Add True to `taken` where every address took it."""
     try:
         import apprise
 
         kinds = {"failed": apprise.NotifyType.FAILURE, "champion": apprise.NotifyType.SUCCESS}
         service = apprise.Apprise()
-        known = [service.add(address) for address in addresses.replace(",", " ").split()]
+        known = [service.add(address) for address in addresses]
         sent = service.notify(title=f"btcai: {title}", body=body, notify_type=kinds.get(event, "warning"))
         taken.append(bool(sent) and all(known))
     except Exception:  # a notice must not end a run, whatever a plugin of apprise raises

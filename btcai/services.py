@@ -5,6 +5,7 @@ as ours only where its id and the time it started are those of the record, so th
 ended. All that they start in turn carries MARK in its environment: `down` finds what was left behind by it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from btcai import paths
@@ -101,9 +103,10 @@ def _up(
         wanted.append(("mlflow", mlflow_port, _mlflow_server(root, mlflow_port)))
     for name, port, _ in wanted:
         _check_port(root, name, port)
+    servers_env = {**env, **own_pages_only(prefect_port), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     for name, port, command in wanted:
         if record(root, name) is None:
-            _start(root, name, command, {**env, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, port)
+            _start(root, name, command, servers_env, port)
     for name, _, _ in wanted:
         _wait_until_up(root, name)
     if is_new := record(root, "worker") is None:
@@ -128,7 +131,8 @@ def _down(root: Path) -> list[Name]:
         if (found := record(root, name)) is not None:
             stop(_process(found))
             ended.append(name)
-        _file(root, name).unlink(missing_ok=True)
+        if record(root, name) is None:  # what could not be ended keeps its record, so that `down` finds it again
+            _file(root, name).unlink(missing_ok=True)
     for left in marked(root):
         logger.warning("process %d was left of the services and is ended: %s", left.pid, " ".join(_command(left)))
         stop(left)
@@ -232,6 +236,17 @@ def _prefect_server(port: int) -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
 
 
+def own_pages_only(port: int) -> dict[str, str]:
+    """Settings of Prefect's server: no other page in the operator's browser may ask it for anything, least of all runs.
+
+    Prefect 3's own are any origin and no token. Its pages and its client fetch the token by themselves.
+    """
+    return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    }
+
+
 def _mlflow_server(root: Path, port: int) -> list[str]:
     store = f"sqlite:///{(root / 'mlflow' / 'mlflow.db').resolve()}"
     where = ["--host", HOST, "--port", str(port)]
@@ -247,7 +262,9 @@ def _start(root: Path, name: Name, command: Sequence[str], env: Mapping[str, str
             command, cwd=root, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     started = Record(pid=process.pid, started_s=psutil.Process(process.pid).create_time(), port=port)
-    _file(root, name).write_text(json.dumps(asdict(started)) + "\n", encoding="utf-8")
+    draft = _file(root, name).with_suffix(".new")
+    draft.write_text(json.dumps(asdict(started)) + "\n", encoding="utf-8")
+    draft.replace(_file(root, name))
     logger.info("%s starts, process %d, log %s/%s.log", name, process.pid, paths.SERVICES, name)
 
 
@@ -266,17 +283,25 @@ def _wait_until_up(root: Path, name: Name) -> None:
 def _answers(root: Path, name: Name) -> bool:
     if name == "worker":
         api = prefect_api(root)
-        found = _asked(f"{api}/work_pools/{POOL}/workers/filter", {}) if api else None
+        found = _asked(f"{api}/work_pools/{POOL}/workers/filter", {}, _pass(api)) if api else None
         return isinstance(found, list) and any(worker.get("status") == "ONLINE" for worker in found)
     one = record(root, name)
     path = {"prefect": "api/health", "mlflow": "health"}[name]
     return one is not None and _asked(f"http://{HOST}:{one.port}/{path}") is not None
 
 
-def _asked(url: str, body: Mapping[str, Any] | None = None) -> Any:
+def _pass(api: str) -> dict[str, str]:
+    """Headers by which Prefect's server knows that no web page asks (own_pages_only)."""
+    client = f"btcai-{os.getpid()}"
+    found = _asked(f"{api}/csrf-token?client={client}")
+    token = found.get("token") if isinstance(found, dict) else None
+    return {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token} if token else {}
+
+
+def _asked(url: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] = MappingProxyType({})) -> Any:
     """The JSON, else the text, of an answer; None where there is none."""
     data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    asked = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
     try:
         with straight.open(asked, timeout=ANSWER_LIMIT_S) as answer:
@@ -315,21 +340,28 @@ def _check_port(root: Path, name: Name, port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
+            other = f"choose another: btcai up --{name}-port PORT"
+            if error.errno != errno.EADDRINUSE:
+                raise ServiceError(f"{name} may not listen on port {port} ({error.strerror}); {other}") from None
+            owner, is_ours = _whose(root, port)
+            remedy = "end it: btcai down" if is_ours else f"end that, or {other}"
             raise ServiceError(
-                f"port {port} must be free for {name}, was taken{_whose(port)} ({error.strerror}); end that, or choose "
-                f"another: btcai up --{name}-port PORT"
+                f"port {port} must be free for {name}, was taken{owner} ({error.strerror}); {remedy}"
             ) from None
 
 
-def _whose(port: int) -> str:
-    """Which process listens there, where the system tells us."""
+def _whose(root: Path, port: int) -> tuple[str, bool]:
+    """Which process listens there, where the system tells us, and whether a service of this project left it."""
     import psutil
 
     try:
         pids = [one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port and one.pid]
-        return f" by process {pids[0]}, {psutil.Process(pids[0]).name()}" if pids else ""
+        if not pids:
+            return "", False
+        is_ours = pids[0] in [one.pid for one in marked(root)]
+        return f" by process {pids[0]}, {psutil.Process(pids[0]).name()}", is_ours
     except psutil.Error:
-        return ""
+        return "", False
 
 
 def _process(found: Record) -> "psutil.Process | None":

@@ -109,14 +109,20 @@ def train(config: Config, root: Path, *, bucket: str) -> None:
 
 
 def seen(root: Path) -> "Seen":
-    """What networks trained on artifacts/features are fitted to or chosen on."""
+    """What networks trained on artifacts/features are fitted to and chosen on."""
     from btcai.features.store import read_meta
     from btcai.training.starts import Seen
 
     data, splits, _ = load_features(root)
-    meta, last = read_meta(root / paths.FEATURES), splits.valid.stop - 1
-    until_ts_ns = int(data.bars.close_ts_ns[last])
-    return Seen(market=meta["market"], data_version=meta["data_version"], until_ts_ns=until_ts_ns)
+    meta, rows = read_meta(root / paths.FEATURES), (splits.train.stop - 1, splits.valid.first, splits.valid.stop - 1)
+    fitted_until, chosen_from, until = (int(data.bars.close_ts_ns[row]) for row in rows)
+    return Seen(
+        market=meta["market"],
+        data_version=meta["data_version"],
+        fitted_until_ts_ns=fitted_until,
+        chosen_from_ts_ns=chosen_from,
+        until_ts_ns=until,
+    )
 
 
 def consolidate(config: Config, root: Path) -> None:
@@ -168,8 +174,8 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     times = load_whole(root)[0].bars.close_ts_ns  # to say when the sealed span is
     folders = {bucket: (root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
     policies = {bucket: load_policy(folders[bucket][1], bucket, config) for bucket in BUCKETS}
-    trials = Trials(sharpes=np.array(earlier_trials(root, config, data_version(root))))
-    found = assess(policies, data, splits, config, trials, incumbents(root, data_version(root)))
+    trials = Trials(sharpes=np.array(earlier_trials(root, config)))
+    found = assess(policies, data, splits, config, trials, incumbents(root))
     walked = {bucket: by[config.market.severity] for bucket, by in found.results.items()}
 
     def sized(bucket: str) -> "tuple[SizingRow, ...]":
@@ -228,22 +234,36 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     )
 
 
-def earlier_trials(root: Path, config: Config, version: str) -> list[float]:
-    """Sharpe ratios of what was tried on these bars before the configuration that is there now."""
+def earlier_trials(root: Path, config: Config) -> list[float]:
+    """Sharpe ratios of what was tried on this test span, or a part of it, before what is configured now."""
     from btcai import champions
+    from btcai.features.store import read_meta
     from btcai.params import flat
 
+    first_ts_ns, last_ts_ns = tested_ts_ns(root)
+    meta = read_meta(root / paths.FEATURES)
+    tested = champions.JudgedSpan(
+        market=meta["market"], first_ts_ns=first_ts_ns, last_ts_ns=last_ts_ns, data_version=meta["data_version"]
+    )
     present = {"config": flat(config), "code_version": versions.code_version()}
-    return champions.trial_sharpes(root / paths.TRIALS, version, present)
+    return champions.trial_sharpes(root / paths.TRIALS, tested, present)
 
 
-def incumbents(root: Path, version: str) -> "dict[str, Incumbent]":
-    """The whole champions of models/champion: state, as the ledger of trials is. `version` of the bars at hand."""
+def tested_ts_ns(root: Path) -> tuple[int, int]:
+    """Closes of the first and the last bar of the test span of artifacts/features."""
+    data, splits, _ = load_features(root)
+    first, last = (int(data.bars.close_ts_ns[row]) for row in (splits.test.first, splits.test.stop - 1))
+    return first, last
+
+
+def incumbents(root: Path) -> "dict[str, Incumbent]":
+    """The whole champions of models/champion: state, as the ledger of trials is. Who was chosen on bars that are
+    judged on now is marked."""
     from btcai import champions
     from btcai.evaluation.incumbents import Incumbent
     from btcai.inference import load_bundle
 
-    found = {}
+    found, judged_from_ts_ns = {}, tested_ts_ns(root)[0]
     for bucket in BUCKETS:
         folder = root / paths.CHAMPION / bucket
         standing = champions.read_standing(folder) if champions.is_whole(folder) else None
@@ -254,7 +274,9 @@ def incumbents(root: Path, version: str) -> "dict[str, Incumbent]":
         except ArtifactError as error:  # of other features: `register` will place one of today's
             logger.warning("the champion of %s is not judged beside: %s", bucket, error)
             continue
-        note = "" if standing.data_version == version else "made from other bars, which may reach into this span"
+        chosen = champions.seen_of(folder)
+        unseen = chosen is not None and chosen["until_ts_ns"] < judged_from_ts_ns
+        note = "" if unseen else "may have been chosen on bars of this span"
         found[bucket] = Incumbent(policy=bundle, settings=bundle.settings, note=note)
     return found
 
@@ -270,13 +292,16 @@ def _days(span: Span | SealedSpan, close_ts_ns: IntArray) -> str:
 
 def export(config: Config, root: Path) -> None:
     """artifacts/consolidate -> models/candidate: one ONNX bundle per bucket, parity proven."""
+    from dataclasses import asdict
+
     from btcai.training.export import export_bundle
 
     data, _, scaler = load_features(root)
-    made_from = {"data": data_version(root), "code": versions.code_version()}
+    made_from, shown = {"data": data_version(root), "code": versions.code_version()}, asdict(seen(root))
     with whole(root / paths.CANDIDATE) as out:
         for bucket in BUCKETS:
-            export_bundle(root / paths.CONSOLIDATE / bucket, bucket, config, data, scaler, made_from, out / bucket)
+            trained, folder = root / paths.CONSOLIDATE / bucket, out / bucket
+            export_bundle(trained, bucket, config, data, scaler, made_from, folder, seen=shown)
 
 
 def reflect(config: Config, root: Path) -> None:
@@ -325,6 +350,7 @@ def _history(root: Path) -> "History":
         last=iso(opens_ms[-1]),
         data_version=meta["data_version"],
         dvc_md5=market_md5(root, meta["market"]),
+        tested_ts_ns=tested_ts_ns(root),
         unsealed=data.until(splits.sealed.first).bars,
     )
 

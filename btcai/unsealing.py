@@ -48,7 +48,7 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
         models={bucket: bundle.version for bucket, bundle in bundles.items()},
     )
     span, looks = openings.opened(splits.sealed, opening, root / paths.OPENINGS)
-    trials = Trials(sharpes=np.array(stages.earlier_trials(root, config, version)))
+    trials = Trials(sharpes=np.array(stages.earlier_trials(root, config)))
     found = assess(bundles, data, replace(splits, test=span, folds=_parts(span, len(splits.folds))), config, trials)
     folder = root / paths.SEALED / str(len(openings.looks(root / paths.OPENINGS)))
     with whole(folder) as out:

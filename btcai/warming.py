@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from btcai import paths, stages
+from btcai import champions, paths
 from btcai.config import Config
 from btcai.data.funding import read_funding, with_funding
 from btcai.data.store import content_sha256, read_market
@@ -18,16 +18,17 @@ SETTING = "warm_start.name"
 def go_on(root: Path, config: Config) -> tuple[str, str]:
     """Let the next training go on from artifacts/consolidate; returns the setting as it was and as it is.
 
-    Nothing changes while there are no other bars than those trained on: one would train on the same again.
-    ArtifactError where no finished run is there to go on from.
+    What those networks saw is in the manifest of the bundle that was made of them. Nothing changes while there are no
+    other bars: one would train on the same again. ArtifactError where no finished run is there to go on from.
     """
-    seen = stages.seen(root)
-    trained_on = load_bundle(root / paths.CANDIDATE / BUCKETS[0]).manifest.versions.data
-    if trained_on != seen.data_version:
+    folder = root / paths.CANDIDATE / BUCKETS[0]
+    load_bundle(folder)  # or an error that says what is missing
+    found = champions.seen_of(folder)
+    if found is None:
         raise ArtifactError(
-            f"the last run must have ended to go on from it: models/candidate is of bars {trained_on[:12]}, "
-            f"artifacts/features of {seen.data_version[:12]}; end it with: btcai run"
+            f"{folder} must say what it was trained on, was made by an older btcai; make it again with: btcai run"
         )
+    seen = starts.Seen(**found)
     if config.data.market != seen.market:
         raise ArtifactError(
             f"the last run must have been of {config.data.market} to go on from it, was of {seen.market}; train it "

@@ -45,6 +45,7 @@ def history(data_version: str = "d1") -> History:
         last="2022-01-28T18:35:00Z",
         data_version=data_version,
         dvc_md5="0123456789abcdef0123456789abcdef.dir" if data_version == "d1" else None,
+        tested_ts_ns=(int(bars.close_ts_ns[-200]), int(bars.close_ts_ns[-1])),
         unsealed=bars,
     )
 

@@ -59,7 +59,8 @@ def refit(
     typer.echo(f"{sum(one is None for one in found)} of {len(found)} folds are left")
     if not left:
         key = refitting.plan_key(config, plan, version)
-        trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": {"data_version": version}}
+        terms = {"data_version": version}
+        trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": terms, "market": config.data.market}
         champions.append_trial(root / paths.TRIALS, trial)
         with progress("folds") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
             folds = refitting.refit(config, data, plan, folder / "trained", version, run or here)

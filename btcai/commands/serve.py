@@ -14,7 +14,7 @@ def serve(
     ] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.", file_okay=False)] = Path(),
     remote: Annotated[
-        bool, typer.Option("--remote", help="Let other machines ask, with the token of BTCAI_SERVE_TOKEN.")
+        bool, typer.Option("--remote", help="Let other machines ask, with the secret SERVE_TOKEN as token.")
     ] = False,
 ) -> None:
     """Serve the champions' decisions over HTTP until it is stopped; new champions are swapped in while it runs.

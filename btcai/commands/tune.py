@@ -195,7 +195,10 @@ def _on_record(root: Path, subject: "Subject", key: str, tried: dict[str, object
     from btcai.experiments.history import History
 
     if subject.name == History.name:
-        champions.append_trial(root / paths.TRIALS, {"input_hash": key, "tried": tried, "terms": subject.terms})
+        champions.append_trial(
+            root / paths.TRIALS,
+            {"input_hash": key, "tried": tried, "terms": subject.terms, "market": _config(root).data.market},
+        )
 
 
 def _config(root: Path) -> "Config":

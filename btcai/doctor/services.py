@@ -6,15 +6,18 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from btcai import champions, paths
+from btcai import champions, paths, services
 from btcai.doctor.findings import Finding, error, ok, warning
 from btcai.inference import load_bundle
 from btcai.schema import BUCKETS
 
 MLFLOW_DB = Path("mlflow/mlflow.db")
 PREFECT_DB = Path(".prefect/prefect.db")
-PORTS = {"Prefect": (4200, "/api/health"), "MLflow": (5000, "/health")}
-"""Where the servers of `btcai up` answer, and what they answer to."""
+SERVERS: tuple[tuple[services.Name, str, int, str], ...] = (
+    ("prefect", "Prefect", services.PREFECT_PORT, "/api/health"),
+    ("mlflow", "MLflow", services.MLFLOW_PORT, "/health"),
+)
+"""The servers of `btcai up`: the port of each where none was chosen, and what it answers to."""
 WAIT_S = 2.0
 
 
@@ -80,9 +83,18 @@ def _is_installed(name: str) -> bool:
     return True
 
 
+def places(root: Path) -> dict[str, tuple[int, str]]:
+    """Of each server where it answers, or would, and what it answers to."""
+    found = {}
+    for name, title, usual, path in SERVERS:
+        running = services.record(root, name)
+        found[title] = (running.port if running is not None and running.port else usual, path)
+    return found
+
+
 def ports(wanted: dict[str, tuple[int, str]] | None = None) -> Iterator[Finding]:
-    """Free, or answered by the server that belongs there."""
-    for name, (port, path) in (PORTS if wanted is None else wanted).items():
+    """Free, or answered by the server that belongs there; by default those of the project in this folder."""
+    for name, (port, path) in (places(Path.cwd()) if wanted is None else wanted).items():
         answer = _answer(port, path)
         if answer is None:
             yield ok(f"port {port}", f"free for {name}")

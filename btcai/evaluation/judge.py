@@ -11,6 +11,7 @@ from btcai.evaluation import gate, metrics
 from btcai.evaluation.gate import Check
 from btcai.evaluation.overfitting import overfitting
 from btcai.evaluation.power import Detectable, smallest_edge
+from btcai.evaluation.resampling import block_length
 from btcai.evaluation.result import BacktestResult, label
 from btcai.evaluation.robustness import HIGHER_COSTS, ONE_BAR_LATER
 from btcai.evaluation.rows import Row, daily_returns, figures_of
@@ -104,7 +105,7 @@ def judge(
     rows = []
     for cost in dict.fromkeys(cost for by in everyone.values() for cost in by):
         there = {name: by[cost] for name, by in everyone.items() if cost in by}
-        drawn = _bootstrap(there, seed, resamples)
+        drawn = _bootstrap(there, [name for name in there if name not in beside], seed, resamples)
         rows += [
             figures_of(
                 result, name, cost, buckets.get(name) if name in results else None, name in results, folds, drawn, place
@@ -119,10 +120,16 @@ def judge(
     )
 
 
-def _bootstrap(results: Mapping[str, BacktestResult], seed: int, resamples: int) -> Bootstrap:
-    """Of all strategies on the same drawn days."""
-    returns = np.stack([daily_returns(result) for result in results.values()], axis=1)
-    return bootstrapped(returns, _DAYS, seed=seed, resamples=resamples)
+def _bootstrap(results: Mapping[str, BacktestResult], asked: Sequence[str], seed: int, resamples: int) -> Bootstrap:
+    """Of all strategies on the same drawn days, in blocks as `asked` ones ask for: no figure hangs on who is beside."""
+    of = {name: daily_returns(result) for name, result in results.items()}
+    block = block_length(np.stack([of[name] for name in asked or of], axis=1)) if _enough(of) else None
+    returns = np.stack(list(of.values()), axis=1)
+    return bootstrapped(returns, _DAYS, seed=seed, resamples=resamples, block_days=block)
+
+
+def _enough(returns: Mapping[str, FloatArray]) -> bool:
+    return min(map(len, returns.values())) >= metrics.MIN_PERIODS
 
 
 def _verdicts(
@@ -145,7 +152,7 @@ def _verdicts(
     tried = np.concatenate([trials.sharpes, [judged[name].sharpe for name in ours]])
     against = {label(name): daily_returns(result) for name, result in rivals.items()}
     largest = _largest_p_values(candidates, list(against.values()), seed, resamples)
-    drawn, error = _bootstrap({**ours, **rivals}, seed, resamples), FAMILY_ERROR / len(results)  # Bonferroni
+    drawn, error = _bootstrap({**ours, **rivals}, [], seed, resamples), FAMILY_ERROR / len(results)  # Bonferroni
     level = 1 - 2 * error  # the lower end alone decides
     found = []
     for place, name in enumerate(ours):

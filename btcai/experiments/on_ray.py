@@ -124,7 +124,7 @@ def _fetched(reference: Any) -> tuple[Any, Files]:
 
     try:
         found: tuple[Any, Files] = ray.get(reference)
-    except ray.exceptions.WorkerCrashedError as error:
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise TrainingError(
             f"a worker must outlive its piece, {TRIES} of them died with one; look for what killed them (memory?), "
             "give fewer --workers, then run it again: what was done is kept"

@@ -34,6 +34,8 @@ class History:
     """Hash of the bars' content."""
     dvc_md5: str | None
     """DVC's hash of the market's folder ("....dir"), where dvc.lock tells it of these very features."""
+    tested_ts_ns: tuple[int, int]
+    """Closes of the test span's first and last bar."""
     unsealed: Bars
     """What may be shown: nothing of the sealed span."""
 

@@ -80,6 +80,8 @@ def _register(submission: Submission) -> dict[str, Any]:
     }
     trial = {key: value for key, value in report.items() if key not in ("buckets", "page")} | {
         "recorded_unix_s": int(time.time()),
+        "market": submission.history.market,
+        "tested_ts_ns": submission.history.tested_ts_ns,
         "config": flat(submission.config),
         "scores": {bucket: _or_none(judged[bucket].score) for bucket in BUCKETS},
         "sharpes": {bucket: _or_none(judged[bucket].metrics.get("sharpe", math.nan)) for bucket in BUCKETS},

@@ -5,7 +5,6 @@ Decisions are made off the event loop, by as many threads as there are cores: a 
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 
 from btcai.errors import BtcaiError, DataError
+from btcai.machine import machine
 from btcai.serving.answers import StrictJSONResponse
 from btcai.serving.gate import Gate
 from btcai.serving.live import NotNextError
@@ -55,7 +55,7 @@ class Workers:
     """Threads for what takes longer than an event loop may wait."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="btcai-serve")
+        self._pool = ThreadPoolExecutor(machine().cores, thread_name_prefix="btcai-serve")
         self._waiting = 0
 
     async def run(self, work: Callable[[Asked], Done], asked: Asked) -> Done:

@@ -50,9 +50,7 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         if not self._may_ask(scope, headers):
-            error = (
-                "requests must carry the token of BTCAI_SERVE_TOKEN, this one did not; add Authorization: Bearer TOKEN"
-            )
+            error = "requests must carry the token of SERVE_TOKEN, this one did not; add Authorization: Bearer TOKEN"
             await _refuse(401, error, scope, receive, send, {"WWW-Authenticate": "Bearer"})
             return
         try:

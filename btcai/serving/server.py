@@ -2,7 +2,6 @@
 
 import ipaddress
 import logging
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import uvicorn
 
 from btcai.errors import ConfigError
 from btcai.schema import BUCKETS
+from btcai.secrets import secret, variable
 from btcai.serving.app import create_app
 from btcai.serving.metrics import Metrics
 from btcai.serving.service import Service
@@ -19,8 +19,10 @@ from btcai.serving.shelf import Shelf
 logger = logging.getLogger(__name__)
 
 HOST, PORT = "127.0.0.1", 8710
-TOKEN = "BTCAI_SERVE_TOKEN"
-"""Environment variable: what requests must bear. Needed beyond the loopback, heeded there too."""
+TOKEN = "SERVE_TOKEN"
+"""The secret that requests must bear. Needed with --remote, heeded without it too."""
+
+REMEDY = f"set {variable(TOKEN)}, or: btcai secrets set {TOKEN}"
 
 LEAST_TOKEN = 16
 GRACE_S = 30
@@ -30,9 +32,9 @@ GRACE_S = 30
 def run(root: Path, host: str = HOST, port: int = PORT, buckets: Sequence[str] = BUCKETS, remote: bool = False) -> None:
     """Serve root's champions until SIGTERM or SIGINT, then answer what is in flight and return.
 
-    ConfigError where the host is not the loopback and remote was not said, or without a token.
+    ConfigError where the host is not the loopback and remote was not said, or remote was said without a token.
     """
-    token = checked_token(host, remote, os.environ.get(TOKEN))
+    token = checked_token(host, remote, secret(TOKEN))
     metrics = Metrics()
     service = Service(Shelf(root, buckets, metrics.bundle_event), metrics)
     hosts = ("*",) if remote else ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -63,18 +65,21 @@ class _Server(uvicorn.Server):
 
 
 def checked_token(host: str, remote: bool, token: str | None) -> str | None:
-    """The token that requests must bear; ConfigError where one is needed, or too short to be one."""
+    """The token that requests must bear; ConfigError where one is needed, or where this is none.
+
+    remote needs one on the loopback too: behind a proxy the server is asked by any name, so Host is not checked.
+    """
     if token and len(token) < LEAST_TOKEN:
         raise ConfigError(f"{TOKEN} must have at least {LEAST_TOKEN} characters, has {len(token)}; choose a longer one")
-    if is_loopback(host):
-        return token or None
-    if not remote:
+    if token and not all("!" <= character <= "~" for character in token):  # in a header no others arrive as they are
+        raise ConfigError(f"{TOKEN} must be of visible ASCII characters, has others or blanks; choose another")
+    if not remote and not is_loopback(host):
         raise ConfigError(
-            f"the host must be of the loopback, was {host}; to be reached from elsewhere set {TOKEN} and say --remote"
+            f"the host must be of the loopback, was {host}; to be reached from elsewhere say --remote and {REMEDY}"
         )
-    if not token:
-        raise ConfigError(f"a server that is reached from elsewhere needs a token, {TOKEN} is not set; set it")
-    return token
+    if remote and not token:
+        raise ConfigError(f"a server that is reached from elsewhere needs a token, {TOKEN} is not set; {REMEDY}")
+    return token or None
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from btcai.errors import DataError
@@ -89,7 +89,7 @@ class Service:
     def version(self) -> dict[str, Any]:
         """This program's version, and of each bundle in use what is on record."""
         return {
-            "btcai": version("btcai"),
+            "btcai": _own_version(),
             "bundles": {bucket: _record(placed) for bucket, placed in self.shelf.in_use().items()},
         }
 
@@ -149,6 +149,13 @@ def state_of(market: Market) -> dict[str, Any]:
     last = market.last_close_ts_ns
     age_s = max(0.0, (time.time_ns() - last) / 1e9)
     return {"bars_kept": len(market), "last_close_ts_ns": last, "last_close": stamp(last), "age_s": round(age_s, 3)}
+
+
+def _own_version() -> str:
+    try:
+        return version("btcai")
+    except PackageNotFoundError:  # on PYTHONPATH only, as in the containers of compose.yaml
+        return "unknown: not installed"
 
 
 def _record(placed: Placed) -> dict[str, Any]:

@@ -6,6 +6,7 @@ in use. A request takes a bundle once and keeps it to its end, so that a swap dr
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 import threading
@@ -34,6 +35,9 @@ SWAP_TRIES = 20
 """A copy that a swap has overtaken is made again, so often."""
 
 _SWAP_S = 0.01
+_PREFIX = "btcai-serve-"
+_COPY = re.compile(rf"[^\s'\"]*{_PREFIX}\w+(?:/\w+)?")
+"""Where a copy lies: another place each time, while the fault is the folder's."""
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Of each file its name, inode, time of change and size: a swap changes them, and reading them costs microseconds."""
@@ -105,13 +109,13 @@ class Shelf:
         if bucket in self._marks and self._marks[bucket] == mark:
             return
         try:
-            found = self._open(bucket, folder)
-        except Exception as error:  # whatever a broken bundle makes the runtime raise must not end the server
-            if not isinstance(error, (ArtifactError, OSError)):
-                logger.debug("%s is refused", folder, exc_info=True)
-            self._refuse(bucket, f"{folder}: {error}" if str(folder) not in str(error) else str(error))
-        else:
-            self._use(bucket, found)
+            self._use(bucket, self._open(bucket, folder))
+        except ArtifactError as error:
+            self._refuse(bucket, folder, error)
+        except Exception as error:  # a full disk, no memory, what a graph's runtime raises: it may pass, so ask again
+            self._marks.pop(bucket, None)
+            self._refuse(bucket, folder, error)
+            return
         self._marks[bucket] = mark
 
     def _folder(self, bucket: str) -> Path:
@@ -130,23 +134,27 @@ class Shelf:
         if old is not None:
             self._told(bucket, "swapped")
 
-    def _refuse(self, bucket: str, reason: str) -> None:
+    def _refuse(self, bucket: str, folder: Path, error: Exception) -> None:
+        """Once for each cause, however often it is met."""
+        said = _COPY.sub(lambda _: str(folder), " ".join(str(error).split())) or type(error).__name__
+        reason = said if str(folder) in said else f"{folder}: {said}"
+        if self.refused.get(bucket) == reason:
+            return
         kept = self._placed.get(bucket)
         what = f"{_named(kept)} stays in use" if kept else "nothing is in use"
-        self.refused[bucket] = " ".join(reason.split())
+        self.refused[bucket] = reason
+        if not isinstance(error, (ArtifactError, OSError)):
+            logger.debug("%s is refused", folder, exc_info=error)
         logger.warning("%s: refused, %s: %s", bucket, what, self.refused[bucket])
         self._told(bucket, "refused")
 
     def _open(self, bucket: str, folder: Path) -> Placed:
         """Copy, then judge and open the copy: what is used is what was judged, whatever happens to the folder."""
-        with tempfile.TemporaryDirectory(prefix="btcai-serve-") as place:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as place:
             copy = Path(place) / bucket
             _copy_whole(folder, copy)
-            try:
-                bundle, standing = load_bundle(copy), read_standing(copy)
-                check_fits(bundle, bucket, copy, standing)
-            except ArtifactError as error:
-                raise ArtifactError(str(error).replace(str(copy), str(folder))) from error
+            bundle, standing = load_bundle(copy), read_standing(copy)
+            check_fits(bundle, bucket, copy, standing)
         prove(bundle)
         memory, weights = self._learned(bundle)
         return Placed(bundle=bundle, standing=standing, memory=memory, weights=weights, since_ns=time.time_ns())

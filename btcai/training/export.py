@@ -41,8 +41,12 @@ def export_bundle(
     scaler: Scaler,
     versions: dict[str, str],
     out: Path,
+    *,
+    seen: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write encoder.onnx, head.onnx, policy.onnx and manifest.json to `out`; returns the manifest.
+
+    seen: what the weights were fitted to and chosen on (starts.Seen), for whoever goes on from or judges them later.
 
     Parity of torch, encoder + head and the fused policy is proven on 1,000 windows of the market first: ArtifactError
     with the largest difference otherwise, and nothing is written. The same weights give the same bytes in any folder.
@@ -57,6 +61,7 @@ def export_bundle(
     with whole(out) as draft:
         _write_graphs(model, config.buckets[bucket_name].horizons_bars, len(data.feature_names), draft)
         manifest = _manifest(model, bucket_name, config, data, scaler, versions, draft)
+        manifest["seen"] = seen
         _write_json(draft / MANIFEST, manifest)
         manifest["parity"] = prove_parity(model, load_bundle(draft), data)
         _write_json(draft / MANIFEST, manifest)

@@ -31,6 +31,11 @@ def test_nothing_is_reachable_from_outside_the_machine(compose: dict[str, Any]) 
     assert ports["worker"] == ports["database"] == []
 
 
+def test_no_other_page_of_a_browser_may_ask_prefect(compose: dict[str, Any]) -> None:
+    wanted = services.own_pages_only(services.PREFECT_PORT)
+    assert wanted.items() <= compose["services"]["prefect"]["environment"].items()
+
+
 def test_no_password_stands_in_the_file(root: Path) -> None:
     text = (root / "compose.yaml").read_text(encoding="utf-8")
     assert len(re.findall(r"\$\{BTCAI_POSTGRES_PASSWORD:\?", text)) == 2

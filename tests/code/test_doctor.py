@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scratch_checkout import bars, checkout, committed, dvc
 from typer.testing import CliRunner
@@ -181,6 +182,15 @@ def test_a_damaged_database_is_named_and_a_whole_one_is_not(tmp_path: Path) -> N
     assert (look()[0], look()[2]) == ("error", "restore it")
     path.write_bytes(b"not a database" * 100)
     assert look()[1] == "damaged: file is not a database"
+
+
+def test_the_ports_looked_at_are_those_that_up_took(tmp_path: Path) -> None:
+    assert services.places(tmp_path)["Prefect"] == (4200, "/api/health")
+    us = psutil.Process()
+    record = {"pid": us.pid, "started_s": us.create_time(), "port": 4321}
+    (tmp_path / paths.SERVICES).mkdir(parents=True)
+    (tmp_path / paths.SERVICES / "prefect.json").write_text(json.dumps(record), encoding="utf-8")
+    assert services.places(tmp_path) == {"Prefect": (4321, "/api/health"), "MLflow": (5000, "/health")}
 
 
 def test_ports_tell_a_server_of_ours_from_another(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from export_fakes import frame, hand_made_bundle, market, newest_bars
 
 from btcai import promotions, summary, usage
-from btcai.champions import append_trial, trial_sharpes
+from btcai.champions import JudgedSpan, append_trial, trial_sharpes
 from btcai.data.sources import read_source
 from btcai.errors import DataError
 from btcai.inference import decide, load_bundle
@@ -131,5 +131,9 @@ def test_records_keep_the_order_in_which_they_were_written(tmp_path: Path, monke
         append_trial(trials, {"input_hash": str(number), "data_version": "d", "sharpes": {"a": float(number)}})
     assert promotions.pins(ledger)["short"].after.pinned == 1
     assert [one.opened_unix_s for one in looks(openings)] == [2_000_000_000, 1_000_000_000]
-    assert trial_sharpes(trials, "d", {"config": None, "code_version": "c"}) == [0.0, 1.0]
+    assert trial_sharpes(
+        trials,
+        JudgedSpan(market="m", first_ts_ns=0, last_ts_ns=1, data_version="d"),
+        {"config": None, "code_version": "c"},
+    ) == [0.0, 1.0]
     assert [json.loads(line)["input_hash"] for line in trials.read_text(encoding="utf-8").splitlines()] == ["0", "1"]

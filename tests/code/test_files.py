@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from btcai import files
 from btcai.errors import DiskError
 from btcai.files import replaced, whole
 
@@ -109,3 +110,19 @@ def test_an_old_folder_that_cannot_be_removed_is_never_put_back_over_a_newer_one
     with pytest.raises(DiskError, match=r"\.held\.old could not be removed"), replaced(folder, second):
         pass
     assert (folder / "a").read_text(encoding="utf-8") == "second"
+
+
+def test_files_are_on_the_disk_before_the_names_change_and_the_names_before_it_returns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = files._sync, files._rename_in
+    monkeypatch.setattr(files, "_sync", lambda path: (done.append(f"sync {path.name}"), sync(path)))
+    monkeypatch.setattr(files, "_rename_in", lambda draft, held: (done.append("rename"), rename(draft, held)))
+    with whole(folder) as draft:
+        (draft / "a").write_text("new a", encoding="utf-8")
+    assert done == ["sync a", "sync .held.new", "rename", f"sync {folder.parent.name}"]
+    done.clear()
+    files.write_bytes(folder / "b", b"new b")
+    assert done == ["sync held"]
+    assert tree(folder) == {"held/a": "new a", "held/b": "new b"}

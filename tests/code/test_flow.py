@@ -182,6 +182,24 @@ class TestUnderDvc:
             pipeline.reproduce("copy", tmp_path, force=False, show=lambda _: None)
         assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "1"
 
+    @pytest.mark.parametrize("lives", [True, False])
+    def test_a_run_in_a_terminal_is_told_to_end_only_where_its_process_is_still_it(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lives: bool
+    ) -> None:
+        from btcai import run_lock
+        from flows import control
+
+        found = run_lock.Holder(pid=7, started_s=1.0, since="now", what="btcai run")
+        monkeypatch.setattr(run_lock, "holder", lambda root: found)
+        monkeypatch.setattr(run_lock, "interrupt", lambda holder: lives and holder is found)
+        told = (
+            "btcai run, process 7, was asked to end (a training has 10 s to reach its next checkpoint, then goes on "
+            "from its last); go on with: btcai run"
+        )
+        assert control.pause(tmp_path) == (told if lives else "nothing runs")
+        ended = "cancelled: btcai run, process 7; go on with: btcai run"
+        assert control.cancel(tmp_path) == (ended if lives else "nothing runs")
+
     def test_a_page_that_cannot_be_written_ends_no_run(
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -88,31 +88,37 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, bundle: Path) -> Path:
+def project(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(stages, "tested_ts_ns", lambda root: (1000, 2000))
     place_champion(bundle, STANDING, tmp_path / paths.CHAMPION / "scalping")
     return tmp_path
 
 
-def test_whole_champions_are_found_and_those_of_other_bars_marked(project: Path) -> None:
-    of_these, of_others = (stages.incumbents(project, version) for version in ("d" * 64, "e" * 64))
-    assert list(of_these) == ["scalping"]
-    assert of_these["scalping"].settings == BUCKET
-    assert of_these["scalping"].note == ""
-    assert of_others["scalping"].note == "made from other bars, which may reach into this span"
+@pytest.mark.parametrize(("until", "marked"), [(999, False), (1000, True), (None, True)])
+def test_whole_champions_are_found_and_those_that_saw_the_span_are_marked(
+    project: Path, until: int | None, marked: bool
+) -> None:
+    path = project / paths.CHAMPION / "scalping" / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(manifest | {"seen": until and {"until_ts_ns": until}}), encoding="utf-8")
+    (found,) = stages.incumbents(project).items()
+    assert found[0] == "scalping"
+    assert found[1].settings == BUCKET
+    assert found[1].note == ("may have been chosen on bars of this span" if marked else "")
 
 
 def test_without_a_whole_champion_nothing_is_judged_beside(project: Path, tmp_path: Path) -> None:
     folder = project / paths.CHAMPION / "scalping"
     (folder / "head.onnx").write_bytes(b"cut short")
     assert not champions.is_whole(folder)
-    assert stages.incumbents(project, "d") == {}
+    assert stages.incumbents(project) == {}
     shutil.rmtree(folder)
-    assert stages.incumbents(project, "d") == {}
+    assert stages.incumbents(project) == {}
 
 
 def test_a_champion_of_other_features_is_skipped_and_named(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = project / paths.CHAMPION / "scalping" / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(manifest | {"feature_names": ["mask"]}), encoding="utf-8")
-    assert stages.incumbents(project, "d") == {}
+    assert stages.incumbents(project) == {}
     assert "the champion of scalping is not judged beside: a bundle must be made for this btcai's" in caplog.text

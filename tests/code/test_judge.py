@@ -114,7 +114,10 @@ def test_who_does_no_better_than_random_twins_is_not_proven() -> None:
 def test_a_champion_is_shown_with_its_difference_and_decides_nothing() -> None:
     good = noise(5, mean=0.012)
     beside = {"champion_scalping": everywhere(earned(good)), "champion_short": everywhere(earned(noise(77)))}
-    alone, found = (judge(among_noise(good), baselines(), FOLDS, beside=one).verdicts for one in (None, beside))
+    alone_judged, judged = (judge(among_noise(good), baselines(), FOLDS, beside=one) for one in (None, beside))
+    alone, found = alone_judged.verdicts, judged.verdicts
+    rows = [row for row in judged.rows if row.strategy not in beside]
+    assert repr(rows) == repr(list(alone_judged.rows))  # nan is not nan
     assert found[0].edge == "proven"  # as good as its champion, and no better
     assert found[0].over_champion == (0.0, 0.0)
     other = found[1].over_champion

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from btcai import notices
+from btcai import notices, redaction
 from btcai.notices import notify
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise imports it
@@ -134,3 +134,18 @@ def test_a_plugin_that_raises_ends_nothing(monkeypatch: pytest.MonkeyPatch, capl
     monkeypatch.setenv("BTCAI_NOTIFY_URL", "json://127.0.0.1:1")
     assert notify("failed", "x", "y") is False
     assert "a plugin's own fault" in caplog.text
+
+
+def test_no_secret_leaves_by_a_notice_or_by_what_a_plugin_logs_of_an_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redaction, "_values", set(redaction._values))
+    monkeypatch.setattr(redaction, "_known", redaction._known)
+    with webhook() as (address, posted):
+        monkeypatch.setenv("BTCAI_NOTIFY_URL", f"{address}, slack://TokenAAAA/x")
+        assert notify("failed", "run of apiKey=AbC123 failed", "GET https://ann:pa55word@host") is False
+    assert redaction.redact("Could not load Slack URL: slack://TokenAAAA/x") == "Could not load Slack URL: ***"
+    (message,) = posted
+    assert message["title"] == "btcai: run of apiKey=*** failed"
+    assert message["message"] == "GET https://***@host"
+    assert "AbC123" not in caplog.text

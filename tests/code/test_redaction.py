@@ -5,6 +5,7 @@ import json
 import logging
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from btcai import logs, redaction
+from btcai import cli, logs, redaction
+from btcai.errors import ArtifactError
 from btcai.log_settings import LogSettings
 
 logger = logging.getLogger("btcai.somewhere")
@@ -254,3 +256,27 @@ def test_a_long_line_is_looked_through_in_no_time() -> None:
     """No pattern may try every end from every start: at 0.5 MB that would take minutes."""
     text = "token" * 50_000 + " and ://" + "x" * 125_000 + " token" + " " * 125_000 + "."
     assert redaction.redact(text) == text
+
+
+def test_an_error_line_on_the_terminal_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli._fail("GET https://ann:pa55word@host\n failed")
+    assert capsys.readouterr().err == "error: GET https://***@host failed\n"
+
+
+@pytest.mark.slow  # Prefect's import
+def test_what_a_run_says_and_why_it_failed_show_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    from flows import pipeline
+
+    pipeline.say("fetch: GET https://ann:pa55word@host")
+    assert capsys.readouterr().err == "fetch: GET https://***@host\n"
+    assert pipeline.reason(deque(["error: signature=0fe1 was refused"]), 1) == "signature=*** was refused"
+
+
+@pytest.mark.slow  # Prefect's import
+def test_a_table_that_cannot_be_made_ends_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from flows import artifacts
+
+    with pytest.raises(ArtifactError, match="metrics"):
+        artifacts.results(tmp_path)
+    artifacts.publish(tmp_path, {"fetch": "ran"}, {}, {})

@@ -1,15 +1,18 @@
 """Services are started once, told apart from other people's processes, and only ours are ended."""
 
+import errno
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import typer
@@ -17,6 +20,7 @@ from typer.testing import CliRunner
 
 from btcai import paths, services
 from btcai.commands import operate
+from btcai.environment import child_environment
 from btcai.errors import ConfigError
 from btcai.services import Record, ServiceError
 
@@ -27,9 +31,11 @@ def sleeper(script: str = "import time; time.sleep(60)", **env: str) -> Iterator
     command = [sys.executable, "-c", f"print(flush=True)\n{script}"]
     with subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-        process.kill()
+        try:
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def write(root: Path, name: services.Name, pid: int, started_s: float, port: int | None = None) -> None:
@@ -84,9 +90,10 @@ def test_one_that_ignores_the_first_request_is_asked_again_then_killed_with_its_
     )
     with sleeper(stubborn) as process:
         write(tmp_path, "worker", process.pid, start_of(process.pid))
-        child = None
-        while child is None:
-            child = next(iter(psutil.Process(process.pid).children()), None)
+        give_up_at = time.monotonic() + 10.0
+        while not (children := psutil.Process(process.pid).children()) and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        (child,) = children
         assert services.down(tmp_path) == ["worker"]
         assert process.poll() is not None
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
@@ -99,6 +106,60 @@ def test_a_port_that_somebody_else_has_is_refused_by_whom_and_what_to_do(tmp_pat
         with pytest.raises(ServiceError, match=told):
             services.up(tmp_path, {}, prefect_port=port, mlflow_port=1)
     assert services.record(tmp_path, "prefect") is None
+
+
+def test_a_port_that_one_of_ours_was_left_on_is_freed_by_down(tmp_path: Path) -> None:
+    serve = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)"
+    mine = {**os.environ, services.MARK: services.mark(tmp_path)}
+    command = [sys.executable, "-c", f"{serve}; time.sleep(60)"]
+    with subprocess.Popen(command, env=mine, stdout=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        port = int(left.stdout.readline())
+        with pytest.raises(ServiceError, match=rf"was taken by process {left.pid}, .*; end it: btcai down$"):
+            services._check_port(tmp_path, "prefect", port)
+        left.kill()
+
+
+def test_a_port_that_may_not_be_had_is_not_called_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", denied)
+    with pytest.raises(ServiceError, match=r"prefect may not listen on port 80 \(Permission denied\); choose another"):
+        services._check_port(tmp_path, "prefect", 80)
+
+
+def test_what_could_not_be_ended_keeps_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "stop", lambda process: None)
+    monkeypatch.setattr(services, "marked", lambda root: [])
+    write(tmp_path, "worker", os.getpid(), start_of(os.getpid()))
+    services.down(tmp_path)
+    assert services.record(tmp_path, "worker") is not None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # as after `up`
+def test_no_page_but_its_own_may_ask_prefects_server(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
+    env = {**child_environment(), "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": api}
+    try:
+        services._start(tmp_path, "prefect", services._prefect_server(port), env | services.own_pages_only(port), port)
+        services._wait_until_up(tmp_path, "prefect")
+        asked = {"headers": {"Origin": "http://evil.example"}, "json": {}, "timeout": 30}
+        assert httpx.post(f"{api}/flows/filter", **asked).status_code == 403  # as a form or text/plain could
+        wanted = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        assert httpx.options(f"{api}/flows/filter", headers=wanted).status_code == 400
+        token = httpx.get(f"{api}/csrf-token?client=x", headers={"Origin": "http://evil.example"})
+        assert "access-control-allow-origin" not in token.headers  # so that the page may not read it
+        own = httpx.options(f"{api}/flows/filter", headers=wanted | {"Origin": f"http://localhost:{port}"})
+        assert own.headers["access-control-allow-origin"] == f"http://localhost:{port}"
+        assert services._asked(f"{api}/flows/filter", {}, services._pass(api)) == []
+        services._step(tmp_path, env, "work-pool", "create", services.POOL, "--type", "process")  # Prefect's client
+    finally:
+        services.down(tmp_path)
 
 
 def test_a_service_that_runs_on_another_port_is_not_started_twice(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from btcai.champions import place_champion
 from btcai.errors import ConfigError
 from btcai.features.table import WARMUP_BARS
 from btcai.inference import decide, load_bundle
+from btcai.machine import Machine
 from btcai.serving import app as app_module
 from btcai.serving import gate, server
 from btcai.serving import service as service_module
@@ -359,8 +361,11 @@ def test_the_loopback_needs_no_token_and_heeds_one(
 @pytest.mark.parametrize(
     ("host", "remote", "token", "message"),
     [
-        ("0.0.0.0", False, "t" * 16, "the host must be of the loopback, was 0.0.0.0; .* set BTCAI_SERVE_TOKEN and say"),
-        ("192.168.1.2", True, None, "needs a token, BTCAI_SERVE_TOKEN is not set"),
+        ("0.0.0.0", False, "t" * 16, "the host must be of the loopback, was 0.0.0.0; .* say --remote and set"),
+        ("192.168.1.2", True, None, "needs a token, SERVE_TOKEN is not set; set BTCAI_SERVE_TOKEN, or"),
+        ("127.0.0.1", True, None, "needs a token, SERVE_TOKEN is not set"),  # Host is not checked, behind a proxy
+        ("127.0.0.1", False, "tökentökentöken-", "must be of visible ASCII characters"),
+        ("127.0.0.1", False, "a token of blanks", "must be of visible ASCII characters"),
         ("my.host", False, None, "the host must be of the loopback, was my.host"),
         ("127.0.0.1", False, "short", "must have at least 16 characters, has 5"),
     ],
@@ -370,6 +375,31 @@ def test_another_host_needs_both_the_word_and_the_token(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         server.checked_token(host, remote, token)
+
+
+def test_the_token_is_found_in_the_keyring_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """run() looks the token up before it listens: one from a keyring that is too short is refused by its length."""
+    monkeypatch.delenv("BTCAI_SERVE_TOKEN", raising=False)
+    held = {("btcai", "SERVE_TOKEN"): "6chars"}
+    monkeypatch.setattr("keyring.get_password", lambda *asked: held[asked])
+    with pytest.raises(ConfigError, match="SERVE_TOKEN must have at least 16 characters, has 6"):
+        server.run(tmp_path)
+
+
+def test_as_many_requests_are_answered_at_a_time_as_the_container_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "machine", lambda: Machine(cores=3, memory_bytes=10**9))
+    workers = app_module.Workers()
+    assert workers._pool._max_workers == 3
+    workers.stop()
+
+
+def test_a_btcai_that_is_not_installed_says_so(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(service_module, "version", missing)
+    (told,) = talk(app, ("GET", "/version"))
+    assert (told.status_code, told.json()["btcai"]) == (200, "unknown: not installed")
 
 
 def test_a_port_that_is_taken_is_named() -> None:

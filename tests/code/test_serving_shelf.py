@@ -128,7 +128,7 @@ def rarely(harm: Any, reason: str) -> Any:
     ("harm", "reason"),
     [
         (truncated, r"champion/scalping/encoder.onnx is missing or not the file its manifest names"),
-        rarely(no_graph, r"champion/scalping: .*(INVALID_PROTOBUF|InvalidProtobuf|Protobuf|Load model)"),
+        rarely(no_graph, r"Load model from .*champion/scalping/head.onnx failed:.*Protobuf"),
         rarely(other_features, r"must be made for this btcai's 49 features"),
         rarely(other_warm_up, r"2016 bars of warm-up, the one in .*champion/scalping was made for 49 and 2000"),
         (other_scaler, r"the scaler inside .*champion/scalping/encoder.onnx must be the one that its manifest names"),
@@ -160,6 +160,32 @@ def test_a_bundle_that_is_broken_or_made_for_something_else_leaves_the_last_good
     mended = champion(tmp_path, "scalping", seed=9, version=3)
     shelf.refresh()
     assert shelf.placed("scalping").bundle.version == load_bundle(mended).version
+    assert shelf.refused == {}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), RuntimeError("no thread")])
+def test_what_may_pass_is_told_once_and_tried_again_until_it_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    champion(tmp_path, "scalping")
+    tries: list[Path] = []
+
+    def failing(source: Path, target: Path) -> None:
+        tries.append(target)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(target))  # names the copy, another one at each try
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", failing)
+        shelf, told = shelf_of(tmp_path, "scalping")
+        shelf.refresh()
+        shelf.refresh()
+    assert (len(set(tries)), told) == (3, [("scalping", "refused")])
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    assert "btcai-serve-" not in shelf.refused["scalping"]
+    shelf.refresh()
+    assert shelf.placed("scalping").bundle.bucket == "scalping"
     assert shelf.refused == {}
 
 

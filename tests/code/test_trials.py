@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from btcai.champions import append_trial, trial_sharpes
+from btcai.champions import JudgedSpan, append_trial, trial_sharpes
 
 PRESENT = {"config": {"seed": "8"}, "code_version": "c1"}
+TESTED = JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")
 
 
 def ledger(folder: Path) -> Path:
@@ -26,18 +27,38 @@ def ledger(folder: Path) -> Path:
 
 
 def test_every_bucket_of_every_other_configuration_on_these_bars_counts(tmp_path: Path) -> None:
-    found = trial_sharpes(ledger(tmp_path), "d1", PRESENT)
+    found = trial_sharpes(ledger(tmp_path), TESTED, PRESENT)
     assert [value for value in found if math.isfinite(value)] == [1.5, 0.2]
     assert len(found) == 4  # one that did not trade, and one that was compared by another score
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ({"market": "m", "tested_ts_ns": [40, 99]}, False),
+        ({"market": "m", "tested_ts_ns": [40, 100]}, True),
+        ({"market": "m", "tested_ts_ns": [200, 260]}, True),
+        ({"market": "m", "tested_ts_ns": [201, 260]}, False),
+        ({"market": "other", "tested_ts_ns": [100, 200]}, False),
+        ({"market": "m"}, True),  # an ablation, which does not say when
+        ({"market": "m", "tested_ts_ns": [101, 201], **PRESENT}, True),  # today's settings, on yesterday's bars
+    ],
+)
+def test_looks_at_a_part_of_the_span_count_whatever_bars_there_were_that_day(
+    tmp_path: Path, line: dict[str, object], counts: bool
+) -> None:
+    path = tmp_path / "trials.jsonl"
+    append_trial(path, {"input_hash": "1", "data_version": "d0", "sharpes": {"short": 1.5}, **line})
+    assert trial_sharpes(path, TESTED, PRESENT) == ([1.5] if counts else [])
 
 
 def test_a_torn_line_counts_as_a_trial_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = ledger(tmp_path)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"input_hash": "6"})[:-3])
-    assert len(trial_sharpes(path, "d1", PRESENT)) == 5
+    assert len(trial_sharpes(path, TESTED, PRESENT)) == 5
     assert "line 6 is torn" in caplog.text
 
 
 def test_without_a_ledger_there_were_none(tmp_path: Path) -> None:
-    assert trial_sharpes(tmp_path / "none.jsonl", "d1", PRESENT) == []
+    assert trial_sharpes(tmp_path / "none.jsonl", TESTED, PRESENT) == []

@@ -40,6 +40,7 @@ def project(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> 
     )  # fmt: skip
     monkeypatch.setattr(stages, "load_whole", lambda root: (make_market(N), SPLITS, None))
     monkeypatch.setattr(stages, "data_version", lambda root: "d")
+    monkeypatch.setattr(stages, "earlier_trials", lambda root, config: [])
     monkeypatch.setattr(unsealing, "read_meta", lambda folder: {"market": "btcusdt"})
     monkeypatch.setattr(unsealing, "load_bundle", lambda folder: SimpleNamespace(version=f"v-{folder.name}"))
     monkeypatch.setattr(champions, "read_standing", lambda folder: standing)

@@ -147,6 +147,64 @@ def test_a_stage_asked_to_stop_may_end_its_work_first(tmp_path: Path) -> None:
     assert lines == ["ready", "saved"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_watchdog_that_fails_says_so_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = 0
+
+    def look(pid: int) -> Halted | None:
+        nonlocal asked
+        asked += 1
+        if asked <= 2:
+            raise OSError("the system's table of processes was not readable")
+        return Halted("stuck")
+
+    with pytest.raises(Halted, match="stuck"):
+        stream(["sleep", "60"], cwd=tmp_path, env=os.environ, show=lambda _: None, look=look)
+    assert asked == 3
+    assert caplog.text.count("OSError: the system's table of processes was not readable") == 1
+
+
+SAVES = """
+import signal, time
+came = 0
+def count(*_):
+    global came
+    came += 1
+signal.signal(signal.SIGINT, count)
+print("ready", flush=True)
+while not came:
+    time.sleep(0.01)
+print("x" * 200_000, flush=True)  # more than a pipe holds
+give_up_at = time.monotonic() + 0.5
+while time.monotonic() < give_up_at:
+    time.sleep(0.01)
+print("saved after", came, end="", flush=True)
+"""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_stage_is_asked_once_and_heard_until_it_has_saved(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        lines.append(line)
+        if line == "ready":
+            raise error
+
+    with pytest.raises(error):
+        stream([sys.executable, "-c", SAVES], cwd=tmp_path, env=os.environ, show=show)
+    assert lines == ["ready", "x" * 200_000, "saved after 1"]
+
+
+def test_lines_come_whole_whatever_ends_them_and_however_they_are_cut(tmp_path: Path) -> None:
+    script = r"printf 'a\r\n\303'; sleep 0.1; printf '\251\rb\n\nc'"
+    lines: list[str] = []
+    assert stream(["/bin/sh", "-c", script], cwd=tmp_path, env=os.environ, show=lines.append) == 0
+    assert lines == ["a", "\u00e9", "b", "", "c"]
+
+
 def test_a_command_that_is_not_there_has_the_shells_code(tmp_path: Path) -> None:
     assert stream(["no-such-command"], cwd=tmp_path, env=os.environ, show=lambda _: None) == NOT_FOUND
 

@@ -17,8 +17,14 @@ from btcai.training.progressive import train_bucket
 from btcai.training.starts import RECORD, Seen
 
 SHORT = splits(Span(2016, 7000), Span(7100, 9900))
-SEEN = Seen(market="btcusdt", data_version="d" * 64, until_ts_ns=1_700_000_000_000_000_000)
 DAY_NS = 86_400_000_000_000
+SEEN = Seen(
+    market="btcusdt",
+    data_version="d" * 64,
+    fitted_until_ts_ns=19_000 * DAY_NS,
+    chosen_from_ts_ns=19_030 * DAY_NS,
+    until_ts_ns=19_200 * DAY_NS,
+)
 
 
 def trained(folder: Path, seed: int = 0) -> Path:
@@ -51,6 +57,29 @@ def test_a_start_that_saw_what_is_to_be_judged_on_is_refused(tmp_path: Path) -> 
     earlier = replace(SEEN, until_ts_ns=SEEN.until_ts_ns - DAY_NS)
     with pytest.raises(ArtifactError, match=r"saw 1\.0 days more, which are to be judged on; start from scratch with"):
         starts.opened(name, tmp_path, earlier)
+
+
+def test_a_start_that_was_fitted_to_what_is_validated_on_is_refused(tmp_path: Path) -> None:
+    name = starts.keep(trained(tmp_path / "run"), SEEN, tmp_path)
+    wider = replace(SEEN, chosen_from_ts_ns=SEEN.fitted_until_ts_ns - 2 * DAY_NS)
+    with pytest.raises(ArtifactError, match=r"fitted to the validation span, .* its first 2\.0 days"):
+        starts.opened(name, tmp_path, wider)
+    next_bar = replace(SEEN, chosen_from_ts_ns=SEEN.fitted_until_ts_ns + 1)
+    assert starts.opened(name, tmp_path, next_bar) == tmp_path / name
+
+
+def test_the_same_weights_of_other_bars_are_another_start_and_a_changed_bit_is_none(tmp_path: Path) -> None:
+    trained(tmp_path / "run")
+    later = replace(SEEN, until_ts_ns=SEEN.until_ts_ns + DAY_NS)
+    name, other = (starts.keep(tmp_path / "run", seen, tmp_path) for seen in (SEEN, later))
+    assert name != other
+    path = tmp_path / name / "short" / WEIGHTS
+    weights = bytearray(path.read_bytes())
+    weights[-1] ^= 1
+    path.write_bytes(weights)
+    with pytest.raises(ArtifactError, match="is damaged: its name is its content's"):
+        starts.opened(name, tmp_path, SEEN)
+    assert starts.opened(other, tmp_path, later) == tmp_path / other
 
 
 def test_a_start_of_another_market_a_missing_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
