@@ -53,12 +53,11 @@ class Progress:
 
 def publish(root: Path, states: Mapping[str, str], before: Standings, after: Standings) -> None:
     """The results as a table, with the way to the report and to MLflow; the champions; what each stage did."""
-    found = results(root)
     rows = "\n".join(f"| {name} | {state} |" for name, state in states.items())
     stages = f"| stage | state |\n|---|---|\n{rows}"
     with shown_if_possible():
         create_markdown_artifact(
-            key="results", markdown=found, description="Test span, after all costs, beside the baselines"
+            key="results", markdown=results(root), description="Test span, after all costs, beside the baselines"
         )
         create_markdown_artifact(
             key="champions", markdown=champions(before, after), description="Who decides, and whether that is new"

@@ -1,8 +1,6 @@
 """Pause, resume, cancel and look after runs from outside them: what btcai pause, resume, cancel, up and down do."""
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from prefect.states import Cancelled, Cancelling, Crashed, Suspended
 
 from btcai import run_lock
 from btcai.errors import BtcaiError
+from flows.process import GRACE_S
 from flows.steering import runs
 
 logger = logging.getLogger(__name__)
@@ -34,13 +33,18 @@ class NotUp(BtcaiError):
 
 
 def pause(root: Path) -> str:
-    """Let the run that works stop at its next checkpoint and wait; what was done, in a line."""
+    """Let the run that works stop at its next checkpoint and wait; what was done, in a line.
+
+    One in a terminal has no server to wait at: it ends, as by Ctrl-C.
+    """
     found = run_lock.holder(root)
     if found is None:
         return "nothing runs"
     if found.flow_run_id is None:
-        os.kill(found.pid, signal.SIGINT)
-        return f"{found.what}, process {found.pid}, was asked to end at its next checkpoint; go on with: btcai run"
+        if not run_lock.interrupt(found):
+            return "nothing runs"
+        grace = f"a training has {GRACE_S[0][1]:.0f} s to reach its next checkpoint, then goes on from its last"
+        return f"{found.what}, process {found.pid}, was asked to end ({grace}); go on with: btcai run"
     with _server() as (client, _):
         client.set_flow_run_state(UUID(found.flow_run_id), Suspended(message="btcai pause"), force=True)
     return f"{found.what} was asked to stop at its next checkpoint; go on with: btcai resume"
@@ -58,8 +62,7 @@ def resume() -> str:
 def cancel(root: Path) -> str:
     """End the run that works, and those that wait to be resumed; what was done is kept."""
     told, found = [], run_lock.holder(root)
-    if found is not None and found.flow_run_id is None:
-        os.kill(found.pid, signal.SIGINT)
+    if found is not None and found.flow_run_id is None and run_lock.interrupt(found):
         told.append(f"{found.what}, process {found.pid}")
     if PREFECT_API_URL.value() is not None:
         with _server() as (client, deployment_id):

@@ -30,6 +30,7 @@ from btcai.champions import is_whole
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
 from btcai.params import load_config
+from btcai.redaction import redact
 from btcai.schema import BUCKETS
 from flows import news, steering
 from flows.artifacts import Progress, publish
@@ -204,7 +205,7 @@ def reason(lines: deque[str], code: int) -> str:
     said = [line.removeprefix("error: ") for line in last if line.startswith("error: ")]
     said += [told for line in last if (match := EXITED.search(line)) and (told := endings.killed(int(match[1])))]
     said += [line.removeprefix("ERROR: ") for line in last if line.startswith("ERROR: ")]
-    return said[0] if said else endings.killed(code) or f"exit code {code}"
+    return redact(said[0]) if said else endings.killed(code) or f"exit code {code}"
 
 
 def stage_order(root: Path) -> list[str]:
@@ -228,7 +229,7 @@ def say(line: str) -> None:
     """One line on stderr, at once, whatever logging is set to. A deployment's run is watched on Prefect's pages."""
     if deployment.id is not None:
         return
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{redact(line)}\n")
     sys.stderr.flush()
 
 

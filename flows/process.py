@@ -1,16 +1,23 @@
 """One child process in a group of its own: its lines come through as they are written, and none of it outlives us."""
 
+import codecs
+import io
+import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from btcai.errors import BtcaiError
+
+logger = logging.getLogger(__name__)
 
 Graces = Sequence[tuple[int, float]]
 
@@ -19,6 +26,8 @@ GRACE_S: Graces = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL
 PATIENT_S: Graces = ((signal.SIGINT, 900.0), *GRACE_S[1:])
 """For who asks a training to stop and would rather wait for its next checkpoint than make updates again."""
 POLL_S, LOOK_S = 0.05, 1.0
+PIECE_BYTES = 65536
+"""What a pipe of Linux holds."""
 
 
 class Halted(BtcaiError):
@@ -39,7 +48,8 @@ def stream(
 
     The group is its own, so Ctrl-C at the terminal does not reach it. Whatever interrupts us (Ctrl-C, a time limit,
     Prefect's cancel: all BaseException) ends the whole group, children of children included; and so does our death,
-    which flows.guard sees.
+    which flows.guard sees. Its pipes stay open until it has ended: the guard takes a closed one for our death, and a
+    training that cannot write its lines does not reach its checkpoint.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.guard", *command],
@@ -48,30 +58,74 @@ def stream(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
         start_new_session=True,
     )
     assert process.stdout is not None  # PIPE was asked for
     assert process.stdin is not None
-    try:
-        with process.stdin, process.stdout, _Lookout(process, look) as lookout:
-            for line in process.stdout:
-                show(line.rstrip("\n"))
+    with process.stdin, process.stdout, _Lookout(process, look) as lookout:
+        lines = _Lines(process.stdout.fileno(), show)
+        try:
+            while lines.pass_on():
+                pass
             code = process.wait()
-        if lookout.found is not None:
-            raise lookout.found
-        return code
-    except BaseException:
-        end_group(process)
-        raise
+        except BaseException:
+            lookout.leave()
+            end_group(process, wait=lines.drain)
+            while lines.drain(0.0):
+                pass
+            raise
+    if lookout.found is not None:
+        end_group(process)  # whoever of it has outlived its leader
+        raise lookout.found
+    return code
+
+
+class _Lines:
+    """Passes the lines of a pipe to `show`; one that `show` fails at does not cost the next."""
+
+    def __init__(self, pipe: int, show: Callable[[str], None]) -> None:
+        self._pipe, self._show = pipe, show
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+        self._lines: deque[str] = deque()
+        self._rest = ""  # of a line whose end has not come
+
+    def pass_on(self, wait_s: float | None = None) -> bool:
+        """Show what comes next, within `wait_s` where it is given; False where nothing did, or the pipe has ended."""
+        if not self._lines and not self._read(wait_s):
+            return False
+        while self._lines:
+            self._show(self._lines.popleft())
+        return True
+
+    def drain(self, wait_s: float) -> bool:
+        """pass_on while the child ends, in place of sleeping; what shows the lines may be what failed."""
+        try:
+            return self.pass_on(wait_s)
+        except Exception as error:
+            logger.debug("a line of a child that ends was not shown: %s", error)
+            return True
+
+    def _read(self, wait_s: float | None) -> bool:
+        if not select.select([self._pipe], [], [], wait_s)[0]:
+            return False
+        piece = os.read(self._pipe, PIECE_BYTES)
+        *lines, self._rest = (self._rest + self._decoder.decode(piece, final=not piece)).split("\n")
+        self._lines.extend(lines)
+        if not piece and self._rest:
+            self._lines.append(self._rest)
+            self._rest = ""
+        if not piece and not self._lines and wait_s:
+            time.sleep(wait_s)  # an ended pipe is always ready
+        return bool(piece or self._lines)
 
 
 class _Lookout:
     """A thread that asks `look` while the child runs, and ends the child's group where there is a reason."""
 
-    def __init__(self, process: subprocess.Popen[str], look: Look | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], look: Look | None) -> None:
         self.found: Halted | None = None
+        self._has_failed = False
         self._process, self._look, self._over = process, look, threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -81,22 +135,41 @@ class _Lookout:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self.leave()
         if self._thread.is_alive():
             self._thread.join(timeout=5 * LOOK_S)
 
+    def leave(self) -> None:
+        """Look no more: the child has ended, or somebody else ends it."""
+        self._over.set()
+
     def _run(self) -> None:
-        assert self._look is not None
         while self.found is None and not self._over.wait(LOOK_S):
-            self.found = self._look(self._process.pid)
+            self.found = self._ask()
         if self.found is not None:
             end_group(self._process, PATIENT_S if self.found.patient else GRACE_S, over=self._over)
 
+    def _ask(self) -> Halted | None:
+        """What `look` says; one that fails says nothing, and is asked again."""
+        assert self._look is not None
+        try:
+            return self._look(self._process.pid)
+        except Exception:
+            if not self._has_failed:
+                logger.exception("nobody could tell whether process %d should be ended", self._process.pid)
+            self._has_failed = True
+            return None
 
-def end_group(process: subprocess.Popen[str], graces: Graces = (), over: threading.Event | None = None) -> None:
+
+def end_group(
+    process: subprocess.Popen[bytes],
+    graces: Graces = (),
+    over: threading.Event | None = None,
+    wait: Callable[[float], object] = time.sleep,
+) -> None:
     """Stop every process of the group that `process` leads, politely at first; by GRACE_S where nothing else is said.
 
-    Until `over` is set, where another thread waits for it too.
+    Until `over` is set, where another thread waits for it too. wait: what is done for POLL_S between two looks.
     """
     for sign, grace_s in graces or GRACE_S:
         if not _signal(process, sign):
@@ -106,10 +179,10 @@ def end_group(process: subprocess.Popen[str], graces: Graces = (), over: threadi
             process.poll()  # reap the leader: a zombie still counts as a member
             if not _signal(process, 0) or (over is not None and over.is_set()):
                 return
-            time.sleep(POLL_S)
+            wait(POLL_S)
 
 
-def _signal(process: subprocess.Popen[str], sign: int) -> bool:
+def _signal(process: subprocess.Popen[bytes], sign: int) -> bool:
     """Signal the group; False when nobody is left in it."""
     try:
         os.killpg(process.pid, sign)

@@ -36,7 +36,7 @@ def checks(root: Path) -> dict[str, Check]:
         "mlflow.db": partial(services.database, root, services.MLFLOW_DB, MLFLOW_REMEDY),
         "prefect.db": partial(services.database, root, services.PREFECT_DB, PREFECT_REMEDY),
         "registry": partial(services.registry, root),
-        "ports": services.ports,
+        "ports": lambda: services.ports(services.places(root)),
     }
 
 

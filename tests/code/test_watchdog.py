@@ -164,6 +164,21 @@ def test_a_watchdog_that_fails_says_so_once_and_goes_on(tmp_path: Path, caplog: 
     assert caplog.text.count("OSError: the system's table of processes was not readable") == 1
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_child_that_outlives_a_stage_ended_by_the_watchdog_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "sleep 60 >/dev/null 2>&1 & echo $!; exec sleep 60"  # in the background SIGINT is not heard
+    lines: list[str] = []
+    monkeypatch.setattr(process, "GRACE_S", ((signal.SIGINT, 0.1), (signal.SIGTERM, 0.1)))
+    with pytest.raises(Halted, match="stuck"):
+        stream(
+            ["/bin/sh", "-c", script],
+            cwd=tmp_path, env=os.environ, show=lines.append, look=lambda _: Halted("stuck") if lines else None,
+        )  # fmt: skip
+    assert gone(int(lines[0]))
+
+
 SAVES = """
 import signal, time
 came = 0
