@@ -125,11 +125,16 @@ class Operated:
     def up(self) -> subprocess.CompletedProcess[str]:
         return self.btcai("up", "--prefect-port", str(self.port), "--mlflow-port", str(self.mlflow_port))
 
+    def token(self) -> dict[str, str]:
+        """What the page and Prefect's own client send: the server takes no request of a page that cannot read it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/csrf-token?client=tests", timeout=30) as answer:
+            return {"Prefect-Csrf-Client": "tests", "Prefect-Csrf-Token": json.load(answer)["token"]}
+
     def api(self, path: str, body: object = None) -> Any:
         """What Prefect's API answers; a POST where there is a body."""
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/api/{path}", data, {"Content-Type": "application/json"}
+            f"http://127.0.0.1:{self.port}/api/{path}", data, {"Content-Type": "application/json", **self.token()}
         )
         for _ in range(20):
             try:
@@ -152,9 +157,12 @@ class Operated:
         found: dict[str, Any] = self.api(f"flow_runs/{run_id}")["state"]
         return found
 
-    def wait(self, run_id: str, *names: str, limit_s: float = 90.0) -> dict[str, Any]:
+    def wait(self, run_id: str, *names: str, limit_s: float = 180.0) -> dict[str, Any]:
         """Until the run's state has one of these names."""
-        return until(lambda: state if (state := self.state(run_id))["name"] in names else None, limit_s)
+        try:
+            return until(lambda: state if (state := self.state(run_id))["name"] in names else None, limit_s)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}, but {self.state(run_id)}") from error
 
     def begin_anew(self) -> None:
         """No run at work or paused, and a training that has not begun."""
@@ -190,7 +198,7 @@ class Operated:
         return (self.root / "weights.txt").read_text(encoding="utf-8")
 
 
-def until(ask: Callable[[], Any], limit_s: float = 90.0) -> Any:
+def until(ask: Callable[[], Any], limit_s: float = 120.0) -> Any:
     """What `ask` answers once that is true."""
     give_up_at = time.monotonic() + limit_s
     while time.monotonic() < give_up_at:
