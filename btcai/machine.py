@@ -62,9 +62,7 @@ def _total_bytes(system: Path) -> int:
         for line in (system / "proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemTotal:"):
                 return 1024 * int(line.split()[1])
-    import psutil  # where there is no /proc
-
-    return int(psutil.virtual_memory().total)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # where there is no /proc
 
 
 def _groups(system: Path, controller: str) -> Iterator[Path]:

@@ -195,7 +195,7 @@ def test_the_model_decides_where_btcai_is_not_installed(tmp_path: Path) -> None:
     experiment = mlflow.create_experiment("x", artifact_location=(tmp_path / "artifacts").as_uri())
     bundle = hand_made_bundle(tmp_path / "scalping")
     with mlflow.start_run(experiment_id=experiment):
-        logged, version = packaging.log_bundle(bundle, settings().buckets["scalping"], "proven", market().bars)
+        logged, version, *_ = packaging.log_bundle(bundle, settings().buckets["scalping"], "proven", market().bars)
     mlflow.set_tracking_uri(kept[0])
     assert version == load_bundle(bundle).version
     assert sys.path == kept[1]
