@@ -19,8 +19,11 @@ from flows.stall import Stall, Stuck, processor_s
 def gone(pid: int) -> bool:
     """True once the process has ended; a zombie that nobody reaps has ended too."""
     for _ in range(200):
-        status = Path(f"/proc/{pid}/stat")
-        if not status.exists() or status.read_text(encoding="utf-8").split(")")[1].split()[0] == "Z":
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):  # before it was opened, or while it was read
+            return True
+        if status.split(")")[1].split()[0] == "Z":
             return True
         time.sleep(0.05)
     return False
