@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ended_process import gone
 
 from btcai import paths
 from btcai.environment import bin_first
@@ -59,19 +60,6 @@ def sleeper(pid_file: Path) -> list[str]:
     """A command whose child sleeps: what a stage under DVC looks like."""
     script = f"sleep 60 & echo $! > {pid_file}; echo started; wait"
     return ["/bin/sh", "-c", script]
-
-
-def gone(pid: int) -> bool:
-    """True once the process has ended; a zombie that nobody reaps has ended too."""
-    for _ in range(100):
-        try:
-            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-        except (FileNotFoundError, ProcessLookupError):  # before it was opened, or while it was read
-            return True
-        if status.split(")")[1].split()[0] == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def fake_project(root: Path) -> Path:

@@ -9,24 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ended_process import gone
 
 from flows import process, stall
 from flows.guard import NOT_FOUND
 from flows.process import Halted, stream
 from flows.stall import Stall, Stuck, processor_s
-
-
-def gone(pid: int) -> bool:
-    """True once the process has ended; a zombie that nobody reaps has ended too."""
-    for _ in range(200):
-        try:
-            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-        except (FileNotFoundError, ProcessLookupError):  # before it was opened, or while it was read
-            return True
-        if status.split(")")[1].split()[0] == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 class Clock:
