@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -22,6 +23,13 @@ REAL_BARS = "btcusdt_5m_binance_spot_2022-01_2025-03.parquet"
 
 settings.register_profile("btcai", derandomize=True, deadline=None)
 settings.load_profile("btcai")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heard() -> None:
+    """A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
