@@ -1,6 +1,6 @@
 """How much an update explores: the entropy bonus by time, by what training gains, or by how unfamiliar the market is.
 
-By time it falls to zero whatever happens (trainer.entropy_at). The other two scale what that leaves.
+By time it falls to zero whatever happens (schedules.entropy_at). The other two scale what that leaves.
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,8 @@ from btcai.config import PpoConfig
 from btcai.schema import IntArray
 from btcai.training import experience, trainer
 from btcai.training.phase import Row
-from btcai.training.trainer import temperature_at, train_ppo
+from btcai.training.schedules import temperature_at
+from btcai.training.trainer import train_ppo
 
 
 def test_gains_halve_the_bonus_and_looks_without_bring_it_back() -> None:

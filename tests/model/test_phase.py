@@ -16,7 +16,7 @@ from btcai.training import stopping
 from btcai.training.health import BlewUp, TrainingError
 from btcai.training.phase import Memory, Row, is_due, survivable, updates_apart
 from btcai.training.resume import Checkpoints, Live
-from btcai.training.trainer import controlled_rate, rate_at
+from btcai.training.schedules import controlled_rate, rate_at
 
 UPDATES = 35  # checkpoints after 10, 20, 30 and 35
 
