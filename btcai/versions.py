@@ -12,7 +12,7 @@ MODEL_CODE = (
     "agent",
     "calibration.py",
     "compiled.py",
-    "config.py",
+    "config",
     "data",
     "features",
     "market",
@@ -20,7 +20,8 @@ MODEL_CODE = (
     "schema.py",
     "training",
 )
-"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on inference.py."""
+"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on bundle.py, holdings.py
+and inference.py, which prove the bundle."""
 JUDGING_CODE = ("compiled.py", "evaluation", "market")
 """Files and packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(
