@@ -1,7 +1,7 @@
 """A described account as the market's rules see it: rows of the kernel, its halts applied, what an order comes to."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from btcai.market.account import (
 )
 from btcai.market.risk import DAILY_HALT, DRAWDOWN_HALT, NO_HALT
 from btcai.market.rules import Rules
-from btcai.market.single import halt, hold, order, packed
+from btcai.market.single import RulesArray, halt, hold, order, packed
 from btcai.schema import Action, FloatArray
 
 KEYS = (
@@ -47,6 +47,8 @@ _KNOWN, _LOT_KEYS = frozenset(KEYS), frozenset({"btc", "entry_price"})
 _NUMBER = (int, float)
 HALTS = {"daily": DAILY_HALT, "drawdown": DRAWDOWN_HALT}
 ORDERS = {"entry": OPEN_LONG, "exit": REDUCE}
+HOLD, BUY, SELL, CLOSE_ALL = ACTIONS = tuple(Action)
+"""By these names, for Python 3.11 runs several functions to look a member of an enum up."""
 NOT_ALLOWED = "a lot is not allowed"
 """Note of an entry that sizing forbids; its figures are for the caller to add."""
 
@@ -54,7 +56,21 @@ _TINY, _HUGE = 1e-12, 1e15
 """What an amount above nothing is at least, and what no number of an account is above: no sum or product overflows."""
 
 
-def account_at_close(account: Mapping[str, Any], rules: Rules, mark: float, day: int) -> tuple[FloatArray, FloatArray]:
+class Rulebook(NamedTuple):
+    """A market's rules for Python to read, and as the record that compiled code takes: found once, for a decision is
+    over sooner than forty numbers are hashed."""
+
+    rules: Rules
+    record: RulesArray
+
+    @classmethod
+    def of(cls, rules: Rules) -> "Rulebook":
+        return cls(rules, packed(rules))
+
+
+def account_at_close(
+    account: Mapping[str, Any], book: Rulebook, mark: float, day: int
+) -> tuple[FloatArray, FloatArray]:
     """The account (N_ACCOUNT,) and lots (max_lots, N_LOT) as the kernel leaves them at a bar's close, halts included.
 
     `account` (KEYS; amounts in USDT) describes that moment; all but cash_usdt may be left out:
@@ -70,11 +86,11 @@ def account_at_close(account: Mapping[str, Any], rules: Rules, mark: float, day:
     A deposit or withdrawal of x at an equity E is no profit or loss: scale start, peak and day's start by (E + x) / E.
     mark is the bar's known price in USDT, day its UTC day number.
     """
-    row, lots = account_rows(account, rules, mark)
+    row, lots = account_rows(account, book.rules, mark)
     row[DAY] = day
     if row[HALT] != NO_HALT:
         row[COOL_DOWN] += 1  # apply_halts takes the bar off that the description has already taken off
-    halt(row, packed(rules))
+    halt(row, book.record)
     return row, lots
 
 
@@ -163,7 +179,7 @@ def _halt(account: Mapping[str, Any], cooling: bool) -> int:
 
 
 def settle(
-    row: FloatArray, lots: FloatArray, wanted: Action, size_frac: float, entry_allowed: bool, rules: Rules
+    row: FloatArray, lots: FloatArray, wanted: Action, size_frac: float, entry_allowed: bool, book: Rulebook
 ) -> tuple[Action, str]:
     """What the rules make of the action a policy wants at this close, and which of them spoke ("" when none did).
 
@@ -171,20 +187,20 @@ def settle(
     the kernel would not take is HOLD. The order taken is written into the row.
     """
     if row[HALT] == DRAWDOWN_HALT and row[N_LOTS] > 0:
-        return Action.CLOSE_ALL, "drawdown halt: close all"
+        return CLOSE_ALL, "drawdown halt: close all"
     if row[PENDING] != NO_ORDER:
-        return Action.HOLD, "order pending"
-    room = order(row, int(wanted), size_frac, entry_allowed, packed(rules))
-    action = Action.HOLD if row[PENDING] == NO_ORDER else wanted
+        return HOLD, "order pending"
+    room = order(row, int(wanted), size_frac, entry_allowed, book.record)
+    action = HOLD if row[PENDING] == NO_ORDER else wanted
     if row[HALT] != NO_HALT:
         kind = next(name for name, halt in HALTS.items() if halt == row[HALT])
         return action, f"{kind} halt: no new lots, cancel an entry that waits"
-    return action, "" if action is wanted else _refusal(row, wanted, room, entry_allowed, rules)
+    return action, "" if action is wanted else _refusal(row, wanted, room, entry_allowed, book.rules)
 
 
 def _refusal(row: FloatArray, wanted: Action, room: bool, entry_allowed: bool, rules: Rules) -> str:
     """Why an order was not taken, where neither a halt nor a waiting order is the reason."""
-    if wanted is Action.CLOSE_ALL or (wanted is Action.SELL and not rules.allow_short):
+    if wanted is CLOSE_ALL or (wanted is SELL and not rules.allow_short):
         return "no lot is open to sell"
     if row[N_LOTS] >= rules.max_lots:
         return f"all {rules.max_lots} lots are open"

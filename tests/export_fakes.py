@@ -14,13 +14,13 @@ import torch
 from learning_tasks import SMALL, settings
 from onnx import TensorProto, helper, numpy_helper
 
+from btcai.bundle import GRAPHS, MANIFEST, file_sha256, tokens_of, write_manifest
 from btcai.config import Config
 from btcai.data.store import to_grid
 from btcai.features.pipeline import build_market
 from btcai.features.scaling import Scaler, fit_scaler
 from btcai.features.splits import Splits
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import GRAPHS, MANIFEST, file_sha256, tokens_of
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Bars, MarketData, SealedSpan, Span
@@ -250,7 +250,13 @@ def _write_manifest(folder: Path, bucket_name: str, changes: dict[str, Any]) -> 
         "versions": VERSIONS,
         "sha256": {name: file_sha256(folder / name) for name in GRAPHS},
     } | changes
-    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    write_manifest(folder, manifest)
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    """Other values in a bundle's manifest, as if it had been written with them; None takes a key out."""
+    said = json.loads((folder / MANIFEST).read_text(encoding="utf-8")) | changes
+    write_manifest(folder, {key: value for key, value in said.items() if value is not None})
 
 
 def newest_bars(bars: Bars, stop: int, n: int) -> Bars:

@@ -8,12 +8,15 @@ import numpy as np
 
 from btcai.errors import ArtifactError, DataError
 from btcai.schema import Float32Array, Span
+from btcai.seals import is_sealed, sealed
 
 CLIP = 5.0
 """A network reads clip((x - mean) / std, -CLIP, CLIP) * mask: one crash bar cannot drown the other features."""
 
 STD_FLOOR = 1e-3
 """Features are of order 1; one that hardly moves in the span is not blown up into noise."""
+
+_REMEDY = "make it again with: btcai stage features"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,22 +27,35 @@ class Scaler:
     std: Float32Array
 
     def to_json(self) -> str:
-        """Strict JSON that reads back to the same bits."""
-        return json.dumps({"mean": self.mean.tolist(), "std": self.std.tolist()}, indent=2, allow_nan=False) + "\n"
+        """Strict JSON that reads back to the same bits and proves itself."""
+        return json.dumps(sealed(self.columns()), indent=2, allow_nan=False) + "\n"
+
+    def columns(self) -> dict[str, list[float]]:
+        """mean and std by name, for a record that holds them among other things."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
-    def from_json(cls, text: str) -> "Scaler":
-        """What to_json wrote; ArtifactError where it is not a scaler."""
-        remedy = "make it again with: btcai stage features"
+    def from_json(cls, text: str | bytes) -> "Scaler":
+        """What to_json wrote; ArtifactError where it is anything else."""
         try:
             raw: Any = json.loads(text)
-            mean, std = (np.asarray(raw[key], np.float32) for key in ("mean", "std"))
+        except ValueError as error:
+            raise ArtifactError(f"scaler.json is not valid JSON ({error}); {_REMEDY}") from error
+        if not is_sealed(raw):
+            raise ArtifactError(f"scaler.json is damaged, or of an older btcai: not what is written today; {_REMEDY}")
+        return cls.of(raw)
+
+    @classmethod
+    def of(cls, columns: Any) -> "Scaler":
+        """What `columns` gave; ArtifactError where it is not a scaler."""
+        try:
+            mean, std = (np.asarray(columns[key], np.float32) for key in ("mean", "std"))
         except (ValueError, TypeError, KeyError) as error:
-            raise ArtifactError(f"scaler.json must hold the numbers mean and std ({error}); {remedy}") from error
+            raise ArtifactError(f"a scaler must hold the numbers mean and std ({error}); {_REMEDY}") from error
         if mean.ndim != 1 or mean.shape != std.shape:
-            raise ArtifactError(f"scaler.json: mean and std must be as long, were {mean.shape}, {std.shape}; {remedy}")
+            raise ArtifactError(f"a scaler's mean and std must be as long, were {mean.shape}, {std.shape}; {_REMEDY}")
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-            raise ArtifactError(f"scaler.json: mean must be finite and std > 0, smallest std {std.min()}; {remedy}")
+            raise ArtifactError(f"a scaler's mean must be finite and std > 0, smallest std {std.min()}; {_REMEDY}")
         return cls(mean=mean, std=std)
 
 

@@ -98,7 +98,7 @@ def _check_long_enough(splits: Splits, n_bars: int, config: SplitConfig, purge_b
         needed = _bars_needed(config, purge_bars, warmup_bars)
         raise DataError(
             f"{n_bars:,} bars are too few for these splits: {each}; {needed:,} bars ({needed // BARS_PER_DAY} days) are"
-            " enough: fetch more with btcai data, or shorten the horizons in params.yaml"
+            " enough: fetch more with btcai data fetch, or shorten the horizons in params.yaml"
         )
 
 

@@ -83,7 +83,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} not found; make it with: btcai stage features") from error
+        raise ArtifactError(f"{path} not found; make it with: btcai run") from error
     except ValueError as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); make it again with: btcai stage features") from error
     if not isinstance(meta, dict) or not set(RESERVED) <= set(meta):
@@ -139,7 +139,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     try:
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} not found; make it with: btcai stage features") from error
+        raise ArtifactError(f"{path} not found; make it with: btcai run") from error
     except (ValueError, EOFError, OSError, SyntaxError, TypeError, OverflowError, tokenize.TokenError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make it again with: btcai stage features") from error
     if array.shape != shape or array.dtype != dtype:

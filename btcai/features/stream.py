@@ -67,12 +67,6 @@ class FeatureStream:
         self._mark = close
         return self._last_row()
 
-    def push_missing(self, close_ts_ns: int) -> FeatureRow:
-        """The row of a bar that the exchange did not make."""
-        self._skip_to(close_ts_ns)
-        self._append(close_ts_ns, (np.nan,) * 4, 0.0, False)
-        return self._last_row()
-
     def _skip_to(self, close_ts_ns: int) -> None:
         """Missing rows up to the one before; of a long gap only those that a window can still read."""
         last = int(self._rows.close_ts_ns[self._stop - 1])

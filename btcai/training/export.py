@@ -1,6 +1,5 @@
 """Exporting a trained network as a bundle of ONNX graphs, after proving that every form gives the same numbers."""
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -11,16 +10,19 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from btcai.bundle import GRAPHS, Encoded, PolicyBundle, file_sha256, load_bundle, session, tokens_of, write_manifest
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
 from btcai.files import whole
-from btcai.inference import GRAPHS, MANIFEST, Encoded, PolicyBundle, file_sha256, load_bundle, session, tokens_of
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
-from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Float32Array, MarketData
+from btcai.schema import ACCOUNT_FEATURES, BUCKETS, QUANTILE_LEVELS, TOKENS, Float32Array, MarketData
+from btcai.training import contract
 from btcai.training.checkpoint import LOG_SIGMA, load_model, set_up_torch
+
+logger = logging.getLogger(__name__)
 
 PARITY_WINDOWS = 1000
 PARITY = {"probabilities": 1e-4, "forecasts": 1e-4, "unfamiliarity": 1e-4, "sequence": 1e-4}
@@ -51,6 +53,8 @@ def export_bundle(
     Parity of torch, encoder + head and the fused policy is proven on 1,000 windows of the market first: ArtifactError
     with the largest difference otherwise, and nothing is written. The same weights give the same bytes in any folder.
     """
+    place = BUCKETS.index(bucket_name) + 1
+    logger.info("%s, %d of %d: exporting, with proof of parity", bucket_name, place, len(BUCKETS))
     set_up_torch(config)
     model = load_model(folder, bucket_name, config)
     fitted = ((model.stem.feature_mean, scaler.mean), (model.stem.feature_std, scaler.std))
@@ -60,11 +64,13 @@ def export_bundle(
         )
     with whole(out) as draft:
         _write_graphs(model, config.buckets[bucket_name].horizons_bars, len(data.feature_names), draft)
+        rules = make_rules(config.buckets[bucket_name], config.market, config.risk)
+        io = contract.describe(draft, config.buckets[bucket_name], rules, config.sizing)
         manifest = _manifest(model, bucket_name, config, data, scaler, versions, draft)
-        manifest["seen"] = seen
-        _write_json(draft / MANIFEST, manifest)
+        manifest |= {"rules": rules._asdict(), "io": io, "seen": seen}
+        write_manifest(draft, manifest)
         manifest["parity"] = prove_parity(model, load_bundle(draft), data)
-        _write_json(draft / MANIFEST, manifest)
+        write_manifest(draft, manifest)
     return manifest
 
 
@@ -264,12 +270,11 @@ def _manifest(
     return {
         "bucket": bucket_name,
         "bucket_config": bucket.model_dump(mode="json"),
-        "rules": make_rules(bucket, config.market, config.risk)._asdict(),
         "severity": config.market.severity,
         "sizing": config.sizing.model_dump(mode="json"),
         "equity_usdt": config.market.equity_usdt,
         "feature_names": list(data.feature_names),
-        "scaler": {"mean": scaler.mean.tolist(), "std": scaler.std.tolist()},
+        "scaler": {**scaler.columns(), "applied_in_graph": True, "formula": contract.SCALER},
         "warmup_bars": data.warmup_bars,
         "lookback_bars": bucket.lookback_bars,
         "account_features": list(ACCOUNT_FEATURES),
@@ -279,12 +284,10 @@ def _manifest(
             "std_factor": model.std_factor.double().tolist(),
             "temperature": model.temperature.double().tolist(),
             "unit": "sigma * sqrt(horizon)",
+            "applied_in_graph": True,
+            "formula": contract.CALIBRATION,
         },
         "parameters": model.n_parameters(),
         "versions": versions,
         "sha256": {name: file_sha256(folder / name) for name in GRAPHS},
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
