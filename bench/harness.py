@@ -3,10 +3,11 @@
 import importlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import BENCHES
 from bench.line import Line
 from bench.stopwatch import Stopwatch
 from btcai.config import Config
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("btcai.bench")  # handled as everything that the command line starts
 
-BENCHES = ("data", "env", "features", "judge", "learn", "serve", "train", "yardstick")
-"""Modules of this package, each with lines(stopwatch, config, root) -> Iterator[Line]; where it has PARTS, a tuple of
-names, lines takes those to measure as well; those in ON_REQUEST are measured only where they are named."""
-
 RESULTS = Path("reports/bench")
+_SAID: Mapping[object, str] = {True: "yes", False: "no", None: "-"}
 
 
 def run(name: str, repeats: int, config: Config, root: Path, only: str = "") -> Iterator[Line]:
@@ -69,7 +67,7 @@ def as_table(lines: list[Line]) -> "Table":
     from rich.text import Text
 
     table = Table(pad_edge=False)
-    for head in ("name", "value", "unit", "reference", "its value", "ratio", "goal", "met"):
+    for head in ("name", "value", "unit", "reference", "its value", "ratio", "goal", "met", "idle"):
         table.add_column(head, justify="right" if head in ("value", "its value", "ratio") else "left")
     for line in lines:
         table.add_row(
@@ -80,10 +78,13 @@ def as_table(lines: list[Line]) -> "Table":
             _number(line.reference_value),
             _number(line.ratio),
             line.goal or "-",
-            {True: "yes", False: "no", None: "-"}[line.met],
+            _SAID[line.met],
+            _SAID[line.more.get("idle")],
         )
         if line.note:
             table.add_row("", "", "", Text(line.note, style="dim"))
+    if any(line.more.get("idle") is False for line in lines):
+        table.caption = "idle no: measured beside other work, whose share of the figure is not known"
     return table
 
 

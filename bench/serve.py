@@ -13,11 +13,12 @@ from bench.line import Fact, Goal, Line
 from bench.markets import trading_market
 from bench.stopwatch import Stopwatch, Timing
 from btcai import paths
+from btcai.bundle import PolicyBundle, tokens_of
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.pipeline import rows_of
-from btcai.inference import Account, PolicyBundle, Seen, consider_seen, look, tokens_of
-from btcai.schema import ACCOUNT_FEATURES, BAR_NS, BUCKETS, TOKENS, Bars, FloatArray
+from btcai.inference import Account, Seen, consider_seen, look
+from btcai.schema import ACCOUNT_FEATURES, BAR_NS, BUCKETS, TOKENS, Bars, Float32Array, FloatArray
 from btcai.serving.deciding import explain
 from btcai.serving.live import KEPT_BARS, Market
 from btcai.serving.shelf import Placed, Shelf
@@ -30,6 +31,7 @@ DECIDE_GOALS = (Goal("ratio", "<=", 1.2),)
 LIVE_GOALS = (Goal("value", "<=", 20.0),)
 
 _BARE = "session.run of encoder and head"
+_BUY = (0.1, 0.7, 0.1, 0.1)
 _PERCENTILES = (("median", 50), ("99th percentile", 99))
 
 
@@ -75,7 +77,9 @@ def _decide(
     for bucket, one in placed.items():
         seen = market.seen(one.bundle)
         eager = _eager(config, root, bucket, seen)
-        for told, account in (("flat", None), ("one lot open", _holding(seen.mark))):
+        buying = market.seen(_Buyer(root / paths.CHAMPION / bucket, one.bundle.manifest))
+        cases = (("flat", seen, None), ("one lot open", seen, _holding(seen.mark)), ("a lot bought", buying, None))
+        for told, seen, account in cases:
             race = _Race(seen, account, eager, decisions)
             (timing,) = stopwatch.time(race.run)
             yield from race.lines(f"{bucket}, a decision, {told}", timing, stopwatch.repeats)
@@ -83,6 +87,15 @@ def _decide(
 
 def _holding(mark: float) -> Account:
     return {"cash_usdt": 50_000.0, "lots": [{"btc": 50_000.0 / mark, "entry_price": mark}]}
+
+
+class _Buyer(PolicyBundle):
+    """A bundle that wants a lot whatever its head says: the longest way through a decision, for a lot must be sized."""
+
+    def head(self, latent: Float32Array, account: Float32Array) -> tuple[Float32Array, Float32Array]:
+        probabilities, value = super().head(latent, account)
+        probabilities[:] = _BUY
+        return probabilities, value
 
 
 class _Race:
@@ -188,7 +201,7 @@ class _Stepping:
         """Returns the decision times; the bars between are appended and not counted."""
         bars, bundle = self._bars, self._placed.bundle
         first = len(bars) - self._steps * bundle.patch_bars
-        market = Market(rows_of(bars, slice(first - KEPT_BARS, first)))
+        market = Market(rows_of(bars, slice(first - KEPT_BARS, first)), intervals="adaptive")
         done = 0
         for row in range(first, len(bars)):
             came = rows_of(bars, slice(row, row + 1))

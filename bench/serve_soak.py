@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ import numpy as np
 from bench.line import Goal, Line
 from bench.serve_http import accounts, copied, rows, serving, told
 from btcai import paths
+from btcai.bundle import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, write_manifest
 from btcai.champions import Standing, place_champion
 from btcai.errors import ArtifactError
 from btcai.features.pipeline import rows_of
-from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, decide, file_sha256, load_bundle
-from btcai.schema import BUCKETS, Bars
+from btcai.inference import decide
+from btcai.schema import BUCKETS, Bars, Forecast
 from btcai.serving.live import KEPT_BARS
 
 NOTHING_LOST = (Goal("value", "<=", 0.0),)
@@ -218,7 +219,8 @@ def _check(
     pairs: Mapping[str, tuple[Path, Path]],
     described: tuple[dict[str, Any] | None, ...],
 ) -> None:
-    """Every answer is of one of its bucket's two versions and is what that version decides there."""
+    """Every answer is of one of its bucket's two versions and is what that version decides there, but for its
+    quantiles, which followed the outcomes of all decisions that were asked for before."""
     bundles: dict[tuple[str, str], PolicyBundle] = {}
     for bucket, folders in pairs.items():
         for folder in folders:
@@ -231,11 +233,22 @@ def _check(
         stop = int(np.searchsorted(bars.close_ts_ns, close_ts_ns)) + 1
         decision = decide(bundle, rows_of(bars, slice(stop - KEPT_BARS, stop)), described[account])
         said = json.loads(text)
+        if said["intervals"] == "adaptive":
+            decision = replace(decision, intervals="adaptive", forecasts=_followed(decision.forecasts, said))
         wanted = json.loads(json.dumps({**vars(decision), "forecasts": [vars(one) for one in decision.forecasts]}))
         wanted |= {"action": decision.action.name, "edge": said["edge"]}
         found.checked += 1
         if said != wanted:
             found.faults.append(f"{bucket} {version} at {close_ts_ns}: said {said}, decides {wanted}")
+
+
+def _followed(forecasts: tuple[Forecast, ...], said: dict[str, Any]) -> tuple[Forecast, ...]:
+    """With the quantiles that were said, where they rise."""
+    quantiles = [tuple(one["quantiles"]) for one in said["forecasts"]]
+    return tuple(
+        replace(one, quantiles=levels) if list(levels) == sorted(levels) else one
+        for one, levels in zip(forecasts, quantiles, strict=True)
+    )
 
 
 def varied(folder: Path, out: Path, seed: int = 0) -> Path:
@@ -257,7 +270,7 @@ def varied(folder: Path, out: Path, seed: int = 0) -> Path:
     onnx.save(head, out / "head.onnx")
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     manifest["sha256"]["head.onnx"] = file_sha256(out / "head.onnx")
-    (out / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    write_manifest(out, manifest)
     return out
 
 

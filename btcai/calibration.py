@@ -3,15 +3,13 @@
 All in units of sigma * sqrt(horizon), in which residuals of every bucket and horizon are of the size of 1.
 """
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from btcai.errors import ArtifactError
 
 Array = NDArray[np.floating[Any]]
 FloatArray = NDArray[np.float64]
@@ -174,6 +172,13 @@ def new_adaptive(levels: Array, overlap: Array) -> AdaptiveCalibration:
     )
 
 
+def pace(horizons_bars: Sequence[int] | IntArray, patch_bars: int) -> tuple[FloatArray, IntArray]:
+    """Of decisions every patch_bars: how many consecutive ones share an outcome of each horizon, overlap (H,) >= 1, and
+    after how many it has ended, delay (H,) >= 1."""
+    patches = np.asarray(horizons_bars) / patch_bars
+    return np.maximum(1.0, patches), np.ceil(patches).astype(np.int64)
+
+
 def adjust(state: AdaptiveCalibration, quantiles: Array) -> FloatArray:
     """The forecast of one decision, (H, Q), as it is to be issued: offsets added, in order."""
     return in_order(quantiles + state.offset)
@@ -227,35 +232,3 @@ def in_order(values: Array) -> FloatArray:
     means = (sums[..., None, 1:] - sums[..., :-1, None]) / np.maximum(last + 1 - first, 1)
     smallest = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]  # [j, i]: over blocks j .. k with k >= i
     return np.where(rising, values, np.where(first <= last, smallest, -np.inf).max(axis=-2))
-
-
-def adaptive_json(state: AdaptiveCalibration) -> str:
-    """The state as text that `read_adaptive` gives back bit for bit."""
-    fields = {name: getattr(state, name).tolist() for name in AdaptiveCalibration.__dataclass_fields__}
-    return json.dumps(fields, allow_nan=False) + "\n"
-
-
-def read_adaptive(text: str, levels: Array, overlap: Array) -> AdaptiveCalibration:
-    """The state that `adaptive_json` wrote; ArtifactError when it is damaged or was kept for other forecasts."""
-    remedy = "remove it to start again from the static calibration"
-    try:
-        found = json.loads(text)
-        state = AdaptiveCalibration(
-            levels=np.asarray(found["levels"], np.float64),
-            overlap=np.asarray(found["overlap"], np.float64),
-            offset=np.asarray(found["offset"], np.float64),
-            updates=np.asarray(found["updates"], np.int64),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"an adaptive calibration must be JSON of its four arrays, was not ({error}); {remedy}"
-        ) from error
-    if not (np.array_equal(state.levels, levels) and np.array_equal(state.overlap, overlap)):
-        raise ArtifactError(
-            f"an adaptive calibration must be of levels {np.asarray(levels).tolist()} and overlap "
-            f"{np.asarray(overlap).tolist()}, was of {state.levels.tolist()} and {state.overlap.tolist()}; {remedy}"
-        )
-    shape = len(state.overlap), len(state.levels)
-    if state.offset.shape != shape or state.updates.shape != shape[:1] or not np.isfinite(state.offset).all():
-        raise ArtifactError(f"an adaptive calibration must hold {shape} finite offsets, was damaged; {remedy}")
-    return state

@@ -5,6 +5,7 @@ Letters in shapes: T bars, F features, D decision times, B environment batch, H 
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,11 @@ class Forecast:
     quantiles: tuple[float, ...]  # at QUANTILE_LEVELS
 
 
+Intervals = Literal["static", "adaptive"]
+"""Form of a decision's quantiles: with the offsets that the bundle was calibrated with, or with offsets that went on to
+follow the outcomes of a watched market."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """One decision with everything it rests on."""
@@ -167,4 +173,5 @@ class Decision:
     unfamiliarity: float  # of the market to the network: 1 is exceeded one time in a hundred on the validation span
     model_version: str
     data_version: str
+    intervals: Intervals = "static"
     note: str = ""  # the rule of the market that spoke: why the action is not the likeliest one, or that a halt runs

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 from export_fakes import frame, loud_bundle
 from fastapi import FastAPI
 
@@ -53,14 +54,33 @@ def raw_rows(stop: int, n: int) -> list[list[float]]:
 
 
 def talk(app: FastAPI, *requests: tuple[Any, ...], headers: dict[str, Any] | None = None) -> list[httpx.Response]:
-    """Requests (method, path[, body]) one after the other, in process; a body of bytes goes as it is."""
+    """Requests (method, path[, body]) one after the other, in process; a body of bytes goes as it is.
+
+    Each answer must be one of those that the application's own OpenAPI schema names.
+    """
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
             return [await _ask(client, *one) for one in requests]
 
-    return asyncio.run(ask())
+    found = asyncio.run(ask())
+    for (method, path, *_), response in zip(requests, found, strict=True):
+        expect_as_told(app.openapi(), method, path, response)
+    return found
+
+
+def expect_as_told(openapi: dict[str, Any], method: str, path: str, response: httpx.Response) -> None:
+    """That /openapi.json names this status and media type, and that the body fits what it says of them; a path or a
+    method that it does not know is refused as all else is."""
+    operation, status = openapi["paths"].get(path, {}).get(method.lower()), str(response.status_code)
+    refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Refused"}}}
+    told = operation["responses"][status]["content"] if operation else refusal
+    media = response.headers["content-type"].partition(";")[0]
+    body = response.json() if media == "application/json" else response.text
+    jsonschema.validate(
+        body, told[media]["schema"] | {"components": openapi["components"]}, jsonschema.Draft202012Validator
+    )
 
 
 async def _ask(client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> httpx.Response:

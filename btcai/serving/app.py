@@ -23,6 +23,16 @@ from btcai.serving.gate import Gate
 from btcai.serving.live import NotNextError
 from btcai.serving.metrics import CONTENT_TYPE
 from btcai.serving.requests import AppendRequest, BatchRequest, DecideRequest
+from btcai.serving.schemas import (
+    METRICS,
+    READY,
+    AppendAnswer,
+    BatchAnswer,
+    DecisionAnswer,
+    HealthAnswer,
+    VersionAnswer,
+    answers,
+)
 from btcai.serving.service import Service, UnknownMarketError
 from btcai.serving.shelf import NotServedError
 
@@ -110,34 +120,34 @@ async def _poll(service: Service) -> None:
 
 
 def _add_decisions(app: FastAPI, service: Service, workers: Workers) -> None:
-    @app.post("/v1/decide")
+    @app.post("/v1/decide", responses=answers(DecisionAnswer, 401, 404, 422, 503))
     async def decide(asked: DecideRequest) -> Response:
         return await workers.run(lambda one: StrictJSONResponse(service.decide(one)), asked)
 
-    @app.post("/v1/decide/batch")
+    @app.post("/v1/decide/batch", responses=answers(BatchAnswer, 401, 404, 422, 503))
     async def decide_batch(asked: BatchRequest) -> Response:
         return await workers.run(lambda many: StrictJSONResponse(service.decide_batch(many)), asked)
 
-    @app.post("/v1/bars")
+    @app.post("/v1/bars", responses=answers(AppendAnswer, 401, 409, 422, 503))
     async def bars(asked: AppendRequest) -> Response:
         return await workers.run(lambda new: StrictJSONResponse(service.append(new)), asked)
 
 
 def _add_states(app: FastAPI, service: Service) -> None:
-    @app.get("/health")
+    @app.get("/health", responses=answers(HealthAnswer))
     async def health() -> Response:
         return StrictJSONResponse({"status": "alive"})
 
-    @app.get("/ready")
+    @app.get("/ready", responses=READY)
     async def ready() -> Response:
         is_ready, state = service.readiness()
         return StrictJSONResponse({"ready": is_ready, **state}, 200 if is_ready else 503)
 
-    @app.get("/version")
+    @app.get("/version", responses=answers(VersionAnswer, 401))
     async def version() -> Response:
         return StrictJSONResponse(service.version())
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses=METRICS)
     async def metrics() -> Response:
         return Response(service.metrics.text(service.shelf), media_type=CONTENT_TYPE)
 

@@ -7,11 +7,23 @@ from dataclasses import fields
 
 import numpy as np
 
+from btcai.bundle import PolicyBundle
 from btcai.errors import DataError
 from btcai.features.pipeline import check_bars, fill_features, rows_of
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import PolicyBundle, Seen, look
-from btcai.schema import BAR_NS, BUCKETS, TOKENS, Bars, FloatArray, MarketData
+from btcai.inference import Seen, look
+from btcai.schema import (
+    BAR_NS,
+    BUCKETS,
+    TOKENS,
+    Bars,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Intervals,
+    MarketData,
+)
+from btcai.serving.intervals import Following
 
 LONGEST_PATCH_BARS = 28
 """Of a bucket; one with a longer lookback than this gives is not served."""
@@ -30,11 +42,19 @@ class NotNextError(DataError):
 class Market:
     """The newest bars of one market with their features; any thread may append, any may look."""
 
-    def __init__(self, bars: Bars, counted: Callable[[str, bool], None] = lambda bucket, encoded: None) -> None:
+    def __init__(
+        self,
+        bars: Bars,
+        counted: Callable[[str, bool], None] = lambda bucket, encoded: None,
+        intervals: Intervals = "static",
+    ) -> None:
         """Start from grid bars, oldest first; DataError where they are unsound.
 
-        counted(bucket, encoded) is told of every look: whether the encoder ran for it or had run before.
+        counted(bucket, encoded) is told of every look: whether the encoder ran for it or had run before. Adaptive
+        intervals follow what comes of the decisions asked for, not what would have come of the bars given here.
         """
+        self._intervals = intervals
+        self._following: dict[str, Following] = {}
         self._counted = counted
         self._rows = Bars(
             **{field.name: np.zeros(_CAPACITY, getattr(bars, field.name).dtype) for field in fields(Bars)}
@@ -68,6 +88,9 @@ class Market:
             for rows in (missing, bars):
                 if rows is not None:
                     self._append(rows)
+        for bucket, following in list(self._following.items()):  # here and not while a decision waits
+            with self._looking[bucket]:
+                following.learn_until(self.last_close_ts_ns, self._marks)
 
     def seen(self, bundle: PolicyBundle) -> Seen:
         """What the bundle sees at the newest decision time on its clock; encoded once, shared by all who ask.
@@ -79,10 +102,27 @@ class Market:
             last = self._seen.get(bundle.bucket)
             fresh = last is None or last.bundle is not bundle or last.close_ts_ns != close_ts_ns
             if last is None or fresh:
-                last = look(bundle, self._window(bundle))
+                last = self._look(bundle)
                 self._seen[bundle.bucket] = last
         self._counted(bundle.bucket, fresh)
         return last
+
+    def _look(self, bundle: PolicyBundle) -> Seen:
+        """Under the bucket's lock."""
+        seen = look(bundle, self._window(bundle))
+        if self._intervals == "static":
+            return seen
+        following = self._following.get(bundle.bucket)
+        if following is None or not following.is_of(bundle):
+            following = self._following[bundle.bucket] = Following(bundle)
+        return following.adapted(seen, self._marks)
+
+    def _marks(self, close_ts_ns: IntArray) -> tuple[FloatArray, BoolArray]:
+        """Of bars that have closed (n,): their marks, and whether each is kept and was not missing."""
+        with self._lock:
+            age = (self.last_close_ts_ns - close_ts_ns) // BAR_NS
+            rows = self._stop - 1 - np.minimum(age, len(self) - 1)
+            return self._mark[rows], self._rows.present[rows] & (age < len(self))
 
     def _missing_before(self, close_ts_ns: int, allow_gap: bool) -> Bars | None:
         """Missing bars between the last one and the one that closes then; None where there are none."""

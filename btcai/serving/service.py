@@ -25,8 +25,9 @@ class UnknownMarketError(DataError):
 
 
 class Service:
-    """The bundles in use, and the markets that were given: a market is a function of its bars, so a server that was
-    killed is as it was once it has been given the newest ones again."""
+    """The bundles in use, and the markets that were given: what a market decides is a function of its bars, so a server
+    that was killed decides as before once it has been given the newest ones again. Only the intervals that a market
+    says have followed its outcomes, and begin anew with it."""
 
     def __init__(self, shelf: Shelf, metrics: Metrics) -> None:
         self.shelf, self.metrics = shelf, metrics
@@ -95,7 +96,7 @@ class Service:
 
     def _market(self, asked: DecideRequest | BatchRequest) -> Market:
         if asked.bars is not None:
-            return self._new_market(grid(asked.bars))
+            return Market(grid(asked.bars), self.metrics.look)
         name = asked.market or MARKET
         if (market := self.markets.get(name)) is None:
             raise UnknownMarketError(
@@ -107,12 +108,9 @@ class Service:
     def _start(self, name: str, bars: Bars) -> Market:
         if name not in self.markets and len(self.markets) >= MAX_MARKETS:
             raise DataError(f"a server watches at most {MAX_MARKETS} markets, {name} would be one more; start another")
-        market = self._new_market(bars)
+        market = Market(bars, self.metrics.look, "adaptive")
         self.markets = self.markets | {name: market}
         return market
-
-    def _new_market(self, bars: Bars) -> Market:
-        return Market(bars, self.metrics.look)
 
     def _answers(self, bucket: str, market: Market, questions: list[Question]) -> list[dict[str, Any]]:
         try:

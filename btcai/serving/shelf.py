@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from btcai import paths, reflection
+from btcai.bundle import GRAPHS, MANIFEST, PolicyBundle, load_bundle
 from btcai.champions import STANDING, Edge, Standing, read_standing
 from btcai.errors import ArtifactError, ConfigError
 from btcai.features.scaling import Scaler
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.files import backup_of
-from btcai.inference import GRAPHS, MANIFEST, PolicyBundle, consider_seen, load_bundle, look
+from btcai.inference import consider_seen, look
 from btcai.reasoning.memory import Memory
 from btcai.schema import BAR_NS, BUCKETS, Bars, MarketData
 from btcai.serving.live import LONGEST_PATCH_BARS
@@ -218,7 +219,7 @@ def check_fits(bundle: PolicyBundle, bucket: str, folder: Path, standing: Standi
             "remake it with: btcai run"
         )
     scaler = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("scaler")
-    if scaler is not None and not holds_scaler((folder / GRAPHS[0]).read_bytes(), Scaler.from_json(json.dumps(scaler))):
+    if scaler is not None and not holds_scaler((folder / GRAPHS[0]).read_bytes(), Scaler.of(scaler)):
         raise ArtifactError(
             f"the scaler inside {folder / GRAPHS[0]} must be the one that its manifest names, was another: features "
             "would be scaled otherwise than the network was trained for; remake it with: btcai run"

@@ -1,6 +1,5 @@
 """Offsets that follow the outcomes: steps by hand, the bound on what they miss, MAPIE and isotonic oracles."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +11,14 @@ from btcai.calibration import (
     STEP_FLOOR,
     STEP_START,
     AdaptiveCalibration,
-    adaptive_json,
     adjust,
     coverage,
     follow,
     in_order,
     learn,
     new_adaptive,
-    read_adaptive,
+    pace,
 )
-from btcai.errors import ArtifactError
 from btcai.schema import QUANTILE_LEVELS
 
 LEVELS = np.asarray(QUANTILE_LEVELS)
@@ -82,7 +79,7 @@ def test_what_never_became_known_changes_nothing() -> None:
 def stream(
     state: AdaptiveCalibration, quantiles: np.ndarray, outcome: np.ndarray, known: np.ndarray, delay: np.ndarray
 ) -> np.ndarray:
-    """As live does it: one decision at a time, the state written and read again at each."""
+    """As live does it: one decision at a time."""
     issued = np.full(quantiles.shape, np.nan)
     for d in range(len(quantiles)):
         for h, late in enumerate(delay):
@@ -92,9 +89,14 @@ def stream(
                 now = np.zeros(len(delay), bool)
                 now[h] = known[d - late, h]
                 state = learn(state, np.where(np.isnan(issued[d - late]), 0.0, issued[d - late]), beside, now)
-        state = read_adaptive(adaptive_json(state), state.levels, state.overlap)
         issued[d] = adjust(state, quantiles[d])
     return issued
+
+
+def test_a_horizon_of_parts_of_a_patch_has_ended_at_the_next_decision() -> None:
+    overlap, delay = pace((5, 20, 288), 10)
+    assert overlap.tolist() == [1.0, 2.0, 28.8]
+    assert delay.tolist() == [1, 2, 29]
 
 
 def test_a_batch_is_the_stream_bit_for_bit() -> None:
@@ -235,25 +237,3 @@ def test_without_delay_it_is_the_adaptive_inference_of_mapie() -> None:
         theirs.adapt_conformal_inference(at, np.array([outcome]), gamma=STEP_FLOOR / 2, confidence_level=0.9)
         state = learn(state, ours, outcome_of(outcome), YES)
     assert abs(state.offset[0, 0]) > 0.05  # it went somewhere
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"offset": [[0.0]]}, r"must hold \(2, 7\) finite offsets"),
-        ({"overlap": [3.0, 9.0]}, r"must be of levels .* and overlap \[3.0, 12.0\], was of .* \[3.0, 9.0\]"),
-        ({"levels": None}, "must be of levels .*, was of nan and"),
-        ({"updates": ["many", 1]}, "must be JSON of its four arrays"),
-    ],
-)
-def test_a_state_that_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
-    overlap = np.array([3.0, 12.0])
-    text = adaptive_json(new_adaptive(LEVELS, overlap))
-    assert read_adaptive(text, LEVELS, overlap).offset.shape == (2, 7)
-    with pytest.raises(ArtifactError, match=message + ".*remove it to start again"):
-        read_adaptive(json.dumps(json.loads(text) | change), LEVELS, overlap)
-
-
-def test_a_state_cut_short_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="must be JSON"):
-        read_adaptive(adaptive_json(new_adaptive(LEVELS, ONE))[:-9], LEVELS, ONE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from export_fakes import exported, loud_bundle, market
+from export_fakes import exported, hand_made_bundle, loud_bundle, market, newest_bars
 from serving_fakes import champion, cut
 
 from bench import serve, serve_soak
@@ -15,10 +15,11 @@ from bench.serve_http import accounts
 from bench.serve_soak import Soak, Soaked
 from bench.stopwatch import Stopwatch
 from btcai import paths
+from btcai.bundle import load_bundle
 from btcai.errors import ArtifactError
-from btcai.inference import decide, load_bundle
+from btcai.inference import decide
 from btcai.params import load_config
-from btcai.schema import BUCKETS
+from btcai.schema import BUCKETS, Action
 from btcai.serving import shelf
 from btcai.serving.service import answer
 from btcai.serving.shelf import Placed
@@ -50,13 +51,15 @@ def test_decisions_are_held_against_the_bare_graphs_and_a_live_step_against_20_m
     measured: dict[str, list[Line]],
 ) -> None:
     names = [line.name for line in measured["decide"]]
-    assert names[:4] == [
+    assert names[:6] == [
         "scalping, a decision, flat, median of 3",
         "scalping, a decision, flat, 99th percentile of 3",
         "scalping, a decision, one lot open, median of 3",
         "scalping, a decision, one lot open, 99th percentile of 3",
+        "scalping, a decision, a lot bought, median of 3",
+        "scalping, a decision, a lot bought, 99th percentile of 3",
     ]
-    assert len(names) == 16
+    assert len(names) == 24
     for line in measured["decide"]:
         assert (line.reference, line.goal) == ("session.run of encoder and head", "ratio <= 1.2")
         assert line.ratio is not None
@@ -72,6 +75,16 @@ def test_decisions_are_held_against_the_bare_graphs_and_a_live_step_against_20_m
         parts = [line.more[f"{part}_ms"] for part in ("features", "inference", "reasoning")]
         assert all(isinstance(part, float) and part > 0 for part in parts)
         assert line.goal == "value <= 20"
+
+
+def test_the_buyer_buys_what_the_bundle_would_not_at_the_size_of_its_own_forecast(tmp_path: Path) -> None:
+    bars = newest_bars(market().bars, 9000, 2400)
+    asking = load_bundle(hand_made_bundle(tmp_path / "asking"))
+    idle = load_bundle(hand_made_bundle(tmp_path / "idle", logits=(1.0, 0.0, 0.0, 0.0)))
+    bought = decide(serve._Buyer(idle.folder, idle.manifest), bars)
+    assert decide(idle, bars).action is Action.HOLD
+    assert (bought.action, bought.size_frac) == (Action.BUY, decide(asking, bars).size_frac)
+    assert bought.size_frac > 0
 
 
 def test_without_a_champion_the_command_that_makes_one_is_named(
@@ -107,6 +120,17 @@ def test_a_soak_holds_every_answer_against_the_decision_of_its_version(tmp_path:
     found, text = answers_of(one, 9_000)
     (key,) = found.answers
     found.answers[key] = text.replace('"size_frac": ', '"size_frac": 1')
+    assert "decides" in checked(found, one, other)[0]
+    found, text = answers_of(one, 9_000)
+    followed = json.loads(found.answers[key]) | {"intervals": "adaptive"}
+    followed["forecasts"][0]["quantiles"] = [value - 1e-3 for value in followed["forecasts"][0]["quantiles"]]
+    found.answers[key] = json.dumps(followed)
+    assert checked(found, one, other) == []
+    found.answers[key] = json.dumps(followed | {"intervals": "static"})
+    assert "decides" in checked(found, one, other)[0]
+    found, text = answers_of(one, 9_000)
+    followed["forecasts"][0]["quantiles"].reverse()
+    found.answers[key] = json.dumps(followed)
     assert "decides" in checked(found, one, other)[0]
     found, text = answers_of(one, 9_000)
     stranger = loud_bundle(tmp_path / "stranger", seed=2)

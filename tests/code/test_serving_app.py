@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 from export_fakes import hand_made_bundle, market
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from serving_fakes import (
     app_of,
     champion,
     cut,
+    expect_as_told,
     new_service,
     plain,
     raw_rows,
@@ -24,14 +27,18 @@ from serving_fakes import (
 )
 
 from btcai import paths
+from btcai.bundle import load_bundle
 from btcai.champions import place_champion
 from btcai.errors import ConfigError
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide, load_bundle
+from btcai.inference import decide
 from btcai.machine import Machine
+from btcai.reasoning.records import Reasoning
+from btcai.schema import Action, Decision
 from btcai.serving import app as app_module
 from btcai.serving import gate, server
 from btcai.serving import service as service_module
+from btcai.serving.app import ENDPOINTS
 from btcai.serving.service import Service
 
 NEEDED = 144 + WARMUP_BARS
@@ -87,9 +94,38 @@ def test_a_market_goes_on_bar_by_bar_and_its_decisions_are_those_on_all_its_bars
     close = str(market().bars.close_ts_ns[STOP + 2].astype("datetime64[ns]").astype("datetime64[s]"))
     assert began.json()["bars_kept"] == 2_400
     assert (more.json()["bars_given"], more.json()["bars_kept"], more.json()["last_close"]) == (3, 2_403, f"{close}Z")
-    assert first.json() == wanted(root, "short", STOP, None)
-    assert second.json() == wanted(root, "short", STOP + 3, HELD)
-    assert both.json() == wanted(root, "scalping", STOP + 3, None)
+    watched = {"intervals": "adaptive"}  # which are the static ones until an outcome is known
+    assert first.json() == wanted(root, "short", STOP, None) | watched
+    assert second.json() == wanted(root, "short", STOP + 3, HELD) | watched
+    assert both.json() == wanted(root, "scalping", STOP + 3, None) | watched
+
+
+def test_quantiles_of_a_watched_market_follow_its_outcomes_and_nothing_else_does(root: Path, service: Service) -> None:
+    app, asked = app_of(service), ("POST", "/v1/decide", {"bucket": "scalping", "account": HELD})
+    _, _, _, second, batch, explained, alone = talk(
+        app,
+        ("POST", "/v1/bars", {"bars": raw_rows(STOP, 2_400)}),
+        asked,
+        ("POST", "/v1/bars", {"bars": raw_rows(STOP + 3, 3)}),  # the shortest horizon has ended
+        asked,
+        ("POST", "/v1/decide/batch", {"questions": [{"bucket": "scalping", "account": HELD}]}),
+        ("POST", "/v1/decide", {"bucket": "scalping", "account": HELD, "explain": True}),
+        ("POST", "/v1/decide", {"bucket": "scalping", "account": HELD, "bars": raw_rows(STOP + 3, 2_400)}),
+    )
+    static, adaptive = alone.json(), second.json()
+    assert static == wanted(root, "scalping", STOP + 3, HELD)
+    assert (static["intervals"], adaptive["intervals"]) == ("static", "adaptive")
+    moved = [one.pop("quantiles") != other.pop("quantiles") for one, other in zip(
+        static["forecasts"], adaptive["forecasts"], strict=True
+    )]  # fmt: skip
+    assert moved == [True, False, False]
+    assert adaptive | {"intervals": "static"} == static
+    assert batch.json()["answers"] == [second.json()]
+    assert {**second.json(), "reasoning": explained.json()["reasoning"]} == explained.json()
+    low, *_, high = second.json()["forecasts"][0]["quantiles"]
+    (step,) = [one for one in explained.json()["reasoning"]["steps"] if one["name"] == "forecast"]
+    assert (step["facts"]["low_3"], step["facts"]["high_3"]) == (low, high)
+    assert "interval (adaptive) and" in step["sentence"]
 
 
 def test_a_batch_is_answered_in_order_with_one_encoding_a_bucket(root: Path, service: Service) -> None:
@@ -207,7 +243,7 @@ def test_gaps_repeats_and_old_bars_are_conflicts_and_an_allowed_gap_is_missing(r
     (holed,) = talk(
         app, ("POST", DECIDE, {"bucket": "scalping", "bars": raw_rows(STOP, 2_300) + raw_rows(STOP + 4, 1)})
     )
-    assert decided.json() == holed.json()
+    assert decided.json() == holed.json() | {"intervals": "adaptive"}
     assert again.json()["bars_kept"] == 2_200
 
 
@@ -240,6 +276,28 @@ def test_health_readiness_and_version_say_what_is_in_use_and_what_was_refused(tm
     assert "head.onnx is missing" in ready.json()["buckets"]["scalping"]["refused"]
     record = told.json()["bundles"]["scalping"]
     assert (record["model_version"], record["registered_version"], record["edge"]) == (version, 1, "none")
+
+
+def test_the_schema_names_every_field_of_a_decision_and_none_is_left_open(app: FastAPI) -> None:
+    openapi = app.openapi()
+    schemas = openapi["components"]["schemas"]
+    assert set(schemas["DecisionAnswer"]["required"]) == {field.name for field in fields(Decision)} | {"edge"}
+    assert set(schemas["ReasoningAnswer"]["required"]) == {field.name for field in fields(Reasoning)}
+    for name in ("DecisionAnswer", "ReasoningAnswer", "BatchAnswer", "AppendAnswer", "ReadyAnswer", "VersionAnswer"):
+        assert schemas[name]["additionalProperties"] is False
+    assert schemas["DecisionAnswer"]["properties"]["action"]["enum"] == [action.name for action in Action]
+    assert "HTTPValidationError" not in schemas
+    assert set(openapi["paths"]) == ENDPOINTS
+
+
+def test_an_answer_that_the_schema_does_not_tell_of_is_found_out(app: FastAPI) -> None:
+    (good,) = talk(app, ("POST", DECIDE, {"bucket": "scalping", **BARS}))
+    for wrong in ({"action": "SHORT"}, {"more": 1}, {"forecasts": [{"mean": 0.1}]}, {"close_ts_ns": 1.5}):
+        response = httpx.Response(200, json=good.json() | wrong)
+        with pytest.raises(jsonschema.ValidationError):
+            expect_as_told(app.openapi(), "POST", DECIDE, response)
+    with pytest.raises(KeyError, match="409"):
+        expect_as_told(app.openapi(), "POST", DECIDE, httpx.Response(409, json={"error": "?"}))
 
 
 def test_metrics_count_requests_decisions_and_swaps(root: Path, service: Service) -> None:

@@ -10,9 +10,10 @@ import pytest
 from export_fakes import exported, frame, hand_made_bundle, loud_bundle, market
 from serving_fakes import ACCOUNTS, HELD, cut
 
+from btcai.bundle import PolicyBundle, load_bundle, tokens_of
 from btcai.errors import DataError
 from btcai.explanation import explain_decision
-from btcai.inference import Account, PolicyBundle, Seen, consider_seen, decide, load_bundle, look, tokens_of
+from btcai.inference import Account, Seen, consider_seen, decide, look
 from btcai.pyfunc import DecisionModel, decision_row
 from btcai.reasoning.memory import Memory, Situations, new_memory
 from btcai.reasoning.records import reasoning_json

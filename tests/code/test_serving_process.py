@@ -15,8 +15,9 @@ from export_fakes import market
 from serving_fakes import HELD, champion, cut, plain, raw_rows
 
 from bench.serve_http import Running, serving
+from btcai.bundle import load_bundle
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide, load_bundle
+from btcai.inference import decide
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def told(running: Running, path: str, body: object) -> dict[str, object]:
 
 def test_killed_and_started_again_it_serves_from_the_folder_and_a_market_is_what_its_bars_say(tmp_path: Path) -> None:
     made = champion(tmp_path, "scalping")
-    wanted = plain(decide(load_bundle(made), cut(market().bars, STOP + 1, 2_300), HELD))
+    wanted = plain(decide(load_bundle(made), cut(market().bars, STOP + 1, 2_300), HELD)) | {"intervals": "adaptive"}
     asked = {"bucket": "scalping", "account": HELD}
     with serving(tmp_path, ("scalping",)) as running:
         told(running, "/v1/bars", {"bars": BARS})
@@ -70,6 +71,35 @@ def test_told_to_stop_it_answers_what_is_in_flight_and_ends_well(tmp_path: Path)
             asker.join()
     assert statuses == [200] * 3
     assert "requests in flight are answered first" in running.log.read_text(encoding="utf-8")
+
+
+def test_told_twice_it_stops_at_once_and_no_error_is_logged(tmp_path: Path) -> None:
+    champion(tmp_path, "scalping")
+    statuses: list[int] = []
+    with serving(tmp_path, ("scalping",)) as running:
+        body = {"questions": [{"bucket": "scalping", "account": HELD}] * 4_000, "bars": BARS}
+
+        def ask() -> None:
+            try:
+                statuses.append(httpx.post(f"{running.address}/v1/decide/batch", json=body, timeout=60).status_code)
+            except httpx.TransportError:
+                statuses.append(0)
+
+        askers = [threading.Thread(target=ask) for _ in range(3)]
+        for asker in askers:
+            asker.start()
+        while not _busy(running):
+            time.sleep(0.01)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert running.stop() == 0
+        for asker in askers:
+            asker.join()
+    said = running.log.read_text(encoding="utf-8")
+    assert statuses != [200] * 3
+    assert "stopping at once" in said
+    assert "ERROR" not in said
+    assert "Traceback" not in said
 
 
 def _busy(running: Running) -> bool:

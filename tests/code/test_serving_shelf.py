@@ -6,18 +6,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import export_fakes
 import numpy as np
 import pytest
 from export_fakes import hand_made_bundle, loud_bundle, scaler
 from serving_fakes import champion, standing
 
 from btcai import paths
+from btcai.bundle import file_sha256, load_bundle
 from btcai.champions import place_champion
 from btcai.errors import ConfigError
 from btcai.features.scaling import Scaler
 from btcai.features.table import FEATURE_NAMES
 from btcai.files import backup_of
-from btcai.inference import file_sha256, load_bundle
 from btcai.serving import shelf as shelf_module
 from btcai.serving.shelf import NotServedError, Shelf, holds_scaler
 
@@ -35,8 +36,7 @@ def shelf_of(root: Path, *buckets: str) -> tuple[Shelf, list[tuple[str, str]]]:
 
 
 def change_manifest(root: Path, bucket: str, **changes: Any) -> None:
-    path = root / paths.CHAMPION / bucket / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    export_fakes.change_manifest(root / paths.CHAMPION / bucket, **changes)
 
 
 def test_a_new_champion_is_in_use_from_the_next_look_on_and_who_holds_the_old_one_keeps_it(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def other_warm_up(root: Path) -> None:
 
 
 def other_scaler(root: Path) -> None:
-    change_manifest(root, "scalping", scaler=json.loads(scaler().to_json()))
+    change_manifest(root, "scalping", scaler=scaler().columns())
 
 
 def no_scaler(root: Path) -> None:
@@ -132,7 +132,7 @@ def rarely(harm: Any, reason: str) -> Any:
         rarely(other_features, r"must be made for this btcai's 49 features"),
         rarely(other_warm_up, r"2016 bars of warm-up, the one in .*champion/scalping was made for 49 and 2000"),
         (other_scaler, r"the scaler inside .*champion/scalping/encoder.onnx must be the one that its manifest names"),
-        rarely(no_scaler, r"scaler.json must hold the numbers mean and std"),
+        rarely(no_scaler, r"a scaler must hold the numbers mean and std"),
         rarely(other_bucket, r"must be of scalping, was of short; remake it with: btcai run"),
         rarely(
             other_standing,
