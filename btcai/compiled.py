@@ -1,8 +1,9 @@
 """The one way this package compiles: numba, cached on disk, without the GIL, IEEE arithmetic.
 
 numba keys its disk cache on the file of the function alone: after an edit of what it calls, or of a constant that was
-compiled in, a cached caller would go on with the old code. So every function carries a checksum of its own folder, of
-those whose functions are called from others and of schema.py: any edit there recompiles, and a mere touch does not.
+compiled in, a cached caller would go on with the old code. So every function carries a checksum of its own folder with
+all below it, of those whose functions are called from others and of schema.py: any edit there recompiles, and a mere
+touch does not.
 """
 
 import zlib
@@ -98,7 +99,8 @@ def _stamp(own: Path) -> tuple[int, int]:
     """Of what may be compiled into a function of a file in the folder `own`: (checksum, bytes)."""
     package = Path(__file__).parent
     folders = {own, *(package / name for name in _CALLED)}
-    sources = [Path(__file__), package / "schema.py", *(source for folder in folders for source in folder.glob("*.py"))]
+    below = (source for folder in folders for source in folder.rglob("*.py"))
+    sources = [Path(__file__), package / "schema.py", *below]
     checksum = size = 0
     for source in sorted(sources):
         text = source.read_bytes()

@@ -5,11 +5,14 @@ update's work is the small account half, some thousand rows of it at a time. One
 for memory and for the interpreter; here a decision's forward and backward pass are done while it is in the cache.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from btcai.agent.head_weights import HeadWeights, head_weights
 from btcai.agent.ppo import LEAST_STD, Experience, Gradient, Weights, spread
 from btcai.agent.shards import SHARDS, Shards
 from btcai.compiled import summing
@@ -17,6 +20,30 @@ from btcai.models.heads import ActorCriticHead
 from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, MASKED, Action, Float32Array
 
 N_ACTIONS, N_SEEN = len(Action), len(ACCOUNT_FEATURES)
+
+
+class _Learned(NamedTuple):
+    """What is learned from: observation (S, G, K, A); counts (S,) what a stretch counts, bonus (S,) its entropy bonus;
+    teacher (S, G, K, actions), or empty; the others (S, G, K)."""
+
+    observation: Float32Array
+    action: NDArray[np.int64]
+    old_logp: Float32Array
+    advantage: Float32Array
+    value_target: Float32Array
+    counts: Float32Array
+    bonus: Float32Array
+    teacher: Float32Array
+
+
+class _Room(NamedTuple):
+    """To work in: hidden, d_hidden (hidden,); prob, log_prob, d_logit (actions,)."""
+
+    hidden: Float32Array
+    d_hidden: Float32Array
+    prob: Float32Array
+    log_prob: Float32Array
+    d_logit: Float32Array
 
 
 def head_gradient(
@@ -31,16 +58,7 @@ def head_gradient(
 
     latent (S, K, Z) what the head reads of the market; observation (S, G, K, A) of the accounts; experience (S, G, K).
     """
-    action, old_logp, advantage, value_target = (
-        np.ascontiguousarray(tensor.numpy())
-        for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
-    )
-    counts = np.ones(len(action), np.float32) if experience.weight is None else experience.weight.float().numpy()
-    bonus = np.float32(weights.entropy) * counts
-    if experience.explore is not None:
-        bonus = bonus * experience.explore.float().numpy()
-    given, cooled = experience.teacher, np.float32(weights.temperature)
-    teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
+    learned = _learned(observation, experience, weights)
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
                   head.value.weight, head.value.bias]  # fmt: skip
 
@@ -49,33 +67,24 @@ def head_gradient(
         seen = latent[torch.from_numpy(rows)]
         with torch.no_grad():
             projected = head.market(seen).numpy()
-        w_account, w_policy, b_policy, w_value, b_value = (p.detach().numpy() for p in parameters[2:])
-        w_policy, b_policy = (np.asarray(array / cooled, np.float32) for array in (w_policy, b_policy))
-        d_projected = np.zeros_like(projected)
-        d_account, d_policy = np.zeros_like(w_account.T, order="C"), np.zeros_like(w_policy)
-        d_policy_bias, d_value, d_value_bias = (
-            np.zeros_like(b_policy),
-            np.zeros_like(w_value[0]),
-            np.zeros_like(b_value),
-        )
-        figures = np.zeros(7)
+        said = head_weights(head, temperature=weights.temperature)
+        found = HeadWeights(*map(np.zeros_like, said))
+        d_projected, figures = np.zeros_like(projected), np.zeros(7)
+        size = projected.shape[-1]
+        room = _Room(*(np.empty(n, np.float32) for n in (size, size, N_ACTIONS, N_ACTIONS, N_ACTIONS)))
         _rows(
-            rows, projected, observation, action, old_logp, advantage, value_target, counts, bonus, teacher, mean, std,
-            np.ascontiguousarray(w_account.T), w_policy, b_policy, w_value[0], b_value[0],
-            weights.clip, weights.value, weights.teacher,
-            d_projected, d_account, d_policy, d_policy_bias, d_value, d_value_bias, figures,
-            *np.empty((2, len(head.market.bias)), np.float32), *np.empty((3, N_ACTIONS), np.float32),
+            rows, learned, said, projected, mean, std, weights.clip, weights.value, weights.teacher, d_projected, found,
+            figures, room,
         )  # fmt: skip
         flat = torch.from_numpy(d_projected).flatten(0, 1)
         d_market = flat.T @ seen.flatten(0, 1), flat.sum(0)
-        d_policy /= cooled
-        d_policy_bias /= cooled
-        others = d_account.T, d_policy, d_policy_bias, d_value[None], d_value_bias
+        cooled = np.float32(weights.temperature)
+        others = found.account.T, found.policy / cooled, found.policy_bias / cooled, found.value[None], found.value_bias
         return [torch.from_numpy(figures), *d_market, *map(torch.from_numpy, others)]
 
     def gradient(index: Tensor) -> Tensor:
         rows = index.numpy()
-        drawn = advantage[rows]
+        drawn = learned.advantage[rows]
         if experience.weight is None and not experience.normalised:
             mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
         else:
@@ -89,67 +98,67 @@ def head_gradient(
     return gradient
 
 
+def _learned(observation: Float32Array, experience: Experience, weights: Weights) -> _Learned:
+    action, old_logp, advantage, value_target = (
+        np.ascontiguousarray(tensor.numpy())
+        for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
+    )
+    counts = np.ones(len(action), np.float32) if experience.weight is None else experience.weight.float().numpy()
+    bonus = np.float32(weights.entropy) * counts
+    if experience.explore is not None:
+        bonus = bonus * experience.explore.float().numpy()
+    given = experience.teacher
+    teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
+    return _Learned(observation, action, old_logp, advantage, value_target, counts, bonus, teacher)
+
+
 @summing
 def _rows(
     rows: NDArray[np.int64],
+    learned: _Learned,
+    head: HeadWeights,
     projected: Float32Array,
-    observation: Float32Array,
-    action: NDArray[np.int64],
-    old_logp: Float32Array,
-    advantage: Float32Array,
-    value_target: Float32Array,
-    counts: Float32Array,
-    bonus: Float32Array,
-    teacher: Float32Array,
     mean: float,
     std: float,
-    w_account: Float32Array,
-    w_policy: Float32Array,
-    b_policy: Float32Array,
-    w_value: Float32Array,
-    b_value: float,
     clip: float,
     value_weight: float,
     teacher_weight: float,
     d_projected: Float32Array,
-    d_account: Float32Array,
-    d_policy: Float32Array,
-    d_policy_bias: Float32Array,
-    d_value: Float32Array,
-    d_value_bias: Float32Array,
+    found: HeadWeights,
     figures: NDArray[np.float64],
-    hidden: Float32Array,
-    d_hidden: Float32Array,
-    prob: Float32Array,
-    log_prob: Float32Array,
-    d_logit: Float32Array,
+    room: _Room,
 ) -> None:
-    """Adds the gradients' sums over all decisions of the stretches `rows` to the arrays d_*; figures likewise.
+    """Adds the gradients' sums over all decisions of the stretches `rows` to `found` and d_projected; figures likewise.
 
-    projected, d_projected (S', K, hidden); w_account, d_account (A, hidden); teacher (S, G, K, actions), or empty;
-    counts (S,) what a stretch counts, bonus (S,) its entropy bonus; the others as the head has them. hidden, d_hidden
-    (hidden,), prob, log_prob, d_logit (actions,) are room to work in.
+    projected, d_projected (S', K, hidden); mean and std of advantages.
     """
     zero, one = np.float32(0.0), np.float32(1.0)
     least, most = one - np.float32(clip), one + np.float32(clip)
+    observation, hidden, prob, log_prob, d_logit = (
+        learned.observation,
+        room.hidden,
+        room.prob,
+        room.log_prob,
+        room.d_logit,
+    )
     for i in range(len(rows)):
         s = rows[i]
-        count, explore = counts[s], bonus[s]
+        count, explore = learned.counts[s], learned.bonus[s]
         for g in range(observation.shape[1]):
             for k in range(projected.shape[1]):
-                _hidden(projected, i, observation, s, g, k, w_account, hidden)
-                value = np.float32(b_value)
+                _hidden(projected, i, observation, s, g, k, head.account, hidden)
+                value = head.value_bias[0]
                 for j in range(len(hidden)):
-                    value += hidden[j] * w_value[j]
-                entropy = _policy(hidden, w_policy, b_policy, observation, s, g, k, prob, log_prob)
+                    value += hidden[j] * head.value[j]
+                entropy = _policy(head, observation, s, g, k, room)
 
-                taken = action[s, g, k]
-                log_ratio = log_prob[taken] - old_logp[s, g, k]
+                taken = learned.action[s, g, k]
+                log_ratio = log_prob[taken] - learned.old_logp[s, g, k]
                 ratio = np.exp(log_ratio)
-                worth = np.float32((advantage[s, g, k] - mean) / std)
+                worth = np.float32((learned.advantage[s, g, k] - mean) / std)
                 clipped = min(max(ratio, least), most) * worth
                 d_logp = -ratio * worth * count if ratio * worth <= clipped else zero
-                error = value - value_target[s, g, k]
+                error = value - learned.value_target[s, g, k]
                 figures[0] -= count * min(ratio * worth, clipped)
                 figures[1] += 0.5 * count * error * error
                 figures[2] += count * entropy
@@ -157,16 +166,16 @@ def _rows(
                 figures[5] += abs(ratio - one) > clip
 
                 d_said = np.float32(value_weight) * error * count
-                d_value_bias[0] += d_said
+                found.value_bias[0] += d_said
                 for a in range(N_ACTIONS):
                     d_logit[a] = prob[a] * (explore * (log_prob[a] + entropy) - d_logp)
                 d_logit[taken] += d_logp
-                if len(teacher) > 0:
-                    figures[6] += count * _towards(teacher[s, g, k], prob, log_prob, teacher_weight * count, d_logit)
-                _back(hidden, d_logit, d_said, w_policy, w_value, d_policy, d_policy_bias, d_value, d_hidden)
+                if len(learned.teacher) > 0:
+                    figures[6] += count * _towards(learned.teacher[s, g, k], room, teacher_weight * count)
+                _back(d_said, head, found, room)
                 for j in range(len(hidden)):
-                    d_projected[i, k, j] += d_hidden[j]
-                _back_to_account(d_hidden, observation, s, g, k, d_account)
+                    d_projected[i, k, j] += room.d_hidden[j]
+                _back_to_account(room.d_hidden, observation, s, g, k, found.account)
 
 
 @summing
@@ -193,22 +202,13 @@ def _hidden(
 
 
 @summing
-def _policy(
-    hidden: Float32Array,
-    w_policy: Float32Array,
-    b_policy: Float32Array,
-    observation: Float32Array,
-    s: int,
-    g: int,
-    k: int,
-    prob: Float32Array,
-    log_prob: Float32Array,
-) -> float:
+def _policy(head: HeadWeights, observation: Float32Array, s: int, g: int, k: int, room: _Room) -> float:
     """Probabilities of the actions and their logarithms; returns their entropy."""
+    hidden, prob, log_prob = room.hidden, room.prob, room.log_prob
     for a in range(N_ACTIONS):
-        said = b_policy[a]
+        said = head.policy_bias[a]
         for j in range(len(hidden)):
-            said += hidden[j] * w_policy[a, j]
+            said += hidden[j] * head.policy[a, j]
         log_prob[a] = said
     if observation[s, g, k, CAN_BUY] == 0:
         log_prob[1] = MASKED
@@ -228,44 +228,32 @@ def _policy(
 
 
 @summing
-def _towards(
-    teacher: Float32Array, prob: Float32Array, log_prob: Float32Array, weight: float, d_logit: Float32Array
-) -> float:
+def _towards(teacher: Float32Array, room: _Room, weight: float) -> float:
     """KL(teacher || policy) of one decision; adds its gradient to the logits'."""
     kl = np.float32(0.0)
     for a in range(N_ACTIONS):
-        d_logit[a] += np.float32(weight) * (prob[a] - teacher[a])
+        room.d_logit[a] += np.float32(weight) * (room.prob[a] - teacher[a])
         if teacher[a] > 0:
-            kl += teacher[a] * (np.log(teacher[a]) - log_prob[a])
+            kl += teacher[a] * (np.log(teacher[a]) - room.log_prob[a])
     return float(kl)
 
 
 @summing
-def _back(
-    hidden: Float32Array,
-    d_logit: Float32Array,
-    d_said: float,
-    w_policy: Float32Array,
-    w_value: Float32Array,
-    d_policy: Float32Array,
-    d_policy_bias: Float32Array,
-    d_value: Float32Array,
-    d_hidden: Float32Array,
-) -> None:
+def _back(d_said: float, head: HeadWeights, found: HeadWeights, room: _Room) -> None:
     """From the logits and the value to the hidden layer."""
-    zero = np.float32(0.0)
+    zero, hidden, d_hidden = np.float32(0.0), room.hidden, room.d_hidden
     for j in range(len(hidden)):
-        d_value[j] += d_said * hidden[j]
+        found.value[j] += d_said * hidden[j]
     for j in range(len(hidden)):
-        d_hidden[j] = d_said * w_value[j]
+        d_hidden[j] = d_said * head.value[j]
     for a in range(N_ACTIONS):
-        slope = d_logit[a]
-        d_policy_bias[a] += slope
+        slope = room.d_logit[a]
+        found.policy_bias[a] += slope
         if slope != zero:
             for j in range(len(hidden)):
-                d_hidden[j] += slope * w_policy[a, j]
+                d_hidden[j] += slope * head.policy[a, j]
             for j in range(len(hidden)):
-                d_policy[a, j] += slope * hidden[j]
+                found.policy[a, j] += slope * hidden[j]
     for j in range(len(hidden)):
         d_hidden[j] = d_hidden[j] if hidden[j] > zero else zero
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from btcai.agent.head_weights import HeadWeights
 from btcai.agent.task import Task
-from btcai.compiled import compiled
+from btcai.compiled import compiled, inlined
 from btcai.market.account import (
     CASH,
     DAY,
@@ -37,17 +39,8 @@ N_ACTIONS = len(Action)
 CASH_FRAC, LOTS_FRAC = ACCOUNT_FEATURES.index("cash_frac"), ACCOUNT_FEATURES.index("lots_frac")
 MOST_DECISIONS = 20_000
 """Since the last trade of an account that training starts with."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class HeadWeights:
-    """The actor-critic head's account half as plain arrays, for the compiled walk."""
-
-    account: Float32Array  # (A, hidden)
-    policy: Float32Array  # (hidden, 4)
-    policy_bias: Float32Array  # (4,)
-    value: Float32Array  # (hidden,)
-    value_bias: float
+LEAST_GAIN = 0.25
+"""Equity over that at the start, of an account that training starts with."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +59,27 @@ class Rollout:
     terminated: BoolArray
     terms: FloatArray
     size_frac: FloatArray
+
+
+class _Stretches(NamedTuple):
+    """decision_bars, size_frac, entry_allowed (S, M) and projected (S, M, hidden), as `walk` takes them."""
+
+    decision_bars: IntArray
+    projected: Float32Array
+    size_frac: FloatArray
+    entry_allowed: BoolArray
+
+
+class _Met(NamedTuple):
+    """The arrays of a Rollout whose accounts are one after the other, (S x G, ...)."""
+
+    observation: Float32Array
+    value: Float32Array
+    action: NDArray[np.int64]
+    logp: Float32Array
+    reward: FloatArray
+    terminated: BoolArray
+    terms: FloatArray
 
 
 def joined(parts: Sequence[Rollout]) -> Rollout:
@@ -137,26 +151,19 @@ def walk(
         account[:, SEED] = rng.integers(2**32, size=s * agents)
         randomise_accounts(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
     shape = (s * agents, m - 1)
-    observation = np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32)
-    value, logp = np.zeros((s * agents, m), np.float32), np.zeros(shape, np.float32)
-    action, reward = np.zeros(shape, np.int64), np.zeros(shape)
-    terminated, terms = np.zeros(shape, np.bool_), np.zeros((*shape, len(TERMS)))
-    _walk(
-        task.bars, task.rules, agents, decision_bars, projected, head.account, head.policy, head.policy_bias,
-        head.value, head.value_bias, size_frac, entry_allowed, rng is None, uniform, task.equity_usdt, account, lots,
-        observation, value, action, logp, reward, terminated, terms,
-    )  # fmt: skip
-    fold = (s, agents)
-    return Rollout(
-        observation=observation.reshape(*fold, m, -1),
-        value=value.reshape(*fold, m),
-        action=action.reshape(*fold, m - 1),
-        logp=logp.reshape(*fold, m - 1),
-        reward=reward.reshape(*fold, m - 1),
-        terminated=terminated.reshape(*fold, m - 1),
-        terms=terms.reshape(*fold, m - 1, len(TERMS)),
-        size_frac=np.where(entry_allowed, size_frac, 0.0)[:, :-1],
+    met = _Met(
+        observation=np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32),
+        value=np.zeros((s * agents, m), np.float32),
+        action=np.zeros(shape, np.int64),
+        logp=np.zeros(shape, np.float32),
+        reward=np.zeros(shape),
+        terminated=np.zeros(shape, np.bool_),
+        terms=np.zeros((*shape, len(TERMS))),
     )
+    stretches = _Stretches(decision_bars, projected, size_frac, entry_allowed)
+    _walk(task.bars, task.rules, stretches, head, uniform, rng is None, task.equity_usdt, account, lots, met)
+    folded = {name: column.reshape(s, agents, *column.shape[1:]) for name, column in met._asdict().items()}
+    return Rollout(**folded, size_frac=np.where(entry_allowed, size_frac, 0.0)[:, :-1])
 
 
 def randomise_accounts(
@@ -191,7 +198,8 @@ def randomise_accounts(
     account[:, PEAK_EQUITY] = account[:, EQUITY] / (1.0 - drawdown)
     account[:, SINCE_TRADE] = np.floor(np.exp(rng.random(n) * np.log(MOST_DECISIONS)))
     if rules.compound:  # else lots are shares of the start's equity, which has to stay
-        account[:, START_EQUITY] = account[:, EQUITY] / (1.0 + rules.goal_frac * rng.uniform(-0.5, 1.2, n))
+        gained = rules.goal_frac * rng.uniform(-0.5, 1.2, n)  # half of a goal above 200 % cannot be lost
+        account[:, START_EQUITY] = account[:, EQUITY] / np.maximum(LEAST_GAIN, 1.0 + gained)
 
 
 @compiled
@@ -209,28 +217,20 @@ def _restart(account: FloatArray, equity_usdt: float) -> None:
     account[SEED] = seed
 
 
-@compiled
-def _head(
-    projected: Float32Array,
-    observation: Float32Array,
-    w_account: Float32Array,
-    w_policy: Float32Array,
-    b_policy: Float32Array,
-    w_value: Float32Array,
-    b_value: float,
-    logits: Float32Array,
-) -> float:
+@inlined
+def _head(projected: Float32Array, observation: Float32Array, head: HeadWeights, logits: Float32Array) -> float:
     """Masked logits into `logits` (4,); returns the value. The same sums as ActorCriticHead.act."""
-    value = b_value
-    logits[:] = b_policy
+    value = np.float64(head.value_bias[0])  # summed with less rounding than in torch
+    for a in range(N_ACTIONS):
+        logits[a] = head.policy_bias[a]
     for j in range(projected.shape[0]):
         hidden = projected[j]
         for k in range(observation.shape[0]):
-            hidden += observation[k] * w_account[k, j]
-        if hidden > 0:
-            value += hidden * w_value[j]
+            hidden += observation[k] * head.account[k, j]
+        if not hidden <= 0:  # nan passes
+            value += hidden * head.value[j]
             for a in range(N_ACTIONS):
-                logits[a] += hidden * w_policy[j, a]
+                logits[a] += hidden * head.policy[a, j]
     if observation[CAN_BUY] == 0:
         logits[1] = -np.inf
     if observation[CAN_SELL] == 0:
@@ -265,44 +265,32 @@ def _choose(logits: Float32Array, uniform: float, greedy: bool) -> tuple[int, fl
 def _walk(
     bars: BarArrays,
     rules: Rules,
-    agents: int,
-    decision_bars: IntArray,
-    projected: Float32Array,
-    w_account: Float32Array,
-    w_policy: Float32Array,
-    b_policy: Float32Array,
-    w_value: Float32Array,
-    b_value: float,
-    size_frac: FloatArray,
-    entry_allowed: BoolArray,
-    greedy: bool,
+    stretches: _Stretches,
+    head: HeadWeights,
     uniform: FloatArray,
+    greedy: bool,
     equity_usdt: float,
     account: FloatArray,
     lots: FloatArray,
-    observation: Float32Array,
-    value: Float32Array,
-    action: NDArray[np.int64],
-    logp: Float32Array,
-    reward: FloatArray,
-    terminated: BoolArray,
-    terms: FloatArray,
+    met: _Met,
 ) -> None:
-    m = decision_bars.shape[1]
-    for i in range(account.shape[0]):
+    n_stretches, m = stretches.decision_bars.shape
+    agents = len(account) // n_stretches
+    for i in range(len(account)):
         s = i // agents
         logits = np.empty(N_ACTIONS, np.float32)
         for k in range(m):
-            t = decision_bars[s, k]
-            observe(account[i], lots[i], bars, t, rules, observation[i, k])
-            value[i, k] = _head(
-                projected[s, k], observation[i, k], w_account, w_policy, b_policy, w_value, b_value, logits
-            )
+            t = stretches.decision_bars[s, k]
+            seen = met.observation[i, k]
+            observe(account[i], lots[i], bars, t, rules, seen)
+            met.value[i, k] = _head(stretches.projected[s, k], seen, head, logits)
             if k == m - 1:
                 break
-            action[i, k], logp[i, k] = _choose(logits, uniform[i, k], greedy)
-            reward[i, k], terminated[i, k] = decision_step(
-                account[i], lots[i], bars, t, action[i, k], size_frac[s, k], entry_allowed[s, k], rules, terms[i, k]
-            )
-            if terminated[i, k]:
+            action, met.logp[i, k] = _choose(logits, uniform[i, k], greedy)
+            met.action[i, k] = action
+            met.reward[i, k], met.terminated[i, k] = decision_step(
+                account[i], lots[i], bars, t, action, stretches.size_frac[s, k], stretches.entry_allowed[s, k], rules,
+                met.terms[i, k],
+            )  # fmt: skip
+            if met.terminated[i, k]:
                 _restart(account[i], equity_usdt)

@@ -18,7 +18,10 @@ entry_allowed (D,)."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A bucket on a market: features (T, F) in memory, the compiled market's arrays and rules, and two spans."""
+    """A bucket on a market: its features (T, F), the compiled market's arrays and rules, and two spans.
+
+    A memory map of features stays one: what stretches hold of it is copied as they are drawn.
+    """
 
     features: Float32Array
     bars: BarArrays

@@ -46,6 +46,8 @@ def hand_over(
         student.head.load_state_dict(teacher.head.state_dict())
         student.value_mean.copy_(teacher.value_mean)
         student.value_std.copy_(teacher.value_std)
+        # What n times as many bars earn is sqrt(n) times as large, where returns are independent.
+        student.reward_unit.copy_(teacher.reward_unit * (student_bars[0] / teacher_bars[0]) ** 0.5)
         student.hold_bias.copy_(teacher.hold_bias)
     if not config.kickstart or teacher.collapsed:
         return None

@@ -51,6 +51,7 @@ class ActorCritic(nn.Module):
     forecast_worth: Tensor
     value_mean: Tensor
     value_std: Tensor
+    reward_unit: Tensor
     hold_bias: Tensor
     collapsed: Tensor
     usual_mean: Tensor
@@ -76,6 +77,8 @@ class ActorCritic(nn.Module):
         # The value head says how many standard deviations of value targets above their mean.
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_std", torch.ones(()))
+        # The size that value targets are expected to have, from the first rewards the head met; 0 before it met any.
+        self.register_buffer("reward_unit", torch.zeros(()))
         # How much of HOLD's bias is the threshold that was chosen for trading greedily; further training takes it out.
         self.register_buffer("hold_bias", torch.zeros(()))
         # 1 where the policy, as it was last validated, stays flat, or in the market, or knows one action alone.

@@ -8,16 +8,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from btcai import paths
+from btcai.bundle import Encoded, tokens_of
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError
 from btcai.features.table import FEATURE_NAMES
-from btcai.inference import Encoded, tokens_of
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import Float32Array
 
-WEIGHTS = "model.safetensors"
+WEIGHTS = paths.WEIGHTS
 SHA256 = "sha256"
 """In the file's header: of names, shapes and bytes of the weights; files of an older btcai have none."""
 LOG_SIGMA = FEATURE_NAMES.index("log_sigma")
@@ -65,6 +66,8 @@ def restore(model: ActorCritic, folder: Path) -> ActorCritic:
         raise ArtifactError(f"{path} is damaged ({error}); {remedy}") from error
     if sha256 is not None and sha256 != tensors_sha256(tensors):
         raise ArtifactError(f"{path} is damaged: not the weights that were written; {remedy}")
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ArtifactError(f"weights must be finite, {broken[0]} of {path} is not; {remedy}")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -59,7 +59,7 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
         if checkpoints is not None and good_update == update and parallel.any_of(stopping.is_asked()):
             raise stopping.Stopped(
                 f"training was asked to stop and did after update {update} of {updates}; what was done is kept in "
-                f"{checkpoints.folder.parent}; go on with: btcai run"
+                f"{checkpoints.folder.parent}; go on with: btcai run (or btcai run --force, where that was asked)"
             )
         try:
             row = step(update, 0.5**rollbacks)
@@ -78,6 +78,12 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
             if checkpoints is not None:
                 checkpoints.save(update, good[0], {**good[1], "rollbacks": rollbacks, "rows": rows})
         yield rows[-1]
+
+
+def say_kept(name: str, update: int, updates: int) -> None:
+    """Of which update (0: of before the first) a phase that has ended keeps the weights; the curves show later ones."""
+    which = f"those of update {update}" if update else "those that it began with: none validated better"
+    logger.info("%s: of %d updates the weights that are kept are %s", name, updates, which)
 
 
 def updates_apart(updates: int) -> int:

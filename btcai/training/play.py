@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from btcai.agent.rollout import HeadWeights, Rollout, intended_exposure_frac, joined, walk, without_surprise
+from btcai.agent.head_weights import HeadWeights, head_weights
+from btcai.agent.rollout import Rollout, intended_exposure_frac, joined, walk, without_surprise
 from btcai.agent.shards import SHARDS, Shards
 from btcai.agent.task import Stretches, Task, clock_decisions, spread_bars, stretches_at
 from btcai.market.reward import NET_PROFIT
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.trunk import BANDED
 from btcai.schema import ACCOUNT_FEATURES, Action, BoolArray, Float32Array, FloatArray, IntArray, Span
-from btcai.training.health import behaviour
+from btcai.training.health import TrainingError, behaviour
 
 ENCODE_CHUNK = 1024  # decision times encoded at once outside training: bounds memory
 HOLD_BIASES = tuple(-0.5 * k for k in range(9))  # trade at probabilities above .5, .38, .27, ... .02
@@ -133,7 +134,7 @@ def _played(
     share: float,
     hold_bias: float,
 ) -> tuple[Validation, FloatArray]:
-    head = head_weights(model, hold_bias)
+    head = head_weights(model.head, hold_bias)
     walks = [_walk_path(task, path, market, head) for path, market in zip(paths, projected, strict=True)]
     parts = []
     for rollout, surprise in zip(walks, surprises, strict=True):
@@ -202,7 +203,7 @@ def collect(
     encodings = shards.map(partial(_encode, model), parts)
     if rescale:
         model.refresh_signal_scale(encodings)
-    head = head_weights(model, temperature=temperature)
+    head = head_weights(model.head, temperature=temperature)
 
     def walked(part: Stretches, encoding: Encoding, stream: np.random.Generator) -> Played:
         latent = _latent(model, encoding)
@@ -244,11 +245,18 @@ def _surprise(model: ActorCritic, task: Task, part: Stretches, encoding: Encodin
 def play(model: ActorCritic, task: Task, decision_bars: IntArray) -> Rollout:
     """One flat account, greedily, over consecutive decision bars (D,)."""
     path = _encode_path(model, task, decision_bars)
-    return _walk_path(task, path, _project(model, path.latent), head_weights(model))
+    return _walk_path(task, path, _project(model, path.latent), head_weights(model.head))
 
 
 def _walk_path(task: Task, path: EncodedPath, projected: Float32Array, head: HeadWeights) -> Rollout:
-    return walk(task, path.bars[None], projected, head, path.size_frac, path.entry_allowed, 1, None)
+    """TrainingError where a value is not finite: of probabilities that are nan the first action is taken, HOLD."""
+    found = walk(task, path.bars[None], projected, head, path.size_frac, path.entry_allowed, 1, None)
+    if unknown := np.count_nonzero(~np.isfinite(found.value)):
+        raise TrainingError(
+            f"what a network says must be finite, was not at {unknown} of {found.value.size} decisions; look at the "
+            "bars with: btcai stage validate, or train it anew with: btcai run"
+        )
+    return found
 
 
 def _encode_path(
@@ -316,20 +324,6 @@ def encode_chunk(model: ActorCritic, task: Task, bars: IntArray, span: Span) -> 
     return model.read(part.tokens, banded=bars.shape[1] % BANDED == 0).cpu(), part
 
 
-def head_weights(model: ActorCritic, hold_bias: float = 0.0, temperature: float = 1.0) -> HeadWeights:
-    """The head's account half as contiguous arrays, HOLD's logit raised by hold_bias, then all over a temperature."""
-    head = model.head
-    policy_bias = _array(head.policy.bias).copy()
-    policy_bias[Action.HOLD] += hold_bias
-    return HeadWeights(
-        account=_array(head.account.weight.T),
-        policy=_array(head.policy.weight.T) / np.float32(temperature),
-        policy_bias=policy_bias / np.float32(temperature),
-        value=_array(head.value.weight[0]),
-        value_bias=head.value.bias.item(),
-    )
-
-
 def _sizes(model: ActorCritic, task: Task, encoding: Encoding, bars: IntArray) -> tuple[FloatArray, BoolArray]:
     """Lot sizes and entry permissions (S, M) from the shortest horizon's forecast."""
     mean, std, _ = model.calibrated(encoding)
@@ -338,7 +332,3 @@ def _sizes(model: ActorCritic, task: Task, encoding: Encoding, bars: IntArray) -
     flat = mean[..., 0].numpy() * unit, std[..., 0].numpy() * unit, sigma, model.unfamiliarity(encoding).numpy()
     size_frac, allowed = task.sizes(*(values.ravel() for values in flat))
     return size_frac.reshape(bars.shape), allowed.reshape(bars.shape)
-
-
-def _array(weight: Tensor) -> Float32Array:
-    return np.ascontiguousarray(weight.detach().numpy())

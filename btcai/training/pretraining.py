@@ -17,7 +17,7 @@ from btcai.models.heads import TARGET_CLIP, forecast_loss
 from btcai.models.trunk import BANDED
 from btcai.schema import BoolArray, Float32Array, FloatArray, IntArray
 from btcai.training.health import BlewUp, fault
-from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
+from btcai.training.phase import Memory, Row, is_due, make_optimizer, say_kept, set_rates, survivable
 from btcai.training.play import AT_ONCE, decision_chunks, encode_chunk
 from btcai.training.resume import Checkpoints, Live
 
@@ -44,7 +44,7 @@ def pretrain(
     optimizer, parameters = make_optimizer(model), list(model.parameters())
     live = Live(modules={"model": model}, optimizers={"adam": optimizer}, generators={"sampling": rng})
     with shards() as workers:
-        facts = {"best": forecast_error(model, task, workers), "leans": None}
+        facts = {"best": forecast_error(model, task, workers), "leans": None, "kept_update": 0}
         memory = Memory(kept=copy.deepcopy(model.state_dict()), facts=facts)
 
         def step(update: int, rate_share: float) -> Row:
@@ -68,10 +68,12 @@ def pretrain(
                     memory.facts["leans"] = leaning(_skill(model, task, workers), config.horizon_skill).tolist()
                 if error < memory.facts["best"]:
                     memory.facts["best"], memory.kept = error, copy.deepcopy(model.state_dict())
+                    memory.facts["kept_update"] = update + 1
             return row
 
         yield from survivable(step, live, memory, updates, checkpoints)
         model.load_state_dict(memory.kept)
+        say_kept("prediction", memory.facts["kept_update"], updates)
         _centre(model, task, workers)
 
 

@@ -171,6 +171,7 @@ def consolidate(
     results: dict[str, dict[str, float]] = {}
     budget = config.budget
     amounts = budget.consolidate_pretrain_updates, budget.consolidate_ppo_updates
+    log.info("measuring what the four networks are worth as they were trained")
     rounds, share = config.consolidate.rounds if amounts[1] else 0, config.ppo.surprise_control
     missed = {name: surprises(models[name], tasks[name]) for name in BUCKETS if rounds}
     best = {name: standing(models[name], tasks[name], missed[name], share) for name in missed}
@@ -198,7 +199,8 @@ def consolidate(
                 models[name], best[name], judged[name] = candidate, found, validate(candidate, tasks[name])
                 kept = {"valid_score": judged[name].score, "rounds_kept": results[name]["rounds_kept"] + 1}
                 results[name] |= {**kept, **calibrated}
-    for name in BUCKETS:
+    for place, name in enumerate(BUCKETS, start=1):
+        log.info("%s, %d of %d: measuring how much each feature matters", name, place, len(BUCKETS))
         save_model(models[name], out / name)
         _measure_importance(out / name, models[name], tasks[name], data.feature_names, config.seed)
         _write(out / name, results[name], judged[name], curves[name])
@@ -262,11 +264,16 @@ def _gained(before: Standing, after: Standing, config: Config, label: str) -> bo
     """Whether training was worth its while, said in the log."""
     found = gain(before, after)
     kept = found.is_significant(config.convergence.level)
-    log.info(
-        "%sforecast loss lower by %.2g (p %.2g), score higher by %.2g (p %.2g): %s",
-        label, found.forecast, found.forecast_p, found.score, found.score_p, "kept" if kept else "not kept",
-    )  # fmt: skip
+    forecast = _moved(-found.forecast, found.forecast, found.forecast_p)
+    score = _moved(found.score, found.score, found.score_p)
+    log.info("%sforecast loss %s, score %s: %s", label, forecast, score, "kept" if kept else "not kept")
     return kept
+
+
+def _moved(by: float, better: float, p: float) -> str:
+    """A difference with its sign and what that means; p as in convergence.Gain, where it can tell."""
+    meaning = "unchanged" if better == 0 else "better" if better > 0 else "worse"
+    return f"{by + 0.0:+.2g} ({meaning}, p {'-' if np.isnan(p) else format(p, '.2g')})"
 
 
 def _teach(
@@ -294,7 +301,7 @@ def _teach(
 
 
 def make_task(data: MarketData, splits: Splits, bucket_name: str, config: Config) -> Task:
-    """The bucket's view of the market at the configured cost severity; features are read into memory."""
+    """The bucket's view of the market at the configured cost severity; a float32 memory map of features stays one."""
     bucket = config.buckets[bucket_name]
     return Task(
         features=np.ascontiguousarray(data.features, dtype=np.float32),
@@ -388,8 +395,16 @@ def _record(curves: Curves, rows: Iterable[Row], phase: str, updates: int) -> No
                 collapsed = collapse({name.removeprefix("valid_"): value for name, value in row.items()})
                 curves[-1]["collapsed"] = collapsed or ""
                 if collapsed and collapsed != known:
-                    log.warning("%s: the policy has collapsed by update %d: %s", phase, update, collapsed)
+                    _tell_collapse(phase, int(update), collapsed)
                 known = collapsed
+
+
+def _tell_collapse(phase: str, update: int, collapsed: str) -> None:
+    """A policy that is flat may be the honest one, where costs eat what it could earn; the others never are."""
+    if collapsed == "flat":
+        log.info("%s: trades nothing yet by update %d", phase, update)
+    else:
+        log.warning("%s: the policy has collapsed by update %d: %s", phase, update, collapsed)
 
 
 def _bar(done: float) -> str:
@@ -403,8 +418,7 @@ def _validated(row: Row) -> str:
     if not any(name.startswith("valid") for name in row):
         return ""
     names = [name for name in row if name.startswith(("valid", "kl", "entropy")) and "share_" not in name]
-    shown = {name.removeprefix("valid_"): row[name] for name in names}
-    return " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return " ".join(f"{name} {row[name] + 0.0:.4g}" for name in names)  # + 0: no -0
 
 
 @torch.no_grad()

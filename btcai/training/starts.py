@@ -7,22 +7,32 @@ A daily run need not learn again what the last one knew. What is kept is named b
 import hashlib
 import json
 import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from btcai.errors import ArtifactError
-from btcai.files import whole
+from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
+from btcai.files import remove, whole
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS
-from btcai.training.checkpoint import WEIGHTS
 
 NONE = "none"
 """From scratch."""
 RECORD = "start.json"
+FORMAT = 3
+"""Of start.json: another number is refused. 1 had no number, and did not say which features the networks read; networks
+of 2 do not know the unit of their rewards."""
+REMEDY = "start from scratch with: btcai warm-start --off"
+LOCK = ".lock"
+WAIT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the networks of a start were fitted to or chosen on; start.json beside them."""
+    """What the networks of a start were fitted to or chosen on; in start.json beside them."""
 
     market: str
     data_version: str
@@ -33,57 +43,111 @@ class Seen:
     until_ts_ns: int
 
 
+@contextmanager
+def alone(starts: Path) -> Iterator[None]:
+    """Who keeps a start names it before anybody looks for starts that nothing names."""
+    from filelock import FileLock, Timeout
+
+    starts.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(starts / LOCK, timeout=WAIT_S):
+            yield
+    except Timeout as error:
+        raise ArtifactError(
+            f"another btcai has been changing {starts} for {WAIT_S:g} s; wait for it, then run this again"
+        ) from error
+
+
 def keep(trained: Path, seen: Seen, starts: Path) -> str:
-    """Copy trained/BUCKET/model.safetensors into starts/NAME; returns the name. What is there already stays."""
+    """Copy trained/BUCKET/model.safetensors into starts/NAME; returns the name. What is there whole stays."""
     for bucket in BUCKETS:
         if not (trained / bucket / WEIGHTS).is_file():
             raise ArtifactError(f"{trained / bucket / WEIGHTS} is missing; make it with: btcai run")
-    name = _name(trained, seen)
-    if not (starts / name).is_dir():
+    record = {"format": FORMAT, "feature_names": list(FEATURE_NAMES), "warmup_bars": WARMUP_BARS, **asdict(seen)}
+    name = _name(trained, record)
+    if not _is_whole(starts / name):
         with whole(starts / name) as out:
             for bucket in BUCKETS:
                 (out / bucket).mkdir()
                 shutil.copyfile(trained / bucket / WEIGHTS, out / bucket / WEIGHTS)
-            (out / RECORD).write_text(json.dumps(asdict(seen), indent=1) + "\n", encoding="utf-8")
+            (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return name
+
+
+def read(name: str, starts: Path) -> Seen:
+    """What a start saw; ArtifactError where it is missing, not what was kept, or of networks that read other things."""
+    folder = starts / name
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        seen = Seen(**{key: record[key] for key in Seen.__dataclass_fields__})
+        number, inputs = record.get("format", 1), (record.get("feature_names"), record.get("warmup_bars"))
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise ArtifactError(f"{folder} must hold a start, was missing or damaged ({error}); {REMEDY}") from error
+    if number != FORMAT:
+        raise ArtifactError(f"a start must be of format {FORMAT}, {name} is of format {number}; {REMEDY}")
+    if _name(folder, record) != name:
+        raise ArtifactError(f"{folder} must hold what was kept, is damaged: its name is its content's; {REMEDY}")
+    if inputs != (list(FEATURE_NAMES), WARMUP_BARS):
+        raise ArtifactError(
+            f"a start's networks must read this btcai's {len(FEATURE_NAMES)} features after {WARMUP_BARS} bars of "
+            f"warm-up, those of {name} read others; {REMEDY}"
+        )
+    return seen
 
 
 def opened(name: str, starts: Path, now: Seen) -> Path:
     """The folder of a start, NAME / BUCKET, that training with the spans of `now` may go on from.
 
-    ArtifactError where it is missing or not what was kept, of another market, was fitted to bars that are validated on
-    now, or saw bars beyond those: they are what the result is to be judged on.
+    ArtifactError where it cannot be read, is of another market, was fitted to bars that are validated on now, or saw
+    bars beyond those: they are what the result is to be judged on.
     """
-    folder, remedy = starts / name, "start from scratch with: btcai warm-start --off"
-    try:
-        seen = Seen(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{folder} must hold a start, was missing or damaged ({error}); {remedy}") from error
-    if _name(folder, seen) != name:
-        raise ArtifactError(f"{folder} must hold what was kept, is damaged: its name is its content's; {remedy}")
+    seen = read(name, starts)
     if seen.market != now.market:
-        raise ArtifactError(f"a start of {now.market} was asked for, {name} is one of {seen.market}; {remedy}")
+        raise ArtifactError(f"a start of {now.market} was asked for, {name} is one of {seen.market}; {REMEDY}")
     if seen.fitted_until_ts_ns >= now.chosen_from_ts_ns:
         raise ArtifactError(
             f"a start must not have been fitted to the validation span, {name} was to its first "
-            f"{_days(seen.fitted_until_ts_ns - now.chosen_from_ts_ns):.1f} days; {remedy}"
+            f"{_days(seen.fitted_until_ts_ns - now.chosen_from_ts_ns):.1f} days; {REMEDY}"
         )
     late = seen.until_ts_ns - now.until_ts_ns
     if late > 0:
         raise ArtifactError(
             f"a start must have seen no bar after the validation span, {name} saw {_days(late):.1f} days more, "
-            f"which are to be judged on; {remedy}"
+            f"which are to be judged on; {REMEDY}"
         )
-    return folder
+    return starts / name
 
 
-def _name(folder: Path, seen: Seen) -> str:
-    """Of the weights in folder/BUCKET and what they saw."""
-    digest = hashlib.sha256(json.dumps(asdict(seen), sort_keys=True).encode())
+def unnamed(starts: Path, names: Collection[str]) -> list[Path]:
+    """Starts, and what kills left of some, that none of the names is of."""
+    found = sorted(starts.iterdir()) if starts.is_dir() else []
+    return [path for path in found if path.is_dir() and path.name not in names]
+
+
+def drop(paths: Collection[Path]) -> None:
+    """Remove them, so that no half of one passes for it."""
+    for path in paths:
+        if path.name.startswith("."):
+            shutil.rmtree(path)
+        else:
+            remove(path)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        read(folder.name, folder.parent)
+    except ArtifactError:
+        return False
+    return True
+
+
+def _name(folder: Path, record: dict[str, Any]) -> str:
+    """Of the weights in folder/BUCKET and what is said of them."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for bucket in BUCKETS:
         path = folder / bucket / WEIGHTS
         digest.update(path.read_bytes() if path.is_file() else b"")
-    return f"{seen.market}-{digest.hexdigest()[:12]}"
+    return f"{record['market']}-{digest.hexdigest()[:12]}"
 
 
 def _days(nanoseconds: int) -> float:

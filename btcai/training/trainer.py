@@ -38,7 +38,7 @@ from btcai.training.experience import (
     with_earlier,
 )
 from btcai.training.health import BlewUp, collapse, fault
-from btcai.training.phase import Memory, Row, is_due, make_optimizer, set_rates, survivable
+from btcai.training.phase import Memory, Row, is_due, make_optimizer, say_kept, set_rates, survivable
 from btcai.training.play import (
     Played,
     choose_hold_bias,
@@ -76,6 +76,8 @@ def train_ppo(
         phase = _PpoPhase(model, task, config, updates, rng, kickstart, workers)
         yield from survivable(phase.update, phase.live, phase.memory, updates, checkpoints)
     model.load_state_dict(phase.memory.kept)
+    if updates:
+        say_kept("PPO", phase.memory.facts["kept_update"], updates)
 
 
 class _PpoPhase:
@@ -103,13 +105,17 @@ class _PpoPhase:
             optimizers={"adam": self.optimizer},
             generators={"sampling": rng},
         )
-        unit = float(model.value_std)
-        scale = ValueScale(mean=float(model.value_mean), std=unit, least_std=LEAST_VALUE_STD * unit)
+        scale = ValueScale(
+            mean=float(model.value_mean),
+            std=float(model.value_std),
+            least_std=LEAST_VALUE_STD * float(model.reward_unit),
+        )
         if not self.encoder_learns:  # else every collection does
             standardise_signals(model, task, workers)
         model.forecast_worth.fill_(forecast_worth(model, task, workers))
         _copy_buffers(self.average, model)
         facts = {"scale": asdict(scale), "best": None, "parts": None, "rate": 1.0, "explore": 1.0, "familiar": None}
+        facts["kept_update"] = 0
         self.memory = Memory(kept=copy.deepcopy(model.state_dict()), facts=facts)
         self.first_read = encode_validation(model, task, workers)
         self.surprises = [path.surprise for path in self.first_read]
@@ -122,7 +128,7 @@ class _PpoPhase:
         )
         drawn = drawn_stretches(self.task, config, facts["parts"], number, self.rng)
         scale = ValueScale(**facts["scale"])
-        if number == 0 and scale.std == 1.0:  # a head that has met no reward yet
+        if not self.model.reward_unit:  # a head that has met no reward yet
             scale = self._meet_reward(drawn.stretches, scale)
         weights = weights_at(number, self.updates, config, self.kickstart, facts["explore"])
         at_cost = with_cost_share(self.task, number, self.updates, config)
@@ -145,7 +151,7 @@ class _PpoPhase:
             **_terms(played.rollout),
             "surprise_share": surprise_share,
         }
-        return row | self._validated() if is_due(number, self.updates) else row
+        return row | self._validated(number) if is_due(number, self.updates) else row
 
     def _collect(self, task: Task, stretches: Stretches, temperature: float = 1.0) -> Played:
         agents, rescale = self.config.agents, self.encoder_learns
@@ -160,7 +166,7 @@ class _PpoPhase:
                 network.head.policy.bias[Action.HOLD] += self.config.first_hold_logit
         reward, _ = _paid(self.task, self.config, self._collect(self.task, stretches))
         unit = reward_unit(reward, self.task.bucket.discount)
-        self.model.value_std.fill_(unit)
+        self.model.reward_unit.fill_(unit)
         return replace(scale, std=unit, least_std=LEAST_VALUE_STD * unit)
 
     def _experience(self, scale: ValueScale, rollout: Rollout, reward: FloatArray) -> tuple[Experience, ValueScale]:
@@ -246,7 +252,7 @@ class _PpoPhase:
 
         return evaluate
 
-    def _validated(self) -> Row:
+    def _validated(self, number: int) -> Row:
         """How the averaged network validates; kept where it is not worse than the best by a standard error."""
         memory, average = self.memory, self.average
         paths = encode_validation(average, self.task, self.workers) if self.encoder_learns else self.first_read
@@ -255,7 +261,7 @@ class _PpoPhase:
         )
         best = memory.facts["best"]
         if best is None or not is_worse(score, np.array(best)):  # of equals the latest: it has learned most
-            memory.kept = copy.deepcopy(average.state_dict())
+            memory.kept, memory.facts["kept_update"] = copy.deepcopy(average.state_dict()), number + 1
             memory.kept["head.policy.bias"][Action.HOLD] += bias
             memory.kept["hold_bias"].fill_(bias)
             memory.kept["collapsed"].fill_(collapse(asdict(validation)) is not None)

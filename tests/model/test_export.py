@@ -13,15 +13,16 @@ import torch
 from export_fakes import VERSIONS, export_to, exported, loud_network, market, scaler
 from learning_tasks import settings
 
+from btcai.bundle import GRAPHS, MANIFEST, file_sha256, load_bundle, session
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import GRAPHS, MANIFEST, file_sha256, load_bundle, session
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, BUCKETS, TOKENS
 from btcai.serving.shelf import holds_scaler
 from btcai.training import export
 from btcai.training.checkpoint import LOG_SIGMA, save_model
+from btcai.training.contract import READ_FIRST
 from btcai.training.export import PARITY, export_bundle, prove_parity
 
 pytestmark = pytest.mark.slow
@@ -72,7 +73,7 @@ def test_a_bundle_is_three_graphs_and_what_they_rest_on(bucket_name: str) -> Non
 def test_the_scaler_that_a_manifest_names_is_the_one_inside_its_encoder_and_another_is_found_out() -> None:
     _, folder = exported("scalping")
     named = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["scaler"]
-    read = Scaler.from_json(json.dumps(named))
+    read = Scaler.of(named)
     assert (read.mean.tobytes(), read.std.tobytes()) == (scaler().mean.tobytes(), scaler().std.tobytes())
     encoder = (folder / "encoder.onnx").read_bytes()
     assert holds_scaler(encoder, read)
@@ -162,7 +163,9 @@ def test_a_graph_says_nothing_of_the_machine_that_made_it(bucket_name: str, name
     graph = proto.graph
     parts = [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
     assert len(parts) > 10
-    assert not [part.name for part in (proto, graph, *parts) if part.doc_string or part.metadata_props]
+    assert not [part.name for part in (graph, *parts) if part.doc_string or part.metadata_props]
+    assert proto.doc_string == READ_FIRST
+    assert [entry.key for entry in proto.metadata_props] == ["io"]  # the contract, see test_contract
     for tensor in graph.initializer:
         tensor.raw_data = b""  # random bytes that may spell anything
     text = re.sub(rb"(encoder|head|window)/", b"", proto.SerializeToString())  # the fused graph's own prefixes

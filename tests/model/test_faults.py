@@ -7,20 +7,23 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_sweep import MODES
 from export_fakes import market, newest_bars
-from faults import Disk, contents, watched
+from faults import Disk, Mode, contents, watched
 from registry_fakes import project, register
 
 from btcai import inference, paths
-from btcai.champions import is_whole
+from btcai.bundle import load_bundle
+from btcai.champions import is_whole, read_standing
 from btcai.config import Config
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, BtcaiError
-from btcai.registry import tracking
+from btcai.registry import garbage, promotion, tracking, verification
 from btcai.schema import BUCKETS
 
 pytestmark = [
@@ -65,7 +68,7 @@ def moved(source: Path, root: Path) -> Path:
 
 def decides(root: Path) -> str:
     """Which model the champion's folder decides with."""
-    bundle = inference.load_bundle(root / paths.CHAMPION / "scalping")
+    bundle = load_bundle(root / paths.CHAMPION / "scalping")
     return inference.decide(bundle, newest_bars(market().bars, 9000, 2400)).model_version
 
 
@@ -173,3 +176,80 @@ def test_a_disk_that_fills_while_it_registers(registered: tuple[Path, Config], s
     with sqlite3.connect(root / tracking.STORE) as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def is_sound(root: Path) -> bool:
+    """The store, by SQLite's own check."""
+    with sqlite3.connect(root / tracking.STORE) as connection:
+        (said,) = connection.execute("pragma integrity_check").fetchone()
+    connection.close()
+    return bool(said == "ok")
+
+
+def champion_of(root: Path) -> int | None:
+    standing = read_standing(root / paths.CHAMPION / "short")
+    return standing.version if standing and is_whole(root / paths.CHAMPION / "short") else None
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "promote": lambda root: promotion.promote(root, "short", 1, "it trades less"),
+    "rollback": lambda root: promotion.rollback(root, "short", "it trades less"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_disk_that_is_full_at_any_write_of_a_change_of_champion(
+    registered: tuple[Path, Config], change: Callable[[Path], object]
+) -> None:
+    """Each fourth one, of its files, the ledger and the store: the old or the new champion is whole, the same command
+    ends it.
+    """
+    root, config = registered
+    register(root, config, 0.2)  # version 2, champion
+    with watched(Disk(root)) as disk:
+        change(root)
+    assert champion_of(root) == 1
+    told = []
+    numbers = [*range(1, len(disk.writes), 4), len(disk.writes)]
+    for mode, number in [(mode, number) for mode in MODES for number in numbers]:
+        promotion.promote(root, "short", 2, "back")
+        try:
+            with watched(Disk(root, number, mode)):
+                change(root)
+        except (BtcaiError, OSError) as error:
+            told.append(str(error))
+            assert champion_of(root) in (1, 2), (mode, number)
+            assert is_sound(root), (mode, number)
+            change(root)
+        assert champion_of(root) == 1, (mode, number)
+    assert len(told) >= len(numbers) > 3
+    assert all("\n" not in one for one in told)
+
+
+@pytest.mark.parametrize(("number", "mode"), [(1, "refused"), (3, "full")])
+def test_a_disk_that_is_full_while_old_runs_are_collected(
+    registered: tuple[Path, Config], number: int, mode: Mode
+) -> None:
+    """Its first write, and SQLite's and those of the tools that it starts: what a champion needs is whole, and the next
+    call collects what the first would have."""
+    root, config = registered
+    register(root, config, 0.05)
+    register(root, project(root, weight=3.0), 0.03)
+    wanted = {one.parent for one in garbage.collect(root, 1, dry=True).drop}
+    assert wanted
+    told = ""
+    try:
+        with watched(Disk(root, number, mode)):
+            garbage.collect(root, 1, dry=False)
+    except (BtcaiError, OSError) as error:
+        told = str(error)
+    assert "\n" not in told
+    assert is_sound(root)
+    assert all(is_whole(root / paths.CHAMPION / bucket) for bucket in BUCKETS)
+    garbage.collect(root, 1, dry=False)
+    assert garbage.collect(root, 1, dry=True).drop == ()
+    with sqlite3.connect(root / tracking.STORE) as connection:
+        left = {run for (run,) in connection.execute("select run_uuid from runs").fetchall()}
+    connection.close()
+    assert not wanted & left
+    assert [check.said for check in verification.verify(root) if not check.ok] == []

@@ -142,6 +142,14 @@ def test_threads_change_no_bit() -> None:
     assert torch.equal(one_figures, two_figures)
 
 
+def test_what_is_not_a_number_in_the_market_half_shows_in_the_figures() -> None:
+    head, latent, observation, experience = one_of_each()
+    latent[2, 3, 1] = torch.nan
+    with shards() as workers:
+        figures = head_gradient(head, latent, observation, experience, WEIGHTS, workers)(torch.arange(STRETCHES))
+    assert torch.isnan(figures[:3]).all()  # of the policy, the values and the entropy
+
+
 def test_an_action_that_is_ruled_out_is_not_learned_about() -> None:
     head, latent, observation, experience = one_of_each()
     observation[..., CAN_BUY], observation[..., CAN_SELL] = 1.0, 0.0

@@ -1,5 +1,6 @@
 """Two processes that train one network: the joined batch's gradients, one process's bits, one stop for both."""
 
+import json
 import os
 import socket
 import subprocess
@@ -10,27 +11,34 @@ import pytest
 import torch
 from parallel_run import gradients, trained
 from safetensors.torch import load_file
+from small_project import small_project
 from torch import Tensor
 
+from btcai import paths, stages
 from btcai.agent.shards import place
 from btcai.errors import ConfigError
+from btcai.experiments.spread import packed
+from btcai.machine import Machine
+from btcai.params import load_config
+from btcai.schema import BUCKETS
 from btcai.training import parallel
 from btcai.training.checkpoint import WEIGHTS
 
-PROGRAM = Path(__file__).parents[1] / "parallel_run.py"
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "tests" / "parallel_run.py"
 SECONDS = 120
 
 
-def together(what: str, folder: Path) -> list[dict[str, Tensor]]:
-    """Two processes of PROGRAM under torchrun; what each left."""
-    folder.mkdir(parents=True, exist_ok=True)
+def torchrun(*program: str, root: Path | None = None) -> None:
+    """Two processes of a program."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [*command, "--master-port", str(port), str(PROGRAM), what, str(folder)],
+        [*command, "--master-port", str(port), *program],
+        cwd=root,
         env=environment,
         capture_output=True,
         text=True,
@@ -38,6 +46,12 @@ def together(what: str, folder: Path) -> list[dict[str, Tensor]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def together(what: str, folder: Path) -> list[dict[str, Tensor]]:
+    """Two processes of PROGRAM; what each left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torchrun(str(PROGRAM), what, str(folder))
     return [load_file(path) for path in sorted(folder.glob("rank-*.safetensors"))]
 
 
@@ -73,6 +87,19 @@ def test_two_processes_train_to_the_bits_of_one_and_stop_together(tmp_path: Path
     assert written == {path.name: path.read_bytes() for path in (alone / "trained").iterdir()}
 
 
+@pytest.mark.slow
+def test_the_stage_consolidate_in_two_processes_writes_the_bytes_of_one(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    config, out = small_project(root, 27_200), root / paths.CONSOLIDATE
+    stages.run_stage("consolidate", config, root)
+    alone = packed(out.rename(tmp_path / "alone"))
+    torchrun("-m", "btcai.cli", "stage", "consolidate", root=root)
+    assert packed(out) == alone
+    assert not (root / paths.CHECKPOINTS / "consolidate").exists()
+    metrics = [json.loads((out / bucket / "metrics.json").read_text(encoding="utf-8")) for bucket in BUCKETS]
+    assert sum(found["rounds_kept"] for found in metrics) > 0
+
+
 def test_a_process_alone_needs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with parallel.joined("cuda"), parallel.written_once(tmp_path / "out") as out:
@@ -89,6 +116,28 @@ def test_more_processes_than_shards_are_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="must be 1 or 2, one for each shard of a minibatch, were 3"):
         with parallel.joined("cpu"):
             pass
+
+
+@pytest.mark.parametrize("name", [name for name in stages.STAGES if name not in stages.TOGETHER])
+def test_a_stage_that_is_not_shared_is_run_by_one_process_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=f"{name} was started in 2, .*; run: btcai stage {name}"):
+        stages.run_stage(name, load_config(ROOT / paths.PARAMS), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", stages.TOGETHER)
+def test_two_processes_need_the_memory_of_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    monkeypatch.setattr(stages, "load_features", lambda root: (range(1_000_000), None, None))
+    small = Machine(cores=2, memory_bytes=2 * 10**9)  # enough for one: 1 GB and 700 bytes a bar
+    monkeypatch.setattr("btcai.machine.machine", lambda: small)
+    for variable in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match=r"on 1,000,000 bars in 2 processes needs 3\.4 GB.*gives 2\.0 GB"):
+        stages.run_stage(name, load_config(ROOT / paths.PARAMS), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_without_a_gpu_for_each_process_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

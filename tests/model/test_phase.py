@@ -235,7 +235,7 @@ def test_a_training_that_is_asked_to_stop_does_so_at_its_next_checkpoint(tmp_pat
     first = Regression(fault=asked_to_stop_at(13))
     with (
         stopping.on_signals(),
-        pytest.raises(stopping.Stopped, match=r"after update 20 of 35; .*; go on with: btcai run"),
+        pytest.raises(stopping.Stopped, match=r"after update 20 of 35; .*; go on with: .*run --force"),
     ):
         first.rows(checkpoints)
     assert len(first.met) == 20

@@ -7,6 +7,7 @@ import pytest
 import torch
 from learning_tasks import fresh_model, settings, small_task, task_from_returns
 
+from btcai.agent.ppo import ValueScale
 from btcai.agent.rollout import intended_exposure_frac, without_surprise
 from btcai.agent.shards import shards
 from btcai.agent.task import Task, clock_decisions, forecast_targets, spread_bars, stretches_at
@@ -220,3 +221,23 @@ def test_what_the_head_reads_is_scaled_anew_where_the_encoder_learns() -> None:
     scale = model.forecast_std.clone()
     list(train_ppo(model, task, HEAD_ALONE.model_copy(update={"encoder_every": 1}), 2, np.random.default_rng(0)))
     assert not torch.equal(model.forecast_std, scale)
+
+
+def test_the_least_spread_of_values_is_a_share_of_the_first_rewards_in_every_phase(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the last phase's spread it would sink from phase to phase."""
+    task, least, updated = small_task(3000), [], ValueScale.updated
+
+    def seen(scale: ValueScale, value_target: FloatArray, rate: float) -> ValueScale:
+        least.append(scale.least_std)
+        return updated(scale, value_target, rate)
+
+    monkeypatch.setattr(ValueScale, "updated", seen)
+    model, rng = fresh_model(task), np.random.default_rng(0)
+    assert float(model.reward_unit) == 0.0
+    for _ in range(3):
+        list(train_ppo(model, task, HEAD_ALONE, 1, rng))
+        assert float(model.reward_unit) == pytest.approx(10 * least[0])
+    assert least == pytest.approx([least[0]] * 3)
+    assert float(model.value_std) != pytest.approx(10 * least[0], rel=0.05)

@@ -51,6 +51,22 @@ def test_forecasts_are_right_on_average_over_the_whole_training_span(
     assert mean_missed(taught(task), task).abs().max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("errors", "kept"),
+    [([1.0, 0.9, 0.8], "those of update 2"), ([1.0, 0.9, 1.1], "those of update 1"),
+     ([1.0, 1.1, 1.2], "those that it began with: none validated better")],
+)  # fmt: skip
+def test_a_phase_tells_which_weights_it_keeps(
+    errors: list[float], kept: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = iter(errors)  # before the first update, then after each
+    monkeypatch.setattr(pretraining, "forecast_error", lambda *_: next(found))
+    monkeypatch.setattr(pretraining, "_centre", lambda *_: None)
+    with caplog.at_level("INFO"):
+        taught(small_task(3000))
+    assert caplog.messages == [f"prediction: of 2 updates the weights that are kept are {kept}"]
+
+
 def test_centring_moves_the_forecasts_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     task = small_task(3000)
     centred = taught(task)

@@ -21,7 +21,7 @@ from btcai.report.curves import read_importance
 from btcai.schema import BUCKETS, Span
 from btcai.training import importance, phase, progressive, trainer
 from btcai.training.checkpoint import WEIGHTS, load_model, save_model
-from btcai.training.convergence import Standing
+from btcai.training.convergence import Gain, Standing
 from btcai.training.phase import Row
 from btcai.training.play import Validation
 from btcai.training.progressive import consolidate, make_task, train_bucket
@@ -169,17 +169,46 @@ def test_checkpoints_belong_to_one_run_by_settings_bars_and_weights(tmp_path: Pa
     assert key() == key(model=loud_network(config, "scalping"))
 
 
-def test_a_collapsed_policy_is_in_the_curves_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            Gain(forecast=-0.0032, forecast_p=1.0, score=0.0, score_p=float("nan")),
+            "forecast loss +0.0032 (worse, p 1), score +0 (unchanged, p -): not kept",
+        ),
+        (
+            Gain(forecast=0.25, forecast_p=0.0001, score=-0.5, score_p=0.7),
+            "forecast loss -0.25 (better, p 0.0001), score -0.5 (worse, p 0.7): kept",
+        ),
+    ],
+)
+def test_what_a_round_gained_is_told_with_signs_that_mean_what_they_show(
+    found: Gain, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progressive, "gain", lambda before, after: found)
+    nothing = Standing(forecast_error=np.zeros(4), score=np.zeros(4))
+    with caplog.at_level("INFO"):
+        progressive._gained(nothing, nothing, tiny_config(), "long: round 2, ")
+    assert caplog.messages == [f"long: round 2, {said}"]
+
+
+def test_a_line_of_training_tells_validation_from_training_and_knows_no_minus_zero() -> None:
+    row: Row = {"forecast_loss": 1.5, "valid_forecast_loss": 1.25, "valid_hold_bias": -0.0, "valid_share_hold": 1.0}
+    assert progressive._validated(row) == "valid_forecast_loss 1.25 valid_hold_bias 0"
+
+
+def test_a_collapsed_policy_is_in_the_curves_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     curves: progressive.Curves = []
     flat, trading = judged_as(0.0, share_hold=1.0, long_frac=0.0), judged_as(1.0)
     seen = [flat, flat, trading, judged_as(0.5, long_frac=1.0)]
     rows: list[Row] = [{f"valid_{name}": value for name, value in asdict(one).items()} for one in seen]
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("INFO"):
         progressive._record(curves, [{"loss": 1.0}, *rows], "short: PPO", 5)
     assert [row.get("collapsed") for row in curves] == [None, "flat", "flat", "", "always long"]
-    assert caplog.messages == [
-        "short: PPO: the policy has collapsed by update 2: flat",
-        "short: PPO: the policy has collapsed by update 5: always long",
+    told = [(one.levelname, one.message) for one in caplog.records if "##" not in one.message]  # no bars
+    assert told == [
+        ("INFO", "short: PPO: trades nothing yet by update 2"),
+        ("WARNING", "short: PPO: the policy has collapsed by update 5: always long"),
     ]
 
 
@@ -202,14 +231,16 @@ def test_curves_keep_what_was_rolled_back(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path) -> None:
+def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny_config(pretrain_updates=0, ppo_updates=1)
     teacher = loud_network(config, "scalping")
     with torch.no_grad():
         for weight in teacher.trunk.parameters():
             weight.fill_(0.5)
     save_model(teacher, tmp_path / "scalping")
-    out = train(tmp_path / "short", "short", teacher=tmp_path / "scalping", pretrain_updates=0, ppo_updates=1)
+    with caplog.at_level("INFO"):
+        out = train(tmp_path / "short", "short", teacher=tmp_path / "scalping", pretrain_updates=0, ppo_updates=1)
+    assert "PPO: of 1 updates the weights that are kept are those of update 1" in caplog.messages
     student = load_model(out, "short", config)
     # 0.8 * 0.5 + 0.2 * fresh (|fresh| <= 1), moved by one update of at most a few 1e-3: near 0.4
     centre = torch.cat([weight.flatten() for weight in student.trunk.state_dict().values()]).median()

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from refitting_fakes import small
 
-from btcai import paths
+from btcai import paths, usage
 from btcai.evaluation import metrics
 from btcai.experiments import refitting, refitting_report
 from btcai.experiments.refitting import BESIDE, GroupResult, PathRow, Plan, path_rows, plan_key
+from btcai.experiments.report import about
 from btcai.features.splits import Splits, make_splits
 from btcai.params import load_config
 from btcai.schema import BUCKETS, MarketData
@@ -73,6 +74,26 @@ def test_the_table_and_the_picture_hold_every_strategy(tmp_path: Path) -> None:
     assert refitting_report.view(rows).row_count == 2
 
 
+def test_what_is_left_takes_as_long_a_fold_as_those_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _, splits = small()
+    plan = Plan.forward(splits, 4, *GAP)
+    places = [refitting._place(config, fold, tmp_path, "d1") for fold in plan.folds]
+    assert refitting.seconds_left(config, plan, tmp_path, "d1") is None
+    for place, seconds in zip(places, (60.0, 90.0, None, 7.0), strict=True):
+        for bucket in BUCKETS if seconds else ():
+            (place / bucket).mkdir(parents=True)
+            rows = [",".join(usage.COLUMNS), *(f"0,{elapsed},0,0,0,0,0" for elapsed in (5.0, seconds))]
+            (place / bucket / usage.FILE).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert refitting.seconds_left(config, plan, tmp_path, "d1") is None  # no fold is done, whatever is trained of it
+    for place in places[:2]:
+        (place / refitting.DONE).touch()
+    seconds = refitting.seconds_left(config, plan, tmp_path, "d1")
+    assert seconds == 600.0  # four buckets took 240 and 360 s, two folds are left
+    assert about(seconds) == ", about 10 minutes"
+
+
 @pytest.mark.slow
 def test_folds_are_trained_judged_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, data, splits = small()
@@ -96,6 +117,7 @@ def test_folds_are_trained_judged_and_gone_on_with(tmp_path: Path, monkeypatch: 
     [found] = refitting.outcomes(config, plan, tmp_path, "d1")
     assert found is not None
     assert list(found) == [*BUCKETS, *BESIDE]
+    assert refitting.seconds_left(config, plan, tmp_path, "d1") == 0.0
     days = -(-len(plan.groups[0]) // 288)
     assert {len(by[plan.groups[0].first].daily_returns) for by in found.values()} <= {days, days + 1}
     assert list(refitting.refit(config, data, plan, tmp_path, "d1")) == [0]
@@ -137,6 +159,6 @@ def test_other_spans_other_bars_and_other_judging_are_other_results(monkeypatch:
     keys = {plan_key(config, plan, "d1"), plan_key(config, plan, "d2")}
     level = config.convergence.model_copy(update={"level": 0.5})
     keys.add(plan_key(config.model_copy(update={"convergence": level}), plan, "d1"))
-    monkeypatch.setattr(refitting, "code_sha256", lambda *_, **__: "another")
+    monkeypatch.setattr(refitting, "_judging_code", lambda: "another")
     keys.add(plan_key(config, plan, "d1"))
     assert len(keys) == 4

@@ -7,22 +7,26 @@ import pytest
 import torch
 from learning_tasks import SMALL, fresh_model, played, small_task
 
-from btcai.agent.rollout import Rollout, _restart, randomise_accounts, walk
+from btcai.agent.head_weights import head_weights
+from btcai.agent.rollout import LEAST_GAIN, Rollout, _restart, randomise_accounts, walk
 from btcai.agent.task import Task, clock_decisions, forecast_targets, sample_stretches, stretches_at
 from btcai.market.account import (
     CASH,
     DAY,
+    EQUITY,
     HELD_BTC,
     LOT_ENTRY_PRICE,
     N_ACCOUNT,
     N_LOTS,
     SEED,
+    START_EQUITY,
     new_accounts,
     open_lots,
 )
 from btcai.market.reward import TERMS
 from btcai.schema import TOKENS, FloatArray, IntArray, Span
-from btcai.training.play import head_weights, play
+from btcai.training.health import TrainingError
+from btcai.training.play import play, validate
 
 
 def walked_blind(
@@ -40,7 +44,7 @@ def walked_blind(
             parameter.zero_()
         model.head.policy.bias.copy_(torch.from_numpy(logits))
     nothing, ones = np.zeros((*bars.shape, SMALL.hidden), np.float32), np.ones(bars.shape)
-    return walk(task, bars, nothing, head_weights(model), size_frac * ones, ones > 0, agents, rng)
+    return walk(task, bars, nothing, head_weights(model.head), size_frac * ones, ones > 0, agents, rng)
 
 
 def test_the_compiled_head_is_the_torch_head() -> None:
@@ -131,6 +135,39 @@ def test_an_account_that_begins_again_is_a_new_one_but_for_its_day_and_its_seed(
     _restart(ruined, 500.0)
     fresh[[DAY, SEED]] = 7.0
     assert np.array_equal(ruined, fresh)
+
+
+def test_a_past_of_a_goal_that_cannot_be_half_lost_is_no_ruin() -> None:
+    """At a goal of 400 % half of it below the start would be less than nothing."""
+    task = small_task(n_bars=1000)
+    task = replace(task, rules=task.rules._replace(goal_frac=4.0, compound=True))
+    account, lots = new_accounts(400, task.rules.max_lots, 1e5)
+    randomise_accounts(account, lots, task, np.full(400, 500), np.full(400, 0.2), np.random.default_rng(3))
+    gain = account[:, EQUITY] / account[:, START_EQUITY]
+    assert gain.min() == pytest.approx(LEAST_GAIN)
+    assert gain.max() > 4.0
+    holds = walked_blind(task, np.array([[500, 501]]), np.array([9.0, 0.0, 0.0, 0.0]), 400, np.random.default_rng(3))
+    assert not holds.terminated.any()
+
+
+def test_what_is_not_finite_in_the_market_half_is_not_in_values_and_log_probabilities() -> None:
+    task = small_task(n_bars=1000)
+    bars = np.array([[500, 501, 502]])
+    model = fresh_model(task)
+    nothing, ones = np.full((1, 3, SMALL.hidden), np.nan, np.float32), np.ones((1, 3))
+    for rng in (None, np.random.default_rng(0)):
+        found = walk(task, bars, nothing, head_weights(model.head), ones, ones > 0, 2, rng)
+        assert np.isnan(found.value).all()
+        assert np.isnan(found.logp).all()
+
+
+def test_a_network_that_is_not_finite_does_not_validate_as_one_that_holds() -> None:
+    task = small_task(n_bars=2000)
+    model = fresh_model(task)
+    with torch.no_grad():
+        model.trunk.state_dict()["convolution.weight"][0, 0] = torch.nan
+    with pytest.raises(TrainingError, match=r"must be finite, was not at \d+ of \d+ decisions; .*btcai stage validate"):
+        validate(model, task)
 
 
 def test_a_past_is_free_of_lots_that_are_nothing_and_of_lots_beyond_their_stop_or_target() -> None:

@@ -19,15 +19,17 @@ import pytest
 from refitting_fakes import small
 from spread_run import ASKED, CONFIG, made
 
+from btcai import usage
 from btcai.config import Config
 from btcai.errors import ConfigError
 from btcai.experiments import on_ray
 from btcai.experiments.known_answer import KnownAnswer, Size
 from btcai.experiments.refitting import Plan, refit
 from btcai.experiments.running import Cell, spread_cells
-from btcai.experiments.spread import Piece, bring, code_here, elsewhere, here, packed
+from btcai.experiments.spread import Files, Piece, bring, code_here, elsewhere, here, packed
 from btcai.experiments.trials import Measured
 from btcai.experiments.tuning import Search, open_study, tune
+from btcai.machine import Machine
 from btcai.training.checkpoint import WEIGHTS
 
 SECONDS = 240
@@ -56,7 +58,7 @@ def counted(by: int, shared: int, folder: Path) -> int:
 
 def test_a_piece_made_elsewhere_leaves_what_it_leaves_here(tmp_path: Path) -> None:
     for name, run in (("here", here), ("away", as_far_away)):
-        pieces = [Piece(work=partial(counted, by), folder=tmp_path / name / str(by)) for by in (1, 2)]
+        pieces = [Piece(work=partial(counted, by), folder=tmp_path / name / str(by), memory_bytes=1e6) for by in (1, 2)]
         for piece in pieces:
             piece.folder.mkdir(parents=True)
         assert dict(run(40, pieces)) == {0: 41, 1: 42}
@@ -101,6 +103,9 @@ class Known:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def memory_bytes(self, bucket: str) -> float:
+        return 1e6
+
     def sees(self, one: Config, other: Config) -> bool:
         return one != other
 
@@ -126,14 +131,19 @@ def test_a_search_finds_the_same_elsewhere(tmp_path: Path) -> None:
     assert len({value for _, value in found[0]}) == 4
 
 
+def timeless(files: Files) -> Files:
+    """Without what says how long it took."""
+    return {place: content for place, content in files.items() if not place.endswith(usage.FILE)}
+
+
 @pytest.mark.slow
 def test_a_fold_trained_elsewhere_has_the_bytes_of_one_trained_here(tmp_path: Path) -> None:
     config, data, splits = small()
     plan = Plan.forward(splits, 1, config.purge_bars, config.splits.embargo_bars)
     for name, run in (("here", here), ("away", as_far_away)):
         assert list(refit(config, data, plan, tmp_path / name, "d1", run)) == [0]
-    found = packed(tmp_path / "away")
-    assert found == packed(tmp_path / "here")
+    found, wanted = (timeless(packed(tmp_path / name)) for name in ("away", "here"))
+    assert found == wanted
     assert len([place for place in found if place.endswith(WEIGHTS)]) == 4
 
 
@@ -185,6 +195,25 @@ def outcomes(folder: Path) -> dict[str, Any]:
     found = {json.dumps(line["trial"]): line["outcome"]["measured"] for line in lines}
     assert len(found) == len(lines)
     return found
+
+
+def test_pieces_at_a_time_have_memory_for_each_and_more_workers_than_that_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(on_ray, "machine", lambda: Machine(cores=16, memory_bytes=8_000_000_000))
+    assert on_ray.room_for(None, 2, 1e9, 20) == 8  # cores bind
+    assert on_ray.room_for(None, 2, 3e9, 20) == 2  # memory does
+    assert on_ray.room_for(5, 2, 3e9, 2) == 5  # two pieces alone are under way
+    with pytest.raises(ConfigError, match=r"training in 3 processes needs 9\.0 GB.*gives 8\.0 GB.*or processes"):
+        on_ray.room_for(3, 2, 3e9, 20)
+    with pytest.raises(ConfigError, match=r"training needs 9\.0 GB"):
+        on_ray.room_for(None, 2, 9e9, 20)
+
+
+def test_a_piece_needs_the_memory_of_its_bars() -> None:
+    on = KnownAnswer(CONFIG, Size(), Path())
+    assert on.memory_bytes("long") == pytest.approx(0.6e9 + 400 * 200_000 * 28)  # 2.44 GB were measured
+    assert on.memory_bytes("scalping") < 1e9
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,10 +88,53 @@ def test_a_start_of_another_market_a_missing_and_a_damaged_one_are_refused(tmp_p
         starts.opened(name, tmp_path, replace(SEEN, market="simulated"))
     with pytest.raises(ArtifactError, match="missing or damaged"):
         starts.opened("btcusdt-000000000000", tmp_path, SEEN)
-    record = asdict(SEEN) | {"another": 1}
-    (tmp_path / name / RECORD).write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(ArtifactError, match="missing or damaged"):
+    record = json.loads((tmp_path / name / RECORD).read_text(encoding="utf-8"))
+    for change, said in (
+        ({"market": None}, "is damaged: its name is its content's"),
+        ({"another": 1}, "is damaged: its name is its content's"),
+        ({"format": 4}, "must be of format 3, .* is of format 4"),
+    ):
+        (tmp_path / name / RECORD).write_text(json.dumps(record | change), encoding="utf-8")
+        with pytest.raises(ArtifactError, match=said):
+            starts.opened(name, tmp_path, SEEN)
+    for text in ("[]", "{", json.dumps({"market": "btcusdt"})):
+        (tmp_path / name / RECORD).write_text(text, encoding="utf-8")
+        with pytest.raises(ArtifactError, match="missing or damaged"):
+            starts.opened(name, tmp_path, SEEN)
+
+
+def test_a_start_of_an_older_btcai_or_of_other_features_is_refused_and_not_misread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = starts.keep(trained(tmp_path / "run"), SEEN, tmp_path)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / RECORD).write_text(json.dumps(asdict(SEEN)), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"must be of format 3, old is of format 1; .*warm-start --off"):
+        starts.opened("old", tmp_path, SEEN)
+    swapped = (starts.FEATURE_NAMES[1], starts.FEATURE_NAMES[0], *starts.FEATURE_NAMES[2:])  # weights still fit
+    monkeypatch.setattr(starts, "FEATURE_NAMES", swapped)
+    with pytest.raises(ArtifactError, match=r"must read this btcai's .* features .*, those of .* read others"):
         starts.opened(name, tmp_path, SEEN)
+
+
+def test_a_damaged_start_is_kept_anew_under_its_name(tmp_path: Path) -> None:
+    name = starts.keep(trained(tmp_path / "run"), SEEN, tmp_path / "starts")
+    (tmp_path / "starts" / name / "long" / WEIGHTS).unlink()
+    assert starts.keep(tmp_path / "run", SEEN, tmp_path / "starts") == name
+    assert starts.read(name, tmp_path / "starts") == SEEN
+
+
+def test_what_is_dropped_is_gone_whole_and_what_is_named_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "starts"
+    assert starts.unnamed(folder, {"a"}) == []
+    for name in ("a", "b", ".c.new"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / RECORD).touch()
+    (folder / starts.LOCK).touch()
+    gone = starts.unnamed(folder, {"a", "none"})
+    assert [path.name for path in gone] == [".c.new", "b"]
+    starts.drop(gone)
+    assert sorted(path.name for path in folder.iterdir()) == [starts.LOCK, "a"]
 
 
 def test_a_run_that_lacks_a_bucket_is_not_kept(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_a_policy_that_is_handed_over_says_and_values_what_the_teacher_did() -> 
     teacher, student = network(1), network(2)
     teacher.value_mean.fill_(0.3)
     teacher.value_std.fill_(2.5)
+    teacher.reward_unit.fill_(3.0)
     teacher.hold_bias.fill_(-1.5)
     handed_over(teacher, student, alpha=0.0, policy=True)
     latent = torch.randn(5, teacher.head.market.in_features)
@@ -156,6 +157,7 @@ def test_a_policy_that_is_handed_over_says_and_values_what_the_teacher_did() -> 
     for said, taught in zip(student.head(latent, account), teacher.head(latent, account), strict=True):
         assert torch.equal(said, taught)
     assert (float(student.value_mean), float(student.value_std)) == (pytest.approx(0.3), pytest.approx(2.5))
+    assert float(student.reward_unit) == pytest.approx(3.0 * 2**0.5)  # decides every 2 bars, the teacher every bar
     assert float(student.hold_bias) == -1.5
 
 

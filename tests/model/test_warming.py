@@ -1,19 +1,19 @@
 """`btcai warm-start`: the setting moves where bars are new, to networks with what they really saw."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from export_fakes import loud_bundle, loud_network, tiny_config
+from export_fakes import change_manifest, loud_bundle, loud_network, tiny_config
 from registry_fakes import PARAMS
 
 from btcai import paths, warming
 from btcai.errors import ArtifactError
 from btcai.params import changed, load_config
 from btcai.schema import BUCKETS
+from btcai.training import starts
 from btcai.training.checkpoint import save_model
-from btcai.training.starts import RECORD, Seen
+from btcai.training.starts import Seen
 
 SEEN = Seen(market="m", data_version="d" * 64, fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
 
@@ -23,8 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for bucket in BUCKETS:
         save_model(loud_network(tiny_config(), bucket), tmp_path / paths.CONSOLIDATE / bucket)
     bundle = loud_bundle(tmp_path / paths.CANDIDATE / "scalping")
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    (bundle / "manifest.json").write_text(json.dumps(manifest | {"seen": asdict(SEEN)}), encoding="utf-8")
+    change_manifest(bundle, seen=asdict(SEEN))
     (tmp_path / paths.PARAMS).write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(warming, "_bars_now", lambda root, market: "e" * 64)
     return tmp_path
@@ -35,7 +34,7 @@ def test_new_bars_move_the_setting_to_the_last_networks_and_off_takes_it_back(pr
     old, new = warming.go_on(project, config)
     assert old == "none"
     assert load_config(project / paths.PARAMS).warm_start.name == new
-    assert json.loads((project / paths.STARTS / new / RECORD).read_text(encoding="utf-8")) == asdict(SEEN)
+    assert starts.read(new, project / paths.STARTS) == SEEN
     assert warming.off(project) == (new, "none")
 
 
@@ -50,9 +49,6 @@ def test_networks_of_another_market_or_without_a_record_are_refused(project: Pat
     config = load_config(project / paths.PARAMS)
     with pytest.raises(ArtifactError, match="must have been of simulated to go on from it, was of m"):
         warming.go_on(project, config)
-    path = project / paths.CANDIDATE / "scalping" / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    del manifest["seen"]
-    path.write_text(json.dumps(manifest), encoding="utf-8")
+    change_manifest(project / paths.CANDIDATE / "scalping", seen=None)
     with pytest.raises(ArtifactError, match="must say what it was trained on"):
         warming.go_on(project, config)
