@@ -10,15 +10,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from btcai.bundle import Encoded, Policy
 from btcai.config import BucketConfig, SizingConfig
 from btcai.errors import DataError
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.evaluation.walk import NO_DECISION, Record, new_record, walk
-from btcai.inference import Encoded, Policy, sizes
+from btcai.inference import sizes
 from btcai.market.account import CLOSED_LOTS, new_accounts
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import Rules
-from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, IntArray, MarketData, Span
+from btcai.schema import ACCOUNT_FEATURES, BAR_NS, TOKENS, Float32Array, IntArray, MarketData, Span
 
 CHUNK_DECISIONS = 2048
 """Decisions encoded at a time: bounds memory; neighbours share TOKENS - 1 tokens."""
@@ -36,10 +37,20 @@ def decision_bars(close_ts_ns: IntArray, span: Span, patch_bars: int) -> IntArra
 def encode_decisions(
     policy: Policy, data: MarketData, decisions: IntArray, chunk_decisions: int = CHUNK_DECISIONS
 ) -> Encoded:
-    """Encode decisions (D,), patch_bars apart; rows before the span are read as features where they reach back."""
-    parts = [policy.encode(rows) for rows in _stretches(policy, data, decisions, chunk_decisions)]
-    names = Encoded.__dataclass_fields__
-    return Encoded(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    """Encode decisions (D,), patch_bars apart; rows before the span are read as features where they reach back.
+
+    Beside what it returns it holds one chunk.
+    """
+    names, found, done = Encoded.__dataclass_fields__, dict[str, Float32Array](), 0
+    for rows in _stretches(policy, data, decisions, chunk_decisions):
+        part = policy.encode(rows)
+        for name in names:
+            piece = getattr(part, name)
+            if name not in found:
+                found[name] = np.empty((len(decisions), *piece.shape[1:]), piece.dtype)
+            found[name][done : done + len(part)] = piece
+        done += len(part)
+    return Encoded(**found)
 
 
 def _stretches(
@@ -83,7 +94,6 @@ def backtest(
     record.equity_usdt[:, 0] = equity_usdt
     actions = np.zeros((len(rules), len(decisions)), np.int64)
     observed = np.zeros((len(rules), len(ACCOUNT_FEATURES)), np.float32)
-    latents = np.repeat(encoded.latent[:, None], len(rules), axis=1)  # (D, R, Z): the accounts share each latent
     bars, all_rules = bar_arrays(data), tuple(rules)
 
     def advance(t: int, until: int, taken: IntArray, size: float, allowed: bool) -> None:
@@ -92,7 +102,8 @@ def backtest(
     waiting = np.full(len(rules), NO_DECISION, np.int64)
     advance(span.first, int(decisions[0]), waiting, 0.0, False)
     for d, t in enumerate(decisions.tolist()):
-        actions[:, d] = policy.probabilities(latents[d], observed).argmax(axis=1)
+        latents = np.repeat(encoded.latent[d : d + 1], len(rules), axis=0)  # (R, Z): the accounts share it
+        actions[:, d] = policy.probabilities(latents, observed).argmax(axis=1)
         until = t + policy.patch_bars if d + 1 < len(decisions) else span.stop - 1
         advance(t, until, actions[:, d].copy(), float(size_frac[d]), bool(entry_allowed[d]))
     n_closed = accounts[:, CLOSED_LOTS].astype(int).tolist()

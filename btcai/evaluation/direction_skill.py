@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import erfc, sqrt
 
 import numpy as np
+import pandas as pd
 
 from btcai.evaluation.daily_scores import BPS, Direction, column, mean_of, percentiles
 from btcai.evaluation.metrics import NO_SPREAD
@@ -12,7 +13,10 @@ from btcai.evaluation.statistics import UNKNOWN, Interval
 from btcai.schema import FloatArray, IntArray, MarketData
 
 SURE_FRAC = 0.1
-"""Share of the decisions whose direction is called surest."""
+"""Share of the decisions whose direction is called surest: odds beyond this quantile of the earlier ones'."""
+
+LEAST_EARLIER = 100
+"""Decisions of the span before any is called sure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,25 +44,29 @@ class Called:
     """Of the break-even cost, what does not come from being long or short more often as the market drifts."""
     sure_trades: int
     sure_break_even_bps: float
-    """Of the surest tenth of the trades alone."""
+    """Of the surest tenth of the trades alone, each held against those before it: which they are was known in time."""
     sure_interval: Interval
 
 
 def directions(data: MarketData, bars: IntArray, horizon_bars: int, mean: FloatArray, std: FloatArray) -> Direction:
-    """Of decisions at bars (n,) with a predicted mean and standard deviation; a tie among the surest is not sure.
+    """Of decisions at bars (n,), oldest first, with a predicted mean and standard deviation (n,).
 
     Orders fill at the open of the bar after the decision, and of the bar after the one the horizon ends with.
     """
     said = np.where(mean == 0.0, np.nan, (mean > 0.0).astype(np.float64))
-    doubt = np.abs(mean) / std
     last = len(data) - 1
     entry, leave = np.minimum(bars + 1, last), np.minimum(bars + 1 + horizon_bars, last)
     filled = (bars + 1 + horizon_bars <= last) & data.bars.present[entry] & data.bars.present[leave]
     gross = np.full(len(bars), np.nan)
     gross[filled] = BPS * (data.bars.open[leave[filled]] / data.bars.open[entry[filled]] - 1.0)
-    sure = doubt > np.quantile(doubt, 1.0 - SURE_FRAC) if len(bars) else doubt > 0.0
     moved = data.mark[np.minimum(bars + horizon_bars, last)] > data.mark[bars]
-    return Direction(rises=said, rose=moved.astype(np.float64), gross_bps=gross, sure=sure.astype(np.float64))
+    return Direction(rises=said, rose=moved.astype(np.float64), gross_bps=gross, sure=_sure(np.abs(mean) / std))
+
+
+def _sure(odds: FloatArray) -> FloatArray:
+    """1 where the odds (n,) against an even chance lie beyond SURE_FRAC of all before them, else 0; a tie is not."""
+    limit = pd.Series(odds).expanding(LEAST_EARLIER).quantile(1.0 - SURE_FRAC).shift()
+    return np.asarray(odds > limit.to_numpy(), np.float64)
 
 
 def called(total: FloatArray, draws: FloatArray | None) -> Called:

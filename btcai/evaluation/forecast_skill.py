@@ -1,9 +1,10 @@
 """What the forecasts are worth on any span: coverage by quarter, CRPS beside volatility's, direction, break-even cost.
 
-Which form is the honest one depends on the span. On the validation span the static calibration was fitted, and the
-weights were chosen there: its figures are in-sample. What an agent would have said in use is the adaptive form, which
-there starts from the quantiles as learned and follows outcomes a horizon late, from the first decision on. On the test
-span, as in use, it starts from the static ones.
+Two forms are in use. `btcai decide`, the registered model and a request that brings its own bars say the static one:
+the bundle's offsets and nothing after them. A market that `btcai serve` watches says the adaptive one, which starts
+from the static one and follows outcomes a horizon late, from the first decision that is asked for on; on the test span
+it is computed just so, with every decision asked for. On the validation span the static calibration was fitted, and the
+weights were chosen there: static figures are in-sample, and the adaptive form starts from the quantiles as learned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from btcai.bundle import Encoded, Policy
 from btcai.calibration import MIN_INDEPENDENT, StaticCalibration
 from btcai.config import BucketConfig
 from btcai.evaluation import daily_scores as scores
@@ -26,7 +28,6 @@ from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.statistics import UNKNOWN, Interval
 from btcai.evaluation.volatility_forecast import VolatilityForecast, fit_volatility_forecasts
 from btcai.features.splits import Splits
-from btcai.inference import Encoded, Policy
 from btcai.reasoning.lessons import holm
 from btcai.schema import BARS_PER_DAY, BoolArray, FloatArray, IntArray, MarketData, Span
 
@@ -98,11 +99,6 @@ class ForecastSkill:
     def is_limited(self) -> bool:
         """Whether COVERAGE_LIMITS and QUARTER_LEAST are asked of this horizon."""
         return self.is_judged and self.horizon_bars <= BARS_PER_DAY
-
-    def keeps_limits(self, form: Form) -> bool:
-        """Of a form of a limited horizon."""
-        low, high = COVERAGE_LIMITS
-        return low <= form.coverage_frac <= high and not form.worst_quarter_frac < QUARTER_LEAST
 
 
 def forecast_skills(

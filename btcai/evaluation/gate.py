@@ -27,7 +27,7 @@ class Figures:
     p_value: float
     """StepM's, among all candidates whose returns are known, the largest over the baselines (superiority)."""
     luck_p_value: float
-    """Among all other trials, of which but the ratios are known (significance.luck_p_value); 0 where there are none."""
+    """Among itself and the trials of which but the ratios are known (significance.luck_p_value); 0 without these."""
     difference_lows: Mapping[str, float]
     """Lower end of the interval of the Sharpe ratio minus each baseline's."""
     random_chance: float | None = None
@@ -81,7 +81,7 @@ def _differences(lows: Mapping[str, float]) -> tuple[Check, ...]:
     """Without a baseline nothing was compared, which does not pass."""
     if not lows:
         return (_above("Sharpe ratio over a baseline", float("nan"), 0.0),)
-    return tuple(_above(f"Sharpe ratio over {name}", low, 0.0) for name, low in lows.items())
+    return tuple(_above(f"Sharpe ratio over {name}, lower end", low, 0.0) for name, low in lows.items())
 
 
 def _random(chance: float | None) -> tuple[Check, ...]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from btcai.bundle import Policy
 from btcai.config import BucketConfig, Config
 from btcai.errors import DataError
 from btcai.evaluation.backtest import backtest, decisions_with_history, encode_decisions
 from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.robustness import cost_variants
-from btcai.inference import Policy
 from btcai.market.rules import make_rules
 from btcai.schema import ACCOUNT_FEATURES, MarketData, Span
 
@@ -66,7 +66,8 @@ def is_same(one: Policy, other: Policy, data: MarketData, span: Span) -> bool:
         return False
     decisions = decisions_with_history(one, data, span)[-COMPARED_DECISIONS:]
     ours, theirs = (encode_decisions(policy, data, decisions) for policy in (one, other))
-    if ours.latent.shape != theirs.latent.shape or np.any(np.abs(ours.mean - theirs.mean) > SAME * ours.std):
+    apart = np.abs(ours.mean - theirs.mean)
+    if ours.latent.shape != theirs.latent.shape or not np.all(apart <= SAME * ours.std):  # nan is like nothing
         return False
     account = np.random.default_rng(0).normal(size=(len(decisions), len(ACCOUNT_FEATURES))).astype(np.float32)
     first, second = (policy.probabilities(ours.latent, account) for policy in (one, other))

@@ -157,6 +157,7 @@ def _verdicts(
     found = []
     for place, name in enumerate(ours):
         row, returns, champion = judged[name], candidates[:, place], beside.get(f"{CHAMPION}{name}")
+        lucky = np.append(trials.sharpes, row.sharpe) if len(trials.sharpes) else trials.sharpes
         apart = {rival: drawn.difference("sharpe", place, len(ours) + k, level=level) for k, rival in enumerate(rivals)}
         fit = overfitting(np.column_stack([returns, *against.values()]))
         outcome = gate.decide(
@@ -164,7 +165,7 @@ def _verdicts(
                 deflated_sharpe=deflated_sharpe(returns, _DAYS, trial_sharpes=tried),
                 overfitting=fit.probability,
                 p_value=float(largest[place]),
-                luck_p_value=luck_p_value(returns, _DAYS, trial_sharpes=trials.sharpes),
+                luck_p_value=luck_p_value(returns, _DAYS, trial_sharpes=lucky),
                 difference_lows={label(rival): interval.low for rival, interval in apart.items()},
                 random_chance=ranks[name].chance if name in ranks else None,
                 up_folds_frac=float(np.mean([gain > 0 for gain in row.fold_returns])) if row.fold_returns else np.nan,
@@ -173,7 +174,7 @@ def _verdicts(
                 net_at_harshest_costs=min(net[name, cost] for cost in results[name] if cost not in VARIANTS),
             )
         )
-        least = smallest_edge(returns, against, _DAYS, error=error, trial_sharpes=trials.sharpes)
+        least = smallest_edge(returns, against, _DAYS, error=error, trial_sharpes=lucky)
         found.append(
             Verdict(
                 bucket=name,

@@ -12,6 +12,7 @@ from btcai.calibration import (
     fit_temperature,
     follow,
     new_adaptive,
+    pace,
     rise_log_odds,
     temperature_interval,
 )
@@ -120,12 +121,12 @@ def forms_of(
     adapts: str = "static",
 ) -> dict[str, FloatArray]:
     """Quantiles (D, H, Q) before the static calibration, after it, and after the adaptive one of which `adapts`."""
-    patches = np.asarray(bucket.horizons_bars) / bucket.patch_bars
     # The bundle sorts after its offsets: taken off again they give what it began with where it had not to.
     raw = np.full_like(quantiles, np.nan) if static is None else np.sort(quantiles - static.offset, axis=-1)
     forms = {"raw": raw, "static": quantiles}
-    state = new_adaptive(np.asarray(QUANTILE_LEVELS), np.maximum(1.0, patches))
-    issued, _ = follow(state, forms[adapts], outcome, known, np.ceil(patches).astype(np.int64))
+    overlap, delay = pace(bucket.horizons_bars, bucket.patch_bars)
+    state = new_adaptive(np.asarray(QUANTILE_LEVELS), overlap)
+    issued, _ = follow(state, forms[adapts], outcome, known, delay)
     return {**forms, "adaptive": issued}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from btcai.inference import Encoded
+from btcai.bundle import Encoded
 from btcai.schema import BUCKETS, FloatArray, IntArray, Span
 
 LABELS = {

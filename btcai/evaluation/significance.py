@@ -67,7 +67,9 @@ def luck_p_value(
 ) -> float:
     """Probability that the best of n_trials without skill shows a ratio like that of returns (m,); 0 without trials.
 
-    For trials of which but the ratios are known, as in luck_sharpe, which is the mean of what is asked here. What all
+    The ratio of `returns` is one of trial_sharpes: whoever judges a ledger's best chose it among all, and without it
+    what is left has a smaller mean and spread, by which luck looks like skill (of the best of 12 without any 12 % pass
+    at 5 %). But the ratios of the others need be known, as in luck_sharpe, the mean of what is asked here. What all
     have in common, of the market or of luck, shows in their mean m; each one's own luck has the variance `own`. Given
     both, P(best < t) = Phi((t - m) / sqrt(own))^N, with `own` = 1 and m = 0 Sidak's 1 - (1 - p)^N. Never less than the
     luck of one trial that had nothing in common with them.

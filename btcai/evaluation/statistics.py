@@ -78,15 +78,6 @@ def bootstrapped(
     )
 
 
-def sharpe_interval(
-    returns: FloatArray, periods_per_year: float, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Percentile interval of the Sharpe ratio of returns (m,); UNKNOWN where the ratio itself is nan."""
-    return bootstrapped(returns[:, None], periods_per_year, seed=seed, resamples=resamples).interval(
-        "sharpe", level=level
-    )
-
-
 def sharpe_difference_interval(
     returns: FloatArray,
     baseline_returns: FloatArray,

@@ -18,6 +18,8 @@ from btcai.features.splits import Splits
 from btcai.reasoning.attribution import Attribution, Worth, refuse_sealed
 from btcai.schema import FloatArray, Span
 
+FORMAT = 1
+"""Of the record: another number is refused."""
 STEP = 0.5
 FLOOR = 0.02
 
@@ -96,13 +98,15 @@ def _floored(raw: FloatArray, floor: float) -> FloatArray:
 
 def adjustment_json(adjustment: Adjustment) -> str:
     """One line of strict JSON that read_adjustment gives back; an unknown end of an interval is null."""
-    return json.dumps(_nulled(asdict(adjustment)), allow_nan=False, sort_keys=True) + "\n"
+    return json.dumps(_nulled({"format": FORMAT, **asdict(adjustment)}), allow_nan=False, sort_keys=True) + "\n"
 
 
 def read_adjustment(text: str) -> Adjustment:
-    """What adjustment_json wrote; ArtifactError where it is damaged."""
+    """What adjustment_json wrote; ArtifactError where it is damaged or of another format."""
     try:
         found = json.loads(text)
+        if (number := found.pop("format", None)) != FORMAT:
+            raise ValueError(f"its format is {number}, this btcai reads {FORMAT}")
         worths = tuple(_worth(fields) for fields in found.pop("worths"))
         pairs = tuple((name, digest) for name, digest in found.pop("made_from"))
         before, after, span = tuple(found.pop("before")), tuple(found.pop("after")), Span(**found.pop("span"))

@@ -14,6 +14,8 @@ from btcai.errors import ArtifactError
 from btcai.files import write_bytes
 from btcai.reasoning.memory import Memory
 
+FORMAT = 1
+"""Of the file: what its arrays mean; another number is refused."""
 _REMEDY = "make it again with: btcai run"
 _ROWS = ("close_ts_ns", "known_ts_ns", "outcome", "rise", "weight")
 _INTEGERS = ("horizon_bars", "capacity", "forgot_ts_ns", "close_ts_ns", "known_ts_ns")
@@ -23,7 +25,8 @@ _KINDS = {"model_version": "U", **dict.fromkeys(_INTEGERS, "i")}  # of dtypes; a
 def save_memory(memory: Memory, path: Path) -> None:
     """Write it; the same memory gives the same bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{one.name: np.asarray(getattr(memory, one.name)) for one in fields(Memory)})
+    arrays = {one.name: np.asarray(getattr(memory, one.name)) for one in fields(Memory)}
+    np.savez(buffer, allow_pickle=False, format=np.asarray(FORMAT), **arrays)
     write_bytes(path, buffer.getvalue())
 
 
@@ -36,6 +39,9 @@ def load_memory(path: Path) -> Memory:
         raise ArtifactError(f"{path} not found; {_REMEDY}") from error
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ArtifactError(f"{path} is damaged ({error}); {_REMEDY}") from error
+    number = arrays.pop("format", None)
+    if number is None or not np.array_equal(number, FORMAT):
+        raise ArtifactError(f"{path} must hold a memory of format {FORMAT}, was of {number}; {_REMEDY}")
     if wrong := _misfit(arrays):
         raise ArtifactError(f"{path} must hold a memory, but {wrong}; {_REMEDY}")
     return Memory(**{one.name: _plain(arrays[one.name]) for one in fields(Memory)})

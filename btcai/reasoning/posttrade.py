@@ -68,7 +68,7 @@ def predicted_and_actual(
 ) -> pd.DataFrame:
     """Each trade beside the forecast of the decision it was entered on, over the horizon nearest to its holding.
 
-    decisions (D,) bars; mean (D, H) and quantiles (D, H, Q) of the log return, as inference.Encoded has them. Columns:
+    decisions (D,) bars; mean (D, H) and quantiles (D, H, Q) of the log return, as bundle.Encoded has them. Columns:
     held_bars, horizon_bars; predicted, low, high: mean and outer quantiles; actual: log return of the mark over that
     horizon, nan past the history's end; inside: actual in low .. high, nan where it is not known; earned: log return
     between the trade's fills, of its side.

@@ -61,9 +61,10 @@ def with_lots(
         "adverse_chance": 0.5 - side * (rise_chance(forecasts[0]) - 0.5),
     }
     since = lasting(facts["decisions_since_trade"] * rules.patch_bars)
+    filled = f"last fill {since} ago; " if facts["decisions_since_trade"] else ""  # 0 also where nobody told it
     told = (
         f"The oldest of {counted(facts['lots'], 'lot')} stands at {signed_percent(facts['oldest_return_frac'])}, "
-        f"{_level('stop', facts['stop_sigmas'])}, {_level('target', facts['target_sigmas'])}; last fill {since} ago; "
+        f"{_level('stop', facts['stop_sigmas'])}, {_level('target', facts['target_sigmas'])}; {filled}"
         f"{percent(facts['adverse_chance'])} to move against it in {lasting(forecasts[0].horizon_bars)}."
     )
     return replace(step, sentence=f"{step.sentence} {told}", facts={**step.facts, **facts})
@@ -103,11 +104,12 @@ def forecast(decision: Decision, sigma: float, limits: SizingConfig) -> Step:
             f"{lasting(one.horizon_bars)} {signed_percent(one.mean)}, {signed_percent(low)} to {signed_percent(high)}, "
             f"{percent(chance)}"
         )
+    form = " (adaptive)" if decision.intervals == "adaptive" else ""
     return Step(
         name="forecast",
         score=2.0 * rise_chance(first) - 1.0,
         confidence=min(1.0, sure * familiar),
-        sentence=f"Return, its {INTERVAL} interval and chance to rise: {'; '.join(told)}.",
+        sentence=f"Return, its {INTERVAL} interval{form} and chance to rise: {'; '.join(told)}.",
         facts=facts,
     )
 

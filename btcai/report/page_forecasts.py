@@ -18,18 +18,22 @@ _READ_CALIBRATION = f"""<p>What each bucket predicted at its decisions in the te
 the line follows the diagonal, one outcome in twenty falls below the 5 % quantile, half below the median, and so on.
 Outcomes of a long horizon overlap, so few of them are apart: the grey band is where forecasts that are right would
 still fall. With fewer than {MIN_INDEPENDENT} apart nothing can be said either way. Three forms are drawn: as the
-network learned to predict, with the offsets of the validation span, which are in the bundle, and with offsets that go
-on to follow the outcomes as each becomes known, a horizon late.</p>"""
+network learned to predict; calibrated, with the offsets of the validation span, which are in the bundle; and adaptive,
+with offsets that go on from there to follow the outcomes as each becomes known, a horizon late. The calibrated form is
+what <code>btcai decide</code> and the registered model say, the adaptive one what a market says that
+<code>btcai serve</code> watches and is asked about at every decision time.</p>"""
 
 _READ_SKILL = f"""<p>Asked of horizons up to a day: the 90 % interval holds {100 * COVERAGE_LIMITS[0]:.1f} to
 {100 * COVERAGE_LIMITS[1]:.1f} % of all outcomes and at least {100 * QUARTER_LEAST:.0f} % in every calendar quarter with
 {MIN_INDEPENDENT} outcomes apart. On the validation span the weights were chosen and the static calibration was fitted:
-what it shows there is in-sample. The honest form there is the adaptive one, which starts from the quantiles as learned
-and follows the outcomes from the span's first decision on. CRPS is the mean distance of the whole predicted
+what it shows there is in-sample. The adaptive form is not: there it starts from the quantiles as learned, and on the
+test span from the calibrated ones, as a watched market does, and follows the outcomes from the span's first decision
+on. Which form is served where is said above. CRPS is the mean distance of the whole predicted
 distribution from the outcome; its rival calls no direction: a Student-t as wide as an exponentially weighted volatility
 says, with the memory, scale and tails that fitted the training span best. A break-even cost is the fee a side at which
 trades in the called direction, one at every decision and held for the horizon, would earn nothing; below the fee that
-is paid no direction is worth trading. Intervals are of 95 %, from days drawn in blocks longer than the horizon.</p>"""
+is paid no direction is worth trading. The surest tenth are those whose odds lie beyond nine in ten of the ones before
+them. Intervals are of 95 %, from days drawn in blocks longer than the horizon.</p>"""
 
 _READ_REASONING = """<p>The colour is what a component said, the deeper the more it spoke for rising (orange) or falling
 (violet) prices and the surer it was. Its worth is measured on decisions that are over; where the bar crosses 0 it may

@@ -17,7 +17,8 @@ impact, less the fee; nothing fills on a missing bar. Baselines trade through th
 at the end are valued at the last close.</p>
 <p>Sharpe ratios are annual (365 days), from daily UTC returns without a risk-free rate. Intervals come from the
 stationary bootstrap, which keeps runs of similar days together; differences to a baseline resample the same days of
-both. A dash is a figure that is not defined: too few days, no trade, or no variance. The walk-forward score is the mean
+both. A dash is a figure that is not defined: too few days, no trade, fewer than 5 of them
+for what trades earn on average, or no variance. The walk-forward score is the mean
 of the folds' Sharpe ratios; a fold without one counts as 0.</p>
 <p>An edge is called proven only if every check of the gate passes, each with its threshold in the table under the
 verdicts: luck among all configurations ever tried on this market, superiority over the baselines, overfitting, the

@@ -110,18 +110,24 @@ def _sign_style(value: float) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """metrics.json as read back -> a table of every strategy under the judged severity and a verdict per bucket."""
+    """metrics.json as read back -> a verdict per bucket, and a table of every strategy under the judged severity.
+
+    Narrow enough for Prefect's page, which breaks no cell: what a reader must know of a row is below the table.
+    """
     judgement = judgement_of(found)
-    heads = ("strategy", "net return", "Sharpe (95 %)", "max drawdown", "trades", "costs", "exposure")
+    heads = ("strategy", "net return", "Sharpe (95 %)", "drawdown", "trades", "costs", "exposure")
+    rows = judgement.judged_rows()
     lines = [
         f"**{found['market']}**, {found['first_day']} to {found['last_day']}, {judgement.severity} costs; "
         f"{sealed_words(found['sealed_span']['looks'])}.",
         "",
+        *(f"- **{verdict.bucket}**: {verdict.text}." for verdict in judgement.verdicts),
+        "",
         _line(heads),
         _line([":--", *["--:"] * (len(heads) - 1)]),
-        *(_line(_cells(row)) for row in judgement.judged_rows()),
+        *(_line(_cells(row)) for row in rows),
         "",
-        *(f"- **{verdict.bucket}**: {verdict.text}." for verdict in judgement.verdicts),
+        *(f"- \\* {label(row.strategy)}: {flag(row)}" for row in rows if flag(row)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -129,7 +135,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 def _cells(row: Row) -> list[str]:
     interval = between(row.sharpe_low, row.sharpe_high)
     return [
-        label(row.strategy) + (f" ({flag(row)})" if flag(row) else ""),
+        label(row.strategy) + (" \\*" if flag(row) else ""),
         percent(row.net_return),
         UNDEFINED if interval == UNDEFINED else f"{ratio(row.sharpe)} ({interval})",
         percent(row.max_drawdown_frac),

@@ -98,8 +98,8 @@ def _forecasts(fit: Fit) -> str:
     if fit.note:
         return f"forecasts not judged: {fit.note}"
     return (
-        f"forecast loss {fit.score:.2f}, where 0 is usual and 1 a bucket's worst window of the test span, of "
-        f"windows up to {max(fit.window_scores, default=float('nan')):.2f}"
+        f"forecasts are {fit.score:.2f} of the way from their usual fit to that of a bucket's worst window of the test "
+        f"span, of windows up to {max(fit.window_scores, default=float('nan')):.2f}"
     )
 
 

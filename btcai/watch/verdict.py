@@ -46,7 +46,10 @@ def _beyond_what_is_usual(drift: Drift, fit: Fit, limits: DriftConfig) -> list[s
     if not low <= drift.volatility <= high:
         reasons.append(f"volatility {drift.volatility:.0%} is outside {low:.0%} to {high:.0%}")
     if fit.window_scores and fit.score > (largest := np.quantile(fit.window_scores, usual)):
-        reasons.append(f"forecast loss {fit.score:.2f} is above {largest:.2f}")
+        reasons.append(
+            f"forecasts fit the newest bars worse than usual: {fit.score:.2f} of the way to the worst window of the "
+            f"test span, above {largest:.2f}"
+        )
     return reasons
 
 

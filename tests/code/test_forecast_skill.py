@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import integrate, stats
 
+from btcai.bundle import Encoded
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
 from btcai.evaluation.crps import quantile_crps, student_t_crps
@@ -32,7 +33,6 @@ from btcai.evaluation.volatility_forecast import (
     fit_volatility_forecasts,
     likeliest_student_t,
 )
-from btcai.inference import Encoded
 from btcai.params import load_config
 from btcai.paths import PARAMS
 from btcai.report.page_forecasts import worth
@@ -207,7 +207,16 @@ def test_trades_fill_at_the_open_of_the_next_bar(market: MarketData) -> None:
     assert found.gross_bps[0] == pytest.approx(1e4 * (14 / 11 - 1))  # opens of bars 10 and 13
     assert np.isnan(found.gross_bps[1])  # bar after the last one
     assert found.rises.tolist() == [1.0, 0.0]
-    assert found.sure.tolist() == [0.0, 1.0]
+    assert found.sure.tolist() == [0.0, 0.0]  # held against fewer than a hundred
+
+
+def test_a_direction_is_sure_beside_the_ones_before_it_alone(market: MarketData) -> None:
+    n = 400
+    bars, odds = np.arange(200, 200 + n), np.random.default_rng(5).random(n).round(2)
+    found = directions(market, bars, 3, -odds, np.ones(n)).sure
+    brute = [float(k >= 100 and odds[k] > np.quantile(odds[:k], 0.9)) for k in range(n)]
+    assert found.tolist() == brute
+    assert 0.05 < found[100:].mean() < 0.15
 
 
 def _rejections(horizon_days: float, skill_share: float, n: int) -> float:
@@ -277,9 +286,7 @@ def test_right_intervals_hold_their_share_and_wide_ones_lose(
     assert day.apart == (day.outcomes * 2) // 288 == 44
     assert 0.885 < hour.static.coverage_frac < 0.915
     assert hour.raw == hour.static  # nothing was offset
-    assert hour.keeps_limits(hour.static)
     assert wide.static.coverage_frac > 0.99
-    assert not wide.keeps_limits(wide.static)
     assert 0.9 < wide.adaptive.coverage_frac < wide.static.coverage_frac  # it learned how wide is right
     assert wide.static.skill < -0.1 < hour.static.skill < 0.05
     assert wide.static.skill_interval.high < 0.0

@@ -39,7 +39,7 @@ def test_what_passes_every_check_is_proven() -> None:
             {"p_value": 0.03, "luck_p_value": 0.03},
             "chance of being no better than baselines and luck",
         ),  # 1 - .97^2 = .0591
-        ({"difference_lows": {"cash": 0.8, "buy_and_hold": 0.0}}, "Sharpe ratio over buy_and_hold"),
+        ({"difference_lows": {"cash": 0.8, "buy_and_hold": 0.0}}, "Sharpe ratio over buy_and_hold, lower end"),
         ({"difference_lows": {}}, "Sharpe ratio over a baseline"),
         ({"random_chance": MAX_P_VALUE}, "chance that random times do as well"),
         ({"up_folds_frac": UP_FOLDS - 0.01}, "share of folds up"),

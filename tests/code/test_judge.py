@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from report_fakes import FOLDS, baselines, buckets_of, earned, everywhere, judge, losing_buckets, noise
 
+from btcai.evaluation import metrics
 from btcai.evaluation.judge import Judgement, Results, Trials
+from btcai.evaluation.rows import daily_returns
+from btcai.evaluation.significance import luck_p_value
 from btcai.evaluation.twins import Rank, Ranks
 from btcai.report.formats import flag
 from btcai.schema import BARS_PER_DAY, BUCKETS, Span
@@ -78,7 +81,7 @@ def test_an_edge_over_most_baselines_is_none_when_one_is_as_good() -> None:
     rivals = {**baselines(), "buy_and_hold": everywhere(earned(good))}
     verdict = judge(among_noise(good), rivals, FOLDS).verdicts[0]
     assert verdict.edge == "none"
-    assert "Sharpe ratio over buy and hold 0 (needs over 0)" in verdict.text
+    assert "Sharpe ratio over buy and hold, lower end 0 (needs over 0)" in verdict.text
     assert judge(among_noise(good), baselines(), FOLDS).verdicts[0].edge == "proven"
 
 
@@ -91,6 +94,20 @@ def test_trials_before_this_run_count_against_it() -> None:
     assert deflated[1] < deflated[0]
     assert luck[1] > luck[0]
     assert among_many.smallest_edge.sharpe > alone.smallest_edge.sharpe
+
+
+def test_the_judged_ratio_is_one_of_those_that_luck_chose_among() -> None:
+    """Of a ledger's best what is left has a smaller mean and spread: eleven trials that it was chosen among."""
+    returns = daily_returns(earned(noise(5, mean=0.005)))
+    before = Trials(sharpes=np.random.default_rng(1).normal(0.0, 1.0, 11))
+    good = among_noise(noise(5, mean=0.005))
+    alone, among = (judge(good, baselines(), FOLDS, trials=trials).verdicts[0] for trials in (None, before))
+    own = metrics.sharpe(returns, metrics.DAYS_PER_YEAR)
+    luck = luck_p_value(returns, metrics.DAYS_PER_YEAR, trial_sharpes=np.append(before.sharpes, own))
+    without = luck_p_value(returns, metrics.DAYS_PER_YEAR, trial_sharpes=before.sharpes)
+    assert own > before.sharpes.max()
+    assert without < 0.6 * luck
+    assert among.checks[1].value == pytest.approx(1.0 - (1.0 - alone.checks[1].value) * (1.0 - luck))
 
 
 def test_random_twins_are_shown_and_are_no_rivals() -> None:
