@@ -30,18 +30,24 @@ class Machine:
         """How many processes with so many threads and so much memory it has room for, at least one."""
         return max(1, min(self.cores // threads, int(self.memory_bytes // bytes_each)))
 
-    def require(self, needed_bytes: float, what: str) -> None:
-        """ConfigError where it has less memory than something needs, before that is begun."""
-        if self.memory_bytes < needed_bytes:
+    def require(self, bytes_each: float, what: str, processes: int = 1) -> None:
+        """ConfigError where it has less memory than something needs in so many processes, before that is begun."""
+        if self.memory_bytes < processes * bytes_each:
+            times = f" in {processes} processes" if processes > 1 else ""
             raise ConfigError(
-                f"{what} needs {needed_bytes / GB:.1f} GB of memory, this machine or its container gives "
-                f"{self.memory_bytes / GB:.1f} GB; raise the container's limit, or use fewer bars or workers"
+                f"{what}{times} needs {processes * bytes_each / GB:.1f} GB of memory, this machine or its container "
+                f"gives {self.memory_bytes / GB:.1f} GB; raise the container's limit, or use fewer bars or processes"
             )
 
 
 def machine(system: Path = Path("/")) -> Machine:
     """Of this process; system: where /proc and /sys are found."""
     return Machine(cores=_cores(system), memory_bytes=_memory_bytes(system))
+
+
+def processes_here() -> int:
+    """How many processes torchrun started on this machine for one work, this one among them; 1 where it did not."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _cores(system: Path) -> int:

@@ -22,6 +22,9 @@ class Slope:
         self.made: list[tuple[str, int, int, float]] = []
         """Bucket, seed, number, share."""
 
+    def memory_bytes(self, bucket: str) -> float:
+        return 1e6
+
     def sees(self, one: Config, other: Config) -> bool:
         return (one.ppo.clip, one.ppo.value_coef) != (other.ppo.clip, other.ppo.value_coef)
 

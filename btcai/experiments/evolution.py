@@ -18,7 +18,6 @@ from btcai.experiments.population import (
     open_rounds,
     present_settings,
 )
-from btcai.machine import machine
 from btcai.training.health import TrainingError
 
 BEST, UNCHANGED, IN_ONE_GO = "best member", "as configured, in the same rounds", "as configured, in one go"
@@ -58,6 +57,8 @@ def evolve(
     many as there are cores for their threads, and memory, without.
     """
     rounds, threads = open_rounds(config, subject, population, folder), max(config.threads, SHARDS)
+    each = max(map(subject.memory_bytes, population.buckets))
+    at_once = on_ray.room_for(at_once, threads, each, population.members)
     one_go = replace(population, generations=1, share=population.share * population.generations)
     at_full_length = open_rounds(config, subject, one_go, folder)
     wanted, steps = (population.members + 1) * population.generations + 1, list[Step]()
@@ -83,7 +84,7 @@ def evolve(
         first_settings(config, population),
         config.seed,
         threads,
-        at_once or machine().at_once(threads, on_ray.PIECE_BYTES),
+        at_once,
         stepped,
     )
     best = rounds.lineage(_best(steps, population.generations))

@@ -12,6 +12,7 @@ from btcai.experiments.trials import Measured
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
 from btcai.files import whole
+from btcai.machine import training_bytes
 from btcai.schema import BUCKETS, MarketData
 from btcai.training.checkpoint import WEIGHTS
 from btcai.training.progressive import train_bucket, train_further
@@ -39,6 +40,10 @@ class History:
         budget = config.budget.model_dump(include={"pretrain_updates", "ppo_updates"})
         self.terms = {"data_version": data_version, "spans": spans, "budget": budget}
         self.folder = folder / settings_key([config], self.terms)
+
+    def memory_bytes(self, bucket: str) -> float:
+        """As running.Subject has it."""
+        return training_bytes(len(self._data))
 
     def sees(self, one: Config, other: Config) -> bool:
         """Whether they differ in what forecasts are learned by."""

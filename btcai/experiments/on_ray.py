@@ -56,9 +56,6 @@ SECONDS_TO_END = 10.0
 TRIES = 4
 """Of a piece whose workers die; one that fails by itself is not tried again, for it would fail again."""
 
-PIECE_BYTES = 1.5e9
-"""What a training with 341,552 bars takes at most, and some more: see docs/scale.md."""
-
 LOCAL = "local"
 """In place of a cluster's address: one that is started here and ends with the command."""
 
@@ -86,12 +83,28 @@ def cluster(address: str | None, workers: int | None, threads: int) -> Iterator[
         return
     require("--ray")
     if address == LOCAL:
-        at_once = workers or machine().at_once(threads, PIECE_BYTES)
-        with _running(threads * at_once, 1) as folder:
-            yield partial(_made, at_once=at_once, threads=threads, scratch=folder.parent)
+        with _running(threads * (workers or max(1, machine().cores // threads)), 1) as folder:
+            yield partial(_made_here, workers=workers, threads=threads, scratch=folder.parent)
     else:
         with _joined(address) as cpus:
             yield partial(_made, at_once=workers or max(1, cpus // threads), threads=threads)
+
+
+def _made_here(
+    shared: Any, pieces: Sequence[Piece], *, workers: int | None, threads: int, scratch: Path
+) -> Iterator[tuple[int, Any]]:
+    """The same on this machine alone, as many at a time as it has memory for; ConfigError where `workers` are more."""
+    if pieces:
+        at_once = room_for(workers, threads, max(piece.memory_bytes for piece in pieces), len(pieces))
+        yield from _made(shared, pieces, at_once=at_once, threads=threads, scratch=scratch)
+
+
+def room_for(asked: int | None, threads: int, bytes_each: float, wanted: int) -> int:
+    """How many of so many trainings this machine makes at a time; ConfigError where it has no memory for that many."""
+    found = machine()
+    at_once = asked or found.at_once(threads, bytes_each)
+    found.require(bytes_each, "training", min(at_once, wanted))
+    return at_once
 
 
 def _made(

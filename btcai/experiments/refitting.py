@@ -7,12 +7,12 @@ again, each time on other bars. The test span is among what is judged, so every 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from btcai import logs
+from btcai import logs, usage
 from btcai.config import Config
 from btcai.cross_validation import Fold, combinatorial_folds, combinatorial_paths, walk_forward_folds
 from btcai.evaluation import metrics
@@ -25,6 +25,7 @@ from btcai.experiments.spread import Piece, Runner, here
 from btcai.features.scaling import fit_scaler
 from btcai.features.splits import Splits
 from btcai.files import whole
+from btcai.machine import training_bytes
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules, market_rules
 from btcai.schema import BUCKETS, MarketData, Span
@@ -104,7 +105,10 @@ def refit(
     places = [_place(config, fold, folder, data_version) for fold in plan.folds]
     missing = [number for number, place in enumerate(places) if not (place / DONE).is_file()]
     yield from (number for number in range(len(places)) if number not in missing)
-    pieces = [Piece(work=partial(_make, n, config, plan.folds[n]), folder=places[n]) for n in missing]
+    each = training_bytes(len(data))
+    pieces = [
+        Piece(work=partial(_make, n, config, plan.folds[n]), folder=places[n], memory_bytes=each) for n in missing
+    ]
     for piece, _ in run(data, pieces):
         yield missing[piece]
 
@@ -134,6 +138,15 @@ def outcomes(config: Config, plan: Plan, folder: Path, data_version: str) -> lis
     return found
 
 
+def seconds_left(config: Config, plan: Plan, folder: Path, data_version: str) -> float | None:
+    """Of training, by what it took in the folds that are done; None where none is, or none says so."""
+    places = [_place(config, fold, folder, data_version) for fold in plan.folds]
+    done = [place for place in places if (place / DONE).is_file()]
+    took = [sum(usage.elapsed_s(place / bucket / usage.FILE) or 0.0 for bucket in BUCKETS) for place in done]
+    told = [seconds for seconds in took if seconds]
+    return (len(places) - len(done)) * float(np.mean(told)) if told else None
+
+
 def path_rows(plan: Plan, found: Sequence[Outcome]) -> list[PathRow]:
     """Every strategy along every history."""
     rows = []
@@ -159,9 +172,15 @@ def _place(config: Config, fold: Fold, folder: Path, data_version: str) -> Path:
     """A folder for all that a fold's result rests on."""
     spans = {"train": [asdict(span) for span in fold.train], "test": [asdict(span) for span in fold.test]}
     sections = {name: getattr(config, name).model_dump() for name in ("budget", "splits", "convergence")}
-    judging = code_sha256((*JUDGING_CODE, "inference.py", "holdings.py"), without=NO_PART_IN_JUDGING)
+    judging = _judging_code()
     terms = {"data": data_version, "seed": config.seed, "judging": judging, **sections, **spans}
     return folder / settings_key([config], terms)
+
+
+@cache
+def _judging_code() -> str:
+    """As this process began with it: a fold must be found after it was made, whatever is edited meanwhile."""
+    return code_sha256((*JUDGING_CODE, "bundle.py", "inference.py", "holdings.py"), without=NO_PART_IN_JUDGING)
 
 
 def plan_key(config: Config, plan: Plan, data_version: str) -> str:
@@ -179,7 +198,7 @@ def _trained(config: Config, data: MarketData, fold: Fold, place: Path) -> dict[
     for bucket in BUCKETS:
         out = place / bucket
         if not (out / WEIGHTS).is_file():
-            with whole(out) as draft:
+            with whole(out) as draft, usage.sampled(draft / usage.FILE):
                 train_bucket(market, splits, scaler, bucket, config, teacher, draft)
         teacher, settings = out, config.buckets[bucket]
         policy, rules = load_policy(out, bucket, config), make_rules(settings, config.market, config.risk)

@@ -22,9 +22,12 @@ _STEPS_COLUMNS = ("subject", "bucket", "arm", "share", "target", "seeds", "ratio
 
 def left(plan: Plan) -> str:
     """What there is to train: "12 of 40 trainings are left, about 9 minutes"."""
-    seconds = plan.seconds_left
-    about = "" if seconds is None or not plan.left else f", about {max(1, round(seconds / 60))} minutes"
-    return f"{len(plan.left)} of {len(plan.keys)} trainings are left{about}"
+    return f"{len(plan.left)} of {len(plan.keys)} trainings are left{about(plan.seconds_left)}"
+
+
+def about(seconds: float | None) -> str:
+    """Of what is left: ", about 9 minutes"; nothing where that is none or not known."""
+    return f", about {max(1, round(seconds / 60))} minutes" if seconds else ""
 
 
 def view(found: Found, seed: int) -> "RenderableType":

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from btcai.config import Config
 from btcai.experiments.arms import ARMS, BASE, arm_config
@@ -40,6 +40,9 @@ class Subject(Protocol):
     @property
     def terms(self) -> object:
         """JSON-able: on what market, how much."""
+
+    def memory_bytes(self, bucket: str) -> float:
+        """What a training of the bucket takes at most."""
 
     def sees(self, one: Config, other: Config) -> bool:
         """Whether its score can differ between two settings."""
@@ -153,11 +156,13 @@ def spread_cells(subject: Movable, cells: Sequence[Cell], run: Runner) -> Iterat
     for cell in cells:
         last[cell.seed] = max(last[cell.seed], cell.bucket, key=lambda name: BUCKETS.index(name) if name else -1)
     taught = [(bucket, seed) for seed, bucket in last.items() if bucket != BUCKETS[0]]
-    for _ in run(subject, [Piece(work=partial(_teach, *one), folder=subject.folder) for one in taught]):
+
+    def piece(work: Callable[[Any, Path], Any], bucket: str) -> Piece:
+        return Piece(work=work, folder=subject.folder, memory_bytes=subject.memory_bytes(bucket))
+
+    for _ in run(subject, [piece(partial(_teach, *one), one[0]) for one in taught]):
         pass
-    for number, (measured, seconds) in run(
-        subject, [Piece(work=partial(_mark, cell), folder=subject.folder) for cell in cells]
-    ):
+    for number, (measured, seconds) in run(subject, [piece(partial(_mark, cell), cell.bucket) for cell in cells]):
         yield number, measured, seconds
 
 
@@ -189,5 +194,11 @@ def settings_key(configs: list[Config], terms: object) -> str:
     """Of settings, the code behind them, and JSON-able terms."""
     settings = [config.model_dump(mode="json", include=IN_KEY) for config in configs]
     libraries = {name: version(name) for name in LIBRARIES}
-    text = json.dumps([settings, terms, libraries, code_sha256(CODE)], sort_keys=True)
+    text = json.dumps([settings, terms, libraries, _code()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def _code() -> str:
+    """As this process began with it: what is made must be found again, whatever is edited meanwhile."""
+    return code_sha256(CODE)

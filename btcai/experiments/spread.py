@@ -23,11 +23,12 @@ Files = dict[str, bytes]
 class Piece:
     """work: (what all pieces share, a folder) -> a small value; can be pickled, and goes on from what the folder holds.
 
-    folder: where its files are kept.
+    folder: where its files are kept; memory_bytes: what it takes at most, which decides how many are made at a time.
     """
 
     work: Callable[[Any, Path], Any]
     folder: Path
+    memory_bytes: float
 
 
 Runner = Callable[[Any, Sequence[Piece]], Iterator[tuple[int, Any]]]

@@ -2,9 +2,10 @@
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from btcai.ledgers import append_line
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,6 @@ class Kept:
                 self._found[Trial(**entry["trial"]), outcome.key] = outcome
             except (ValueError, TypeError, LookupError):
                 logger.warning("%s line %d cannot be read and is skipped: its training is made again", path, number)
-        self._torn = bool(text) and not text.endswith("\n")
 
     def get(self, trial: Trial, key: str) -> Outcome | None:
         """What is known of a trial under this key."""
@@ -63,11 +63,5 @@ class Kept:
 
     def add(self, trial: Trial, outcome: Outcome) -> None:
         """Append, on the disk before this returns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            entry = json.dumps({"trial": asdict(trial), "outcome": asdict(outcome)})
-            file.write(f"{chr(10) if self._torn else ''}{entry}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._torn = False
+        append_line(self._path, json.dumps({"trial": asdict(trial), "outcome": asdict(outcome)}))
         self._found[trial, outcome.key] = outcome

@@ -3,34 +3,40 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from btcai.experiments.tuning import PRESENT, ended, is_present
+from btcai.experiments.tuning import ended, is_present
 from btcai.pictures import png_bytes
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from rich.console import RenderableType
 
-SHOWN = 10
-"""Trials in the terminal; all of them are in the CSV."""
+CSV = "trials.csv"
+SHOWN = 5
+"""Trials in the terminal, as many as fit beside each other; all of them are in the CSV."""
 
 
-def view(study: "Study") -> "RenderableType":
-    """The best trials, best first, and the settings as they are."""
+def view(study: "Study", folder: Path) -> "RenderableType":
+    """A column per trial, the best first, the settings as they are last where they are not among these; a row per
+    setting. Below, where all trials are."""
     done = sorted(ended(study), key=lambda one: -(one.value or 0.0))
-    names = sorted({name for trial in done for name in trial.params})
-    table = Table("trial", "score", *names)
-    for trial in [*done[:SHOWN], *filter(is_present, done[SHOWN:])]:
-        name = PRESENT if is_present(trial) else str(trial.number)
-        table.add_row(name, f"{trial.value:.4f}", *(f"{trial.params[name]:.4g}" for name in names))
+    shown = [*done[:SHOWN], *filter(is_present, done[SHOWN:])]
+    caption = f"all {len(done)} trials: {folder / CSV}"
+    table = Table("trial", box=SIMPLE_HEAD, show_edge=False, collapse_padding=True, pad_edge=False, caption=caption)
+    for trial in shown:
+        table.add_column("as is" if is_present(trial) else str(trial.number), justify="right")
+    table.add_row("score", *(f"{trial.value:.4f}" for trial in shown))
+    for name in sorted({name for trial in done for name in trial.params}):
+        table.add_row(name, *(f"{trial.params[name]:.3g}" for trial in shown))
     return table
 
 
 def write(study: "Study", folder: Path) -> None:
-    """trials.csv and tuning.png: the scores in the order of the trials, and the best so far."""
+    """CSV and tuning.png: the scores in the order of the trials, and the best so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    study.trials_dataframe(attrs=("number", "value", "params", "state")).to_csv(folder / "trials.csv", index=False)
+    study.trials_dataframe(attrs=("number", "value", "params", "state")).to_csv(folder / CSV, index=False)
     (folder / "tuning.png").write_bytes(_png(study))
 
 
