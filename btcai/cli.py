@@ -25,6 +25,7 @@ from btcai.commands import (
     tune,
     watch,
 )
+from btcai.commands.project import here, writing
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="btcai",
-    help="An AI trading system for Bitcoin: four timeframes, one progressive training, honest results.",
+    help="An AI trading system for Bitcoin: four timeframes, one progressive training, honest results.\n\n"
+    "Exit codes: 0 done, 1 an error, 2 wrong words on the command line, 3 and 4 where a command's help says so, "
+    "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,9 +58,10 @@ def main() -> None:
     """Entry point: what the user can mend is one line on stderr, exit code 1; tracebacks go to the debug log."""
     try:
         app()
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # Typer says nothing of it
+            typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
+        raise
     except BtcaiError as error:
         _fail(str(error))
     except OSError as error:
@@ -134,7 +138,8 @@ def data_import(
     """
     from btcai import acquisition
 
-    done = acquisition.import_files(_project(), files, market, timeframe)
+    with writing("btcai data import") as root:
+        done = acquisition.import_files(root, files, market, timeframe)
     typer.echo(done.printed())
     show_change("data.market", done.old_market, done.market)
 
@@ -148,7 +153,8 @@ def data_use(market: Annotated[str, typer.Argument(help="A folder under data/.")
     """Put a market that is there into use."""
     from btcai import datasets
 
-    show_change("data.market", *datasets.use(_project(), market))
+    with writing("btcai data use") as root:
+        show_change("data.market", *datasets.use(root, market))
 
 
 @data_app.command("status")
@@ -175,33 +181,45 @@ def data_folds(
 @app.command(rich_help_panel="Run")
 def stage(name: Annotated[str, typer.Argument(help="As in dvc.yaml: validate, features, train@scalping, ...")]) -> None:
     """Run one stage of dvc.yaml in this process."""
+    from contextlib import nullcontext
+
     from btcai import logs
     from btcai.stages import run_stage
 
-    with logs.context(stage=name):
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts: the one that writes
+    with logs.context(stage=name), writing(f"btcai stage {name}") if first else nullcontext():
         run_stage(name, _config(), _project())
 
 
 @app.command(rich_help_panel="Run")
 def run(
-    profile: Annotated[str | None, typer.Option(help="quick, standard or full: how much each bucket trains.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="quick, standard or full: how much each bucket trains. Written to params.yaml, whose profile (quick, "
+            "as delivered) is the default."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Run every stage, changed or not.")] = False,
 ) -> None:
     """Run the pipeline: every stage that something changed for, under Prefect."""
     from btcai import datasets
 
-    root = _project()
-    if profile is not None:
-        _set("profile", profile)
-    config = _config()
-    for note in datasets.ready(root, config):
-        typer.echo(f"note: {note}", err=True)
-    from flows import settings
+    with writing("btcai run --force" if force else "btcai run", pauses=True) as root:
+        if profile is not None:
+            _set("profile", profile)
+        for note in datasets.ready(root, _config()):
+            typer.echo(f"note: {note}", err=True)
+        from flows import settings
 
-    settings.apply(root)
-    from flows.pipeline import run as run_flow
+        settings.apply(root)
+        from flows import pipeline
 
-    states = run_flow(root, force=force)
+        try:
+            states = pipeline.run(root, force=force)
+        except pipeline.Stopped as stopped:
+            typer.echo(str(stopped), err=True)
+            raise typer.Exit(INTERRUPTED) from None
     ran = [name for name, state in states.items() if state == "ran"]
     typer.echo(f"ran {', '.join(ran)}" if ran else "nothing had changed: every stage is up to date")
     _report(root, trained=True)
@@ -210,7 +228,7 @@ def run(
 @app.command(rich_help_panel="Run")
 def report() -> None:
     """Print the results again and where the report, the models and the pages are."""
-    _report(_project(), trained=False)
+    _report(here(), trained=False)
 
 
 _PANELS = {
@@ -228,14 +246,14 @@ for panel, commands in _PANELS.items():
 
 
 def _report(root: Path, *, trained: bool) -> None:
-    from btcai import summary
+    from btcai import services, summary
     from btcai.stages import read_metrics
 
     results = summary.results_view(read_metrics(root))
     if trained and (table := summary.trained_view(root)):
         show(table)
     show(results)
-    show(summary.places_view(root))
+    show(summary.places_view(root, services.pages(root)))
 
 
 def _project() -> Path:

@@ -1,28 +1,38 @@
-"""One run at a time in a project: the flow on a schedule, `btcai run` in a terminal, whoever started them."""
+"""One writer at a time in a project: a run of the schedule, `btcai run`, a stage of `dvc repro`, a change of the bars.
+
+Two files that the system locks, and frees when their holders end, were it by SIGKILL. run.lock is held by the one that
+has the project to itself; run.work is shared by it and all that it has started: the guard of a stage, which inherits
+it, and the stage. So what a killed run has left at work keeps the next one out until it ends.
+"""
 
 import fcntl
 import json
 import logging
+import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
+from typing import Final
 
-from btcai import paths
+from btcai import paths, processes
 from btcai.errors import BtcaiError
 
 logger = logging.getLogger(__name__)
 
+VARIABLE: Final = "BTCAI_RUN"
+"""Names the holder (Holder.identity) in the environment of what it starts."""
 LOOK_S = 1.0
 GLANCE_S, GLANCES_S = 0.02, 1.0
 """Whoever asks for the holder keeps the lock for a moment: that long a second try follows at once."""
-SAME_START_S = 5.0
-"""The system tells a process's start to the second, by a clock that may be set meanwhile."""
 SAY_S = 600.0
 """How often who waits says so."""
+
+_handed_on: list[int] = []
 
 
 class Busy(BtcaiError):
@@ -31,7 +41,7 @@ class Busy(BtcaiError):
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who runs; run.json."""
+    """Who has the project; run.json."""
 
     pid: int
     started_s: float
@@ -39,109 +49,228 @@ class Holder:
     since: str
     """UTC."""
     what: str
-    """`btcai run`, or the name of Prefect's run."""
+    """A command, `btcai run`, or the name of Prefect's run."""
     flow_run_id: str | None = None
     """None: not one that a Prefect worker started."""
+    pauses: bool = False
+    """Whether it looks for requests to stop at its next checkpoint: ask_to_pause."""
+
+    @property
+    def identity(self) -> str:
+        """No other process has had it, or will."""
+        return f"{self.pid} {self.started_s}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What is to be held, and the files that say so, beside each other."""
+
+    folder: Path
+    """As messages name it."""
+    lock: Path
+
+    @property
+    def work(self) -> Path:
+        return self.lock.with_suffix(".work")
+
+    @property
+    def record(self) -> Path:
+        return self.lock.with_suffix(".json")
+
+    @property
+    def request(self) -> Path:
+        return self.lock.with_suffix(".pause")
 
 
 @contextmanager
-def alone(root: Path, what: str, *, flow_run_id: str | None = None, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the project for a run; Busy where another holds it for longer than `wait_s`, and than GLANCES_S.
+def alone(
+    root: Path,
+    what: str,
+    *,
+    flow_run_id: str | None = None,
+    pauses: bool = False,
+    wait_s: float = 0.0,
+    part: Path | None = None,
+) -> Iterator[None]:
+    """Have the project to oneself; Busy where another has it for longer than `wait_s`, and than GLANCES_S.
 
-    The system frees the lock when its holder ends, were it by SIGKILL. Within one process the inner of two blocks
-    changes nothing.
+    Who holds it already passes, and so does what that has started: nothing changes for them. part: only this folder,
+    which no run writes to.
     """
-    from filelock import FileLock, Timeout
-
-    path = root / paths.RUN_LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, is_singleton=True, thread_local=False)
-    began_s = time.monotonic()
-    sure_at = say_at = began_s + GLANCES_S
-    give_up_at = began_s + max(GLANCES_S, wait_s)
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            break
-        except Timeout:
-            now_s = time.monotonic()
-            if now_s >= give_up_at:
-                raise Busy(f"{_told(root)}; wait for it, or end it with: btcai cancel") from None
-            if now_s >= say_at:
-                logger.info("%s: this run waits for it, %.0f minutes at most", _told(root), wait_s / 60)
-                say_at = now_s + SAY_S
-            time.sleep(min(LOOK_S if now_s >= sure_at else GLANCE_S, give_up_at - now_s))
-    try:
-        if lock.lock_counter == 1:
-            _write(root, _this_process(what, flow_run_id))
+    place = _place(root, part)
+    with ExitStack() as stack:
+        work = stack.enter_context(_opened(place.work))
+        if not _has_joined(place, work):
+            _take(place, work, stack, _this_process(what, flow_run_id, pauses), wait_s)
         yield
-    finally:
-        if lock.lock_counter == 1:
-            _record(root).unlink(missing_ok=True)
-        lock.release()
+
+
+def handed_on() -> tuple[int, ...]:
+    """Descriptors for who looks after a child of this process: as long as one is open, the child counts as at work."""
+    return tuple(_handed_on)
 
 
 def holder(root: Path) -> Holder | None:
-    """Who runs in this project now; None where nobody does.
-
-    A shared lock is asked for, which any number may hold: who asks at the same time is not taken for a run.
-    """
-    path = root / paths.RUN_LOCK
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:  # closing it ends the lock
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read(root)
-    return None
+    """Who has the project now; None where nobody does."""
+    return _holder(_place(root))
 
 
 def interrupt(found: Holder) -> bool:
     """Send its process SIGINT; False where that has ended, also where its id is another's by now."""
-    import psutil
+    process = processes.find(found.pid, found.started_s)
+    return process is not None and bool(processes.send([process], signal.SIGINT))
 
+
+def ask_to_pause(root: Path, found: Holder) -> bool:
+    """Let it stop at its next checkpoint, where it looks for that (Holder.pauses); False where it was asked before."""
+    request = _place(root).request
+    if _text(request) == found.identity:
+        return False
+    request.write_text(found.identity, encoding="utf-8")
+    return True
+
+
+def is_asked_to_pause(root: Path) -> bool:
+    """Whether that was asked of this process, or of the one that started it."""
+    return VARIABLE in os.environ and _text(_place(root).request) == os.environ[VARIABLE]
+
+
+def _place(root: Path, part: Path | None = None) -> _Place:
+    if part is None:
+        return _Place(folder=root, lock=root / paths.RUN_LOCK)
+    return _Place(folder=root / part, lock=(root / paths.RUN_LOCK).with_name(f"{'-'.join(part.parts)}.lock"))
+
+
+def _has_joined(place: _Place, work: int) -> bool:
+    """Whether this process is the holder, or was started by it, and counts as at work from now on."""
+    if VARIABLE not in os.environ or not _try(work, fcntl.LOCK_SH):
+        return False
+    found = _holder(place)
+    if found is not None and found.identity == os.environ[VARIABLE]:
+        return True
+    fcntl.flock(work, fcntl.LOCK_UN)
+    return False
+
+
+def _take(place: _Place, work: int, stack: ExitStack, me: Holder, wait_s: float) -> None:
+    """Hold both files until the stack ends, and be on record."""
+    held = stack.enter_context(_opened(place.lock))
+    give_up_at = time.monotonic() + max(GLANCES_S, wait_s)
+    _wait(held, give_up_at, lambda: _told(place))
+    _write(place, me)
+    stack.callback(_forget, place)
+    # On record first: a child that a killed one starts just now is either seen here, or sees that its parent is gone.
+    _wait(work, give_up_at, lambda: _told_of_work(place))
+    fcntl.flock(work, fcntl.LOCK_SH)
+    _handed_on.append(work)
+    stack.callback(_handed_on.remove, work)
+    stack.enter_context(_named(me))
+
+
+@contextmanager
+def _named(me: Holder) -> Iterator[None]:
+    """What this process starts meanwhile is known as its own."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = me.identity
     try:
-        process = psutil.Process(found.pid)
-        if abs(process.create_time() - found.started_s) > SAME_START_S:
-            return False
-        process.send_signal(signal.SIGINT)
-    except psutil.NoSuchProcess:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor; closing it ends its lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     return True
 
 
-def _told(root: Path) -> str:
-    found = _read(root)
+def _wait(descriptor: int, give_up_at: float, told: Callable[[], str]) -> None:
+    """Lock it for this process alone; Busy where that is not possible by then."""
+    sure_at = say_at = time.monotonic() + GLANCES_S
+    while not _try(descriptor, fcntl.LOCK_EX):
+        now_s = time.monotonic()
+        if now_s >= give_up_at:
+            raise Busy(told())
+        if now_s >= say_at:
+            logger.info("%s; it is waited for, %.0f minutes at most", told(), (give_up_at - now_s) / 60)
+            say_at = now_s + SAY_S
+        time.sleep(min(LOOK_S if now_s >= sure_at else GLANCE_S, give_up_at - now_s))
+
+
+def _told(place: _Place) -> str:
+    found = _read(place)
     who = f"{found.what}, process {found.pid}, since {found.since}" if found else "a process that has just started"
-    return f"only one run may write to {root}, and there is one: {who}"
+    end = "btcai cancel" if place.lock.name == paths.RUN_LOCK.name or not found else f"kill -INT {found.pid}"
+    return f"only one run may write to {place.folder}, and there is one: {who}; wait for it, or end it with: {end}"
 
 
-def _this_process(what: str, flow_run_id: str | None) -> Holder:
-    import psutil
+def _told_of_work(place: _Place) -> str:
+    left = processes.that_hold(place.work)
+    names = [f"process {one.pid} ({shorten(processes.command(one), 80)})" for one in left]
+    who = ", ".join(names) or "a process that has just ended"
+    end = f", or end it with: kill {' '.join(str(one.pid) for one in left)}" if left else ""
+    return (
+        f"only one run may write to {place.folder}, and what one that was killed had started is still at work: {who}; "
+        f"wait for it, a minute where flows.guard is among them{end}"
+    )
 
-    process = psutil.Process()
-    return Holder(pid=process.pid, started_s=process.create_time(), since=_now(), what=what, flow_run_id=flow_run_id)
+
+def _this_process(what: str, flow_run_id: str | None, pauses: bool) -> Holder:
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Holder(
+        pid=os.getpid(),
+        started_s=processes.started_s(),
+        since=since,
+        what=what,
+        flow_run_id=flow_run_id,
+        pauses=pauses,
+    )
 
 
-def _write(root: Path, found: Holder) -> None:
-    path = _record(root)
-    draft = path.with_suffix(".new")
+def _holder(place: _Place) -> Holder | None:
+    """A shared lock is asked for, which any number may hold: who asks at the same time is not taken for a run."""
+    if not place.lock.is_file():
+        return None
+    with place.lock.open("rb") as file:  # closing it ends the lock
+        return None if _try(file.fileno(), fcntl.LOCK_SH) else _read(place)
+
+
+def _write(place: _Place, found: Holder) -> None:
+    draft = place.record.with_suffix(".new")
     draft.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-    draft.replace(path)
+    draft.replace(place.record)
 
 
-def _read(root: Path) -> Holder | None:
+def _forget(place: _Place) -> None:
+    for file in (place.record, place.request):
+        file.unlink(missing_ok=True)
+
+
+def _read(place: _Place) -> Holder | None:
     try:
-        return Holder(**json.loads(_record(root).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # not written yet
+        return Holder(**json.loads(_text(place.record)))
+    except (ValueError, TypeError):  # not written yet
         return None
 
 
-def _record(root: Path) -> Path:
-    """Apart from the lock itself, which whoever tries it cuts to nothing."""
-    return (root / paths.RUN_LOCK).with_suffix(".json")
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -8,23 +8,19 @@ ended. All that they start in turn carries MARK in its environment: `down` finds
 import errno
 import json
 import logging
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from btcai import paths
+from btcai import health, paths, processes
 from btcai.errors import BtcaiError
+from btcai.registry import place
 
 if TYPE_CHECKING:
     import psutil
@@ -38,8 +34,8 @@ HOST: Final = "127.0.0.1"
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 POOL: Final = "btcai"
 MARK: Final = "BTCAI_SERVICES_OF"
-START_LIMIT_S, STEP_LIMIT_S, ANSWER_LIMIT_S = 120.0, 120.0, 5.0
-STOP_S = ((signal.SIGTERM, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+START_LIMIT_S, STEP_LIMIT_S = 120.0, 120.0
+STOP_S: processes.Graces = ((signal.SIGTERM, 20.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 """A worker that has been asked once ends its runs and may stay; asked again it goes at once."""
 POLL_S = 0.25
 DOWN_ORDER: tuple[Name, ...] = ("worker", "mlflow", "prefect")
@@ -114,7 +110,9 @@ def _up(
     _step(root, env, "deploy", "--all")
     if is_new:
         settle()
-        command = ["worker", "start", "--pool", POOL, "--type", "process", "--limit", "1", "--name", "btcai"]
+        # Without --limit, by which a worker ends with an error where a run that it has just ended is resumed or retried
+        # at once; one run at a time is what concurrency_limit of prefect.yaml sees to.
+        command = ["worker", "start", "--pool", POOL, "--type", "process", "--name", "btcai"]
         _start(root, "worker", [sys.executable, "-m", "prefect", *command], env, None)
     _wait_until_up(root, "worker")
 
@@ -134,7 +132,7 @@ def _down(root: Path) -> list[Name]:
         if record(root, name) is None:  # what could not be ended keeps its record, so that `down` finds it again
             _file(root, name).unlink(missing_ok=True)
     for left in marked(root):
-        logger.warning("process %d was left of the services and is ended: %s", left.pid, " ".join(_command(left)))
+        logger.warning("process %d was left of the services and is ended: %s", left.pid, processes.command(left))
         stop(left)
     return ended
 
@@ -180,8 +178,20 @@ def prefect_api(root: Path) -> str | None:
 
 def mlflow_pages(root: Path) -> str:
     """Where MLflow's pages are, or would be."""
+    if (team := place.pages()) is not None:
+        return team
     found = record(root, "mlflow")
     return f"http://{HOST}:{found.port if found is not None else MLFLOW_PORT}"
+
+
+def pages(root: Path) -> dict[str, str]:
+    """Where a browser finds the pages of MLflow and of Prefect, and the command that it takes where they are down."""
+    prefect = record(root, "prefect")
+    own = {
+        "MLflow": (mlflow_pages(root), place.pages() is not None or record(root, "mlflow") is not None),
+        "Prefect": (f"http://{HOST}:{prefect.port if prefect else PREFECT_PORT}", prefect is not None),
+    }
+    return {name: address if is_up else f"btcai up, then {address}" for name, (address, is_up) in own.items()}
 
 
 def mark(root: Path) -> str:
@@ -191,45 +201,12 @@ def mark(root: Path) -> str:
 
 def marked(root: Path) -> "list[psutil.Process]":
     """Every process that a service of this project started, or that those started, whoever is its parent now."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark(root):
-                found.append(process)
-        except psutil.Error:  # ended meanwhile, or another user's
-            continue
-    return found
+    return processes.with_variable(MARK, mark(root))
 
 
 def stop(process: "psutil.Process | None") -> None:
     """End a process and its session, politely at first; all that is below it too."""
-    import psutil
-
-    if process is None:
-        return
-    try:
-        tree = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for sign, grace_s in STOP_S:
-        _signal([process] if sign != signal.SIGKILL else tree, sign)
-        _, alive = psutil.wait_procs([process], timeout=grace_s)
-        if not alive:
-            break
-    _, alive = psutil.wait_procs(tree, timeout=5.0)
-    _signal(alive, signal.SIGKILL)
-
-
-def _signal(processes: "Iterable[psutil.Process]", sign: int) -> None:
-    import psutil
-
-    for process in processes:
-        try:
-            process.send_signal(sign)
-        except psutil.NoSuchProcess:
-            continue
+    processes.stop(process, STOP_S)
 
 
 def _prefect_server(port: int) -> list[str]:
@@ -254,14 +231,12 @@ def _mlflow_server(root: Path, port: int) -> list[str]:
 
 
 def _start(root: Path, name: Name, command: Sequence[str], env: Mapping[str, str], port: int | None) -> None:
-    import psutil
-
     (root / paths.SERVICES).mkdir(parents=True, exist_ok=True)
     with (root / paths.SERVICES / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
             command, cwd=root, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    started = Record(pid=process.pid, started_s=psutil.Process(process.pid).create_time(), port=port)
+    started = Record(pid=process.pid, started_s=processes.started_s(process.pid), port=port)
     draft = _file(root, name).with_suffix(".new")
     draft.write_text(json.dumps(asdict(started)) + "\n", encoding="utf-8")
     draft.replace(_file(root, name))
@@ -283,35 +258,10 @@ def _wait_until_up(root: Path, name: Name) -> None:
 def _answers(root: Path, name: Name) -> bool:
     if name == "worker":
         api = prefect_api(root)
-        found = _asked(f"{api}/work_pools/{POOL}/workers/filter", {}, _pass(api)) if api else None
-        return isinstance(found, list) and any(worker.get("status") == "ONLINE" for worker in found)
+        return api is not None and health.has_worker(api, POOL)
     one = record(root, name)
     path = {"prefect": "api/health", "mlflow": "health"}[name]
-    return one is not None and _asked(f"http://{HOST}:{one.port}/{path}") is not None
-
-
-def _pass(api: str) -> dict[str, str]:
-    """Headers by which Prefect's server knows that no web page asks (own_pages_only)."""
-    client = f"btcai-{os.getpid()}"
-    found = _asked(f"{api}/csrf-token?client={client}")
-    token = found.get("token") if isinstance(found, dict) else None
-    return {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token} if token else {}
-
-
-def _asked(url: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] = MappingProxyType({})) -> Any:
-    """The JSON, else the text, of an answer; None where there is none."""
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
-    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
-    try:
-        with straight.open(asked, timeout=ANSWER_LIMIT_S) as answer:
-            text = answer.read().decode()
-    except (OSError, ValueError):  # urllib's errors are OSErrors
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return one is not None and health.asked(f"http://{HOST}:{one.port}/{path}") is not None
 
 
 def _step(root: Path, env: Mapping[str, str], *arguments: str) -> None:
@@ -334,55 +284,20 @@ def _check_port(root: Path, name: Name, port: int) -> None:
     if (one := record(root, name)) is not None:
         if one.port != port:
             raise ServiceError(f"{name} runs on port {one.port} already, not on {port}; end it first: btcai down")
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            other = f"choose another: btcai up --{name}-port PORT"
-            if error.errno != errno.EADDRINUSE:
-                raise ServiceError(f"{name} may not listen on port {port} ({error.strerror}); {other}") from None
-            owner, is_ours = _whose(root, port)
-            remedy = "end it: btcai down" if is_ours else f"end that, or {other}"
-            raise ServiceError(
-                f"port {port} must be free for {name}, was taken{owner} ({error.strerror}); {remedy}"
-            ) from None
-
-
-def _whose(root: Path, port: int) -> tuple[str, bool]:
-    """Which process listens there, where the system tells us, and whether a service of this project left it."""
-    import psutil
-
-    try:
-        pids = [one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port and one.pid]
-        if not pids:
-            return "", False
-        is_ours = pids[0] in [one.pid for one in marked(root)]
-        return f" by process {pids[0]}, {psutil.Process(pids[0]).name()}", is_ours
-    except psutil.Error:
-        return "", False
+    elif (error := health.refused(HOST, port)) is not None:
+        other = f"choose another: btcai up --{name}-port PORT"
+        if error.errno != errno.EADDRINUSE:
+            raise ServiceError(f"{name} may not listen on port {port} ({error.strerror}); {other}")
+        owners = processes.listeners(port)
+        owner = f" by process {owners[0].pid}, {processes.name(owners[0])}" if owners else ""
+        is_ours = bool({one.pid for one in owners} & {one.pid for one in marked(root)})
+        remedy = "end it: btcai down" if is_ours else f"end that, or {other}"
+        raise ServiceError(f"port {port} must be free for {name}, was taken{owner} ({error.strerror}); {remedy}")
 
 
 def _process(found: Record) -> "psutil.Process | None":
     """The process of a record; None where it has ended, also where its id is another's by now."""
-    import psutil
-
-    try:
-        process = psutil.Process(found.pid)
-        same = abs(process.create_time() - found.started_s) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
-
-
-def _command(process: "psutil.Process") -> list[str]:
-    import psutil
-
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
+    return processes.find(found.pid, found.started_s)
 
 
 def _last_line(log: Path) -> str:

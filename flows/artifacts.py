@@ -10,13 +10,29 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
-from btcai import paths, services
+from btcai import logs, paths, services
 from flows.news import Standings, changes
 
 logger = logging.getLogger(__name__)
 
+_TRAINING = "?workflowType=machine_learning"
+"""MLflow's pages are those of language models where nobody says otherwise."""
 _STEP = re.compile(r"(?P<phase>\w+: [\w ,]+?) \[[#.]+\] (?P<done>\d+)/(?P<all>\d+)\b")
 """A trainer's line: `scalping: PPO [#####...............] 10/40  score ...`."""
+
+
+_LOGGED = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (?P<level>[A-Z]+) +(?P<rest>\S+: .*)")
+"""A line that a child has logged (log_format.CONSOLE_LINE): its time and level are those of the page's own line."""
+
+
+def relay(log: logging.Logger | logging.LoggerAdapter[Any], line: str) -> None:
+    """Hand a line of a child's output on to the run's page, at the child's level.
+
+    At ERROR at most: where critical records are mailed, the child has mailed it.
+    """
+    found = _LOGGED.fullmatch(line)
+    level = logging.getLevelNamesMapping().get(found["level"], logging.INFO) if found else logging.INFO
+    log.log(min(level, logging.ERROR), "%s", found["rest"] if found else line, extra=logs.RELAYED)
 
 
 @contextmanager
@@ -49,6 +65,14 @@ class Progress:
         if found := _STEP.search(line):
             done, all_ = int(found["done"]), int(found["all"])
             self.step(done / all_, f"{found['phase']}, {done} of {all_} updates")
+
+
+def headline(states: Mapping[str, str], before: Standings, after: Standings) -> str:
+    """What a run came to, in a line: the message of its last state, which lists of runs show."""
+    ran = [name for name, state in states.items() if state == "ran"]
+    did = f"{len(ran)} of {len(states)} stages had to run" if ran else "nothing had changed, so no stage had to run"
+    new = [bucket for bucket, _ in changes(before, after)]
+    return f"{did}; " + (f"new champion: {', '.join(new)}" if new else "champions unchanged")
 
 
 def publish(root: Path, states: Mapping[str, str], before: Standings, after: Standings) -> None:
@@ -95,7 +119,7 @@ def _places(root: Path) -> list[str]:
         pages = services.mlflow_pages(root)
         run = f"{pages}/{json.loads(record.read_text(encoding='utf-8'))['page']}"
         lines.append(
-            f"In MLflow (`btcai up`): [this run]({run}), [its report]({run}/artifacts/report/index.html), "
-            f"[models]({pages}/#/models)"
+            f"In MLflow (`btcai up`): [this run]({run}{_TRAINING}), "
+            f"[its report]({run}/artifacts/report/index.html{_TRAINING}), [models]({pages}/#/models{_TRAINING})"
         )
     return [f"- {line}" for line in lines]

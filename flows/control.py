@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+from prefect import State
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
@@ -15,7 +17,8 @@ from prefect.states import Cancelled, Cancelling, Crashed, Suspended
 
 from btcai import run_lock
 from btcai.errors import BtcaiError
-from flows.process import GRACE_S
+from flows import news
+from flows.process import PATIENT_S
 from flows.steering import runs
 
 logger = logging.getLogger(__name__)
@@ -35,19 +38,30 @@ class NotUp(BtcaiError):
 def pause(root: Path) -> str:
     """Let the run that works stop at its next checkpoint and wait; what was done, in a line.
 
-    One in a terminal has no server to wait at: it ends, as by Ctrl-C.
+    One in a terminal has no server to wait at: it ends then. Asked a second time, it ends as by Ctrl-C.
     """
     found = run_lock.holder(root)
     if found is None:
         return "nothing runs"
     if found.flow_run_id is None:
-        if not run_lock.interrupt(found):
-            return "nothing runs"
-        grace = f"a training has {GRACE_S[0][1]:.0f} s to reach its next checkpoint, then goes on from its last"
-        return f"{found.what}, process {found.pid}, was asked to end ({grace}); go on with: btcai run"
+        return _pause_in_terminal(root, found)
     with _server() as (client, _):
         client.set_flow_run_state(UUID(found.flow_run_id), Suspended(message="btcai pause"), force=True)
     return f"{found.what} was asked to stop at its next checkpoint; go on with: btcai resume"
+
+
+def _pause_in_terminal(root: Path, found: run_lock.Holder) -> str:
+    """A stage or a command that is no flow hears a signal; a training stops at its next checkpoint by itself."""
+    who = f"{found.what}, process {found.pid},"
+    if found.pauses and run_lock.ask_to_pause(root, found):
+        minutes = PATIENT_S[0][1] / 60
+        return (
+            f"{who} was asked to stop at its next checkpoint ({minutes:.0f} minutes are given; a second btcai pause, "
+            f"btcai cancel or Ctrl-C hastens it); go on with: {found.what}"
+        )
+    if not run_lock.interrupt(found):
+        return "nothing runs"
+    return f"{who} was asked to end {'now' if found.pauses else 'where it can go on from'}; go on with: {found.what}"
 
 
 def resume() -> str:
@@ -104,8 +118,9 @@ def settle(root: Path) -> None:
     with _server() as (client, deployment_id):
         for run in runs(client, deployment_id, *WORKING):
             if working is None or working.flow_run_id != str(run.id):
-                client.set_flow_run_state(run.id, Crashed(message="its worker was killed, or the machine"), force=True)
-                logger.warning("%s was at work when its worker ended; what it had done is kept", run.name)
+                killed: State[Any] = Crashed(message="its worker was killed, or the machine")
+                news.tell_end(DEPLOYMENT, run, killed)
+                client.set_flow_run_state(run.id, killed, force=True)
 
 
 @contextmanager

@@ -1,19 +1,34 @@
 """What people are told of a run beside its pages: it failed, the bars drifted, a champion is new, no bars come."""
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefect import State
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.flows import Flow
+from prefect.states import Crashed
+from prefect.utilities.urls import url_for
 
-from btcai import paths
+from btcai import logs, paths
 from btcai.champions import Standing, read_standing
-from btcai.errors import ArtifactError
+from btcai.errors import ArtifactError, BtcaiError
 from btcai.notices import notify
 from btcai.params import load_config
 from btcai.schema import BUCKETS
+
+logger = logging.getLogger(__name__)
 
 SILENT_H = 12.0
 """The market never closes: where no bar came for so long, the exchange or the network withholds them."""
@@ -22,11 +37,64 @@ HOUR_MS = 3_600_000
 Standings = Mapping[str, Standing | None]
 
 
+GO_ON = "; mend it, then go on with: btcai run"
+"""How the message of a stage that failed ends, where no page is near."""
+INTERRUPTED = "aborted by an interrupt signal"
+"""Prefect of Ctrl-C, and of `kill -INT`."""
+_RAISED = re.compile(r"^Flow run encountered an exception: (?:StageFailed: )?")
+"""What Prefect puts before the words of an exception of ours."""
+
+
 def failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook of flows: Prefect calls it by these names."""
-    what = "was killed" if state.is_crashed() else "failed"
-    again = "what was finished is kept: after mending it, go on with btcai run, or leave it to the schedule"
-    notify("failed", f"{flow.name} {what}", f"run {flow_run.name}: {state.message or state.name}; {again}")
+    """A hook of flows: Prefect calls it by these names, for a killed run in a process of the worker's own."""
+    if state.is_crashed():
+        _log_as_the_project_does(Path(str(flow_run.parameters.get("root", "."))))
+    tell_end(flow.name, flow_run, state)
+
+
+def tell_end(flow: str, run: FlowRun, state: State[Any]) -> None:
+    """A notice of a run that did not end well: which, at what stage, why, and what helps."""
+    if state.is_crashed():
+        what = "was stopped" if INTERRUPTED in (state.message or "") else "was killed"
+        why = f"{(state.message or str(state.name)).rstrip('.')}{_at_work(run)}"
+        helps = "nothing is lost, training goes on from its checkpoint"
+    else:
+        what, why = "failed", _RAISED.sub("", state.message or str(state.name)).removesuffix(GO_ON)
+        helps = "what was finished is kept; mend it, then go on"
+    is_ours = run.deployment_id is not None
+    again = f"Retry on {url_for('flow-run', run.id)}, btcai run, or the schedule" if is_ours else "btcai run"
+    notify("failed", f"{flow} {what}", f"run {run.name}: {why}\nwhat helps: {helps} with: {again}")
+
+
+def _at_work(run: FlowRun) -> str:
+    """Which task a killed run had begun and not ended, whose books are closed: its process does not come back to do so.
+
+    "" where there was none, or the server does not say.
+    """
+    begun = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.CRASHED])
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=begun)),
+                sort=TaskRunSort.EXPECTED_START_TIME_DESC,
+                limit=1,
+            )
+            for task in found:
+                ended: State[Any] = Crashed(message="its process was killed")
+                client.set_task_run_state(task.id, ended, force=True)
+    except Exception as error:  # whatever a server that is being ended makes of it: the notice matters more
+        logger.debug("Prefect's server did not say what %s was at: %s", run.name, error)
+        return ""
+    return f"; it was at {found[0].name}" if found else ""
+
+
+def _log_as_the_project_does(root: Path) -> None:
+    """For a process of Prefect's, in which nobody has set up a log."""
+    try:
+        logs.setup_project(root)
+    except BtcaiError as error:
+        logger.warning("the notice that follows goes to the console alone: %s", error)
 
 
 def standings(root: Path) -> dict[str, Standing | None]:

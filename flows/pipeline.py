@@ -33,7 +33,7 @@ from btcai.params import load_config
 from btcai.redaction import redact
 from btcai.schema import BUCKETS
 from flows import news, steering
-from flows.artifacts import Progress, publish
+from flows.artifacts import Progress, publish, relay
 from flows.process import Halted, stream
 from flows.stall import STALL_LIMIT_S, Stall, Stuck
 
@@ -68,12 +68,20 @@ DVC_CHATTER = (
 """Beginnings of DVC's own lines, which the task's line says better."""
 
 
+BLOCKED = "it is being blocked by"
+"""DVC says so where another DVC runs a stage of the same files. Its stage is refused, since the project is ours."""
+BLOCKED_S, AGAIN_S = 60.0, 2.0
+"""How long that is waited for, and how often asked."""
 EXITED = re.compile(r"exited with (-?\d+)$")
 """How DVC's last line ends where a stage did not end well."""
 
 
 class StageFailed(BtcaiError):
     """A stage of the pipeline ended with an error."""
+
+
+class Stopped(BtcaiError):
+    """Somebody paused or cancelled a run in a terminal, which has ended."""
 
 
 @flow(name="btcai", validate_parameters=False, on_failure=[news.failed], on_crashed=[news.failed])
@@ -94,7 +102,7 @@ def every_stage(root: Path, force: bool, done: Mapping[str, State] | None = None
     before = news.standings(root)
     progress, order = Progress("pipeline"), stage_order(root)
     for place, name in enumerate(order):
-        progress.step(place / len(order), name)
+        progress.step(place / len(order), f"{name}, stage {place + 1} of {len(order)}")
         if name in states:
             continue
         again = force or (name == "register" and champions_missing(root))
@@ -110,7 +118,7 @@ def run_limited(name: str, root: Path, force: bool = False) -> State:
     """run_stage within its time limit, and again where a stage may fail by chance; Paused where somebody paused it."""
     limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
     stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
-    state: Any = stage(name, str(root), force)
+    state: Any = steering.returned(stage(name, str(root), force))
     if isinstance(state, Halted):
         raise state
     return cast(State, state)
@@ -137,16 +145,24 @@ def run_stage(name: str, root: str, force: bool = False) -> Any:
 
     def show(line: str) -> None:
         say(f"  {line}")
-        log.info(line, extra=logs.RELAYED)
+        relay(log, line)
         progress.read(line)
 
     try:
-        state = unstuck(name, Path(root), force=force, show=show, asked=steering.Listener().look)
+        state = unstuck(name, Path(root), force=force, show=show, asked=steering.Listener(Path(root)).look)
     except (steering.Paused, steering.Called) as halted:
-        log.warning("%s: %s", name, halted)
-        return Completed(name="Stopped", message=str(halted), data=halted)
+        return _halted(name, halted, log)
+    except KeyboardInterrupt:
+        if deployment.id is not None:
+            raise
+        return _halted(name, steering.Interrupted("interrupted by Ctrl-C"), log)  # no crash, as Prefect would have it
     say(f"{name}: {'done in' if state == 'ran' else 'up to date, checked in'} {time.monotonic() - began_s:.1f} s")
-    return state
+    return state if state == "ran" else Completed(name="Up to date", data=state)
+
+
+def _halted(name: str, halted: Halted, log: Any) -> Any:
+    log.warning("%s: %s", name, halted)
+    return Completed(name="Stopped", message=str(halted), data=halted)
 
 
 def unstuck(name: str, root: Path, *, force: bool, show: Show, asked: Asked) -> State:
@@ -165,7 +181,7 @@ def unstuck(name: str, root: Path, *, force: bool, show: Show, asked: Asked) -> 
 
 def reproduce(name: str, root: Path, *, force: bool, show: Show, asked: Asked = lambda: None) -> State:
     """`dvc repro -s NAME`; StageFailed carries the stage's own last error line. Raises Stuck and what `asked` gives."""
-    command = [sys.executable, "-m", "dvc", "repro", "-s", name, *(["-f"] if force else [])]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name, *(["-f"] if force else [])]
     last: deque[str] = deque(maxlen=50)
     if freed := dvc_locks.freed(root):
         logger.warning("%s; it was removed", freed)
@@ -180,14 +196,19 @@ def reproduce(name: str, root: Path, *, force: bool, show: Show, asked: Asked = 
     def look(pid: int) -> Halted | None:
         return asked() or watchdog.check(pid)
 
+    give_up_at = time.monotonic() + BLOCKED_S
     try:
-        code = stream(command, cwd=root, env=child_environment(), show=pick, look=look)
+        while code := stream(command, cwd=root, env=child_environment(), show=pick, look=look):
+            if not any(BLOCKED in line for line in last) or time.monotonic() > give_up_at:
+                break
+            last.clear()
+            time.sleep(AGAIN_S)
     except BaseException:  # a cancel, a pause, a time limit, Ctrl-C, the watchdog
         restore(name, root)
         raise
     if code:
         restore(name, root)
-        raise StageFailed(f"stage {name} failed: {reason(last, code)}; mend it, then go on with: btcai run")
+        raise StageFailed(f"stage {name} failed: {reason(last, code)}{news.GO_ON}")
     return "skipped" if any(line.startswith(f"Stage '{name}'") and "skipping" in line for line in last) else "ran"
 
 
@@ -234,13 +255,17 @@ def say(line: str) -> None:
 
 
 def run(root: Path, *, force: bool = False) -> dict[str, State]:
-    """Run the flow in this process. Prefect's heartbeat would cost a second at the end of every run."""
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), run_lock.alone(root, "btcai run"):
+    """Run the flow in this process; Stopped where somebody asked for it from elsewhere.
+
+    Prefect's heartbeat would cost a second at the end of every run.
+    """
+    quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with quick, run_lock.alone(root, "btcai run", pauses=True):
         start_server()
         try:
             states = pipeline(str(root), force)
         except CancelledRun as error:
-            raise StageFailed(f"the run was stopped: {error}") from None
+            raise Stopped(str(error)) from None
         assert isinstance(states, dict)  # a state would have been raised
         return states
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from btcai import run_lock
 from btcai.errors import BtcaiError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def stream(
     The group is its own, so Ctrl-C at the terminal does not reach it. Whatever interrupts us (Ctrl-C, a time limit,
     Prefect's cancel: all BaseException) ends the whole group, children of children included; and so does our death,
     which flows.guard sees. Its pipes stay open until it has ended: the guard takes a closed one for our death, and a
-    training that cannot write its lines does not reach its checkpoint.
+    training that cannot write its lines does not reach its checkpoint. The guard holds the project with us: where we
+    are killed, until the group has ended.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.guard", *command],
@@ -59,6 +61,7 @@ def stream(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=run_lock.handed_on(),
     )
     assert process.stdout is not None  # PIPE was asked for
     assert process.stdin is not None

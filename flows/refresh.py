@@ -7,12 +7,16 @@ from typing import Any
 from prefect import State as RunState
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import deployment
 from prefect.states import Completed
 
 from btcai import logs, paths
+from btcai.bundle import load_bundle
 from btcai.environment import child_environment
+from btcai.errors import ArtifactError
+from btcai.schema import BUCKETS
 from btcai.watch.report import read_verdict
-from flows import news, steering
+from flows import artifacts, news, steering
 from flows.pipeline import Show, StageFailed, State, champions_missing, every_stage, prepare, run_limited
 from flows.process import Halted, Look, stream
 from flows.stall import Stall
@@ -30,30 +34,38 @@ def refresh(
     Where the newest bars are beyond a hard limit (drift.stop_* in params.yaml) nothing is trained: the run fails, for a
     person to look. only_if_drifted: train only where `drift` says that it is due, whatever else has changed. It holds
     them against the training span of today's bars, the first part of the history: a drift that lasts is seen every day
-    until the span holds it, and a champion that is missing is made. With force, or without a candidate, nothing is
-    asked and the pipeline runs. warm_start: on new bars training goes on from the networks of the last run.
+    until the span holds it, and a champion that is missing is made. With force, or without a candidate that can be
+    read (an older btcai's, say), nothing is asked and the pipeline runs. warm_start: on new bars training goes on from
+    the networks of the last run.
 
     Of several runs of the schedule that are due at once, one works (steering.not_now).
     """
     project = Path(root).resolve()
+    if deployment.id is not None:
+        logs.setup_project(project)
     if reason := steering.not_now():
         return Completed(name="Skipped", message=reason)
-    return steering.driven(project, lambda: refreshed(project, force, only_if_drifted, warm_start))
+    before = news.standings(project)
+    ended = steering.driven(project, lambda: refreshed(project, force, only_if_drifted, warm_start))
+    if not isinstance(ended, dict):
+        return ended
+    return Completed(message=artifacts.headline(ended, before, news.standings(project)), data=ended)
 
 
 def refreshed(root: Path, force: bool, only_if_drifted: bool, warm_start: bool) -> dict[str, State]:
     """What refresh does once it is alone."""
-    if isinstance(halted := update(str(root)), Halted):
+    if isinstance(halted := steering.returned(update(str(root))), Halted):
         raise halted
     prepare(root)
     news.tell_silence(root)
-    if force or not (root / paths.CANDIDATE).is_dir():
+    if force or candidate_missing(root):
         return every_stage(root, force)
     if warm_start:
         go_on(root)
     states = {name: run_limited(name, root) for name in ("validate", "features", "drift")}
     verdict, reasons = read_verdict(root / paths.DRIFT)
-    news.tell_drift(verdict, reasons)
+    if states["drift"] == "ran":  # else it was told when it did
+        news.tell_drift(verdict, reasons)
     if verdict == "look_first":
         raise StageFailed(
             f"the newest bars are very unlike the training span, so nothing was trained: {reasons}; see {paths.DRIFT}, "
@@ -63,6 +75,19 @@ def refreshed(root: Path, force: bool, only_if_drifted: bool, warm_start: bool) 
         return states
     del states["drift"]  # of the bundles that this run may make anew
     return every_stage(root, force, states)
+
+
+def candidate_missing(root: Path) -> bool:
+    """True where a bucket's candidate is not there, or cannot be read: `drift` would have nothing to ask, and fail."""
+    try:
+        for bucket in BUCKETS:
+            load_bundle(root / paths.CANDIDATE / bucket)
+    except ArtifactError as error:
+        get_run_logger().warning(
+            "the whole pipeline runs, since there are no bundles to hold the bars against: %s", error
+        )
+        return True
+    return False
 
 
 def go_on(root: Path) -> None:
@@ -80,11 +105,11 @@ def update(root: str) -> Any:
 
     None, or the Halted that says that somebody asks the run to stop.
     """
-    watchdog, listener, log = Stall("data update"), steering.Listener(), get_run_logger()
+    watchdog, listener, log = Stall("data update"), steering.Listener(Path(root)), get_run_logger()
 
     def show(line: str) -> None:
         watchdog.wrote()
-        log.info(line, extra=logs.RELAYED)
+        artifacts.relay(log, line)
 
     def look(pid: int) -> Halted | None:
         return listener.look() or watchdog.check(pid)

@@ -26,7 +26,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.runtime import deployment
-from prefect.states import Cancelled, Suspended
+from prefect.states import Cancelled, Cancelling, Suspended
 from prefect.types._datetime import now
 
 from btcai import run_lock
@@ -52,22 +52,33 @@ class Called(Halted):
     """Somebody cancelled a run that no worker looks after."""
 
 
-class Listener:
-    """Asks Prefect every ASK_S, at most, whether somebody wants the flow run of this context to stop."""
+class Interrupted(Called):
+    """Somebody pressed Ctrl-C in the terminal of the run."""
 
-    def __init__(self) -> None:
+
+class Listener:
+    """Tells whether somebody wants the flow run of this context to stop: asks Prefect for it, every ASK_S at most."""
+
+    def __init__(self, root: Path) -> None:
         context = FlowRunContext.get()
+        self._root = root
         self._run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
         self._asked_s = time.monotonic()
 
     def look(self) -> Halted | None:
         """Why the run should stop now; a server that does not answer asks for nothing."""
+        if run_lock.is_asked_to_pause(self._root):
+            return Paused("paused by btcai pause")
         if self._run_id is None or time.monotonic() - self._asked_s < ASK_S:
             return None
         self._asked_s = time.monotonic()
         try:
             with get_client(sync_client=True) as client:
                 state = client.read_flow_run(self._run_id).state
+                if state is not None and state.is_paused() and state.state_details.pause_timeout is not None:
+                    # Prefect fails a run whose limit is over, also one that is still on its way to a checkpoint.
+                    waiting: State[Any] = Suspended(message="it stops where it can go on from, then waits for ever")
+                    client.set_flow_run_state(self._run_id, waiting, force=True)
         except Exception as error:  # whatever a server that restarts makes of it
             logger.debug("Prefect's server did not say whether to stop: %s", error)
             return None
@@ -78,20 +89,31 @@ class Listener:
         return None
 
 
+def returned(found: Any) -> Any:
+    """What a task returned: where it gave its state a name for the page, Prefect hands its caller the state itself."""
+    return found.result() if isinstance(found, State) else found
+
+
 def driven(root: Path, work: Callable[[], T]) -> T | State[Any]:
     """`work()` as the only run of the project; the state that the flow ends in where somebody stopped it.
 
     Prefect's Pause where a worker takes the run up again later: the process ends, and holds nothing.
     """
     try:
-        with run_lock.alone(root, name(), flow_run_id=worker_run_id(), wait_s=WAIT_S if deployment.id else 0.0):
+        run_id, wait_s = worker_run_id(), WAIT_S if deployment.id else 0.0
+        with run_lock.alone(root, name(), flow_run_id=run_id, pauses=run_id is None, wait_s=wait_s):
             return work()
     except (Paused, Pause):  # ours, or Prefect's own, which comes at the end of a task
         if deployment.id is not None:
             raise Pause(state=_suspended()) from None
-        return Cancelled(message="Paused; a run in a terminal ends then, and what was done is kept: btcai run")
+        _cancelling()
+        ended = "paused, which ends a run in a terminal: what was done is kept"
+    except Interrupted:
+        _cancelling()
+        ended = "interrupted: what was finished is kept"
     except Called:
-        return Cancelled(message="Cancelled; what was done is kept: btcai run")
+        ended = "cancelled: what was done is kept"
+    return Cancelled(message=f"{ended}; go on with: {_command()}")
 
 
 def name() -> str:
@@ -99,6 +121,13 @@ def name() -> str:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return f"Prefect's run {run.name}" if run and deployment.id is not None else "btcai run"
+
+
+def _command() -> str:
+    """What goes on with this run in a terminal: one that was not forced finds nothing to do where this one was."""
+    context = FlowRunContext.get()
+    parameters = (context and context.parameters) or {}
+    return "btcai run --force" if parameters.get("force") else "btcai run"
 
 
 def worker_run_id() -> str | None:
@@ -119,6 +148,15 @@ def _suspended() -> State[Any]:
             return present
         client.set_flow_run_state(context.flow_run.id, state, force=True)
     return state
+
+
+def _cancelling() -> None:
+    """Take a run in a terminal out of its pause: Prefect's server lets none end there that has no deployment."""
+    context = FlowRunContext.get()
+    assert context is not None  # it is a flow that was paused
+    assert context.flow_run is not None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(context.flow_run.id, Cancelling(message="it ends"), force=True)
 
 
 def not_now() -> str | None:

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from bench import BENCHES
 from btcai.console import show
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="data, env, features, judge, learn, train or yardstick.")],
+    name: Annotated[str, typer.Argument(help=f"{', '.join(BENCHES[:-1])} or {BENCHES[-1]}.")],
     repeats: Annotated[int, typer.Option(help="Timed repeats, of which the median counts; of learn: seeds.")] = 5,
-    only: Annotated[str, typer.Option(help="Parts of judge, learn or train, comma-separated; without, all.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Parts of it, comma-separated; without, all. A wrong name tells those that there are.")
+    ] = "",
     table: Annotated[bool, typer.Option("--table", help="A table instead of JSON lines.")] = False,
 ) -> None:
     """Measure this machine, beside references: one JSON object a line, in the end kept in reports/bench/NAME.jsonl.

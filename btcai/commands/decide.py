@@ -27,13 +27,14 @@ def decide(
     import time
 
     from btcai import inference, summary
+    from btcai.bundle import load_bundle
     from btcai.champions import read_standing
     from btcai.data.sources import read_bars
     from btcai.data.store import to_grid
 
     folder = champion_folder(Path.cwd(), bucket)
     holdings = read_account(account)
-    bundle = inference.load_bundle(folder)
+    bundle = load_bundle(folder)
     decision = inference.decide(bundle, to_grid(read_bars(bars)), holdings)
     standing = read_standing(folder)
     if as_json:
@@ -45,14 +46,16 @@ def decide(
 
 
 def champion_folder(root: Path, bucket: str) -> Path:
-    """models/champion/BUCKET; an error names the buckets, or the command that makes a champion."""
+    """models/champion/BUCKET; an error names the buckets, or what to do where there is no champion."""
     from btcai import paths
+    from btcai.params import require_project
     from btcai.schema import BUCKETS
 
     if bucket not in BUCKETS:
         raise ArtifactError(f"a bucket must be one of {', '.join(BUCKETS)}, was {bucket}; mend --bucket")
     folder = root / paths.CHAMPION / bucket
     if not folder.is_dir():
+        require_project(root)
         raise ArtifactError(f"no champion for {bucket}; make one with: btcai run")
     return folder
 

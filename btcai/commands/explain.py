@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btcai.commands.decide import champion_folder, read_account
+from btcai.commands.project import here
 from btcai.console import show
 from btcai.errors import DataError
 
@@ -46,7 +47,8 @@ def explain(
 def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
     import time
 
-    from btcai import inference, paths, reflection, summary
+    from btcai import paths, reflection, summary
+    from btcai.bundle import load_bundle
     from btcai.data.sources import read_bars
     from btcai.data.store import to_grid
     from btcai.explanation import explain_decision
@@ -55,7 +57,7 @@ def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
     from btcai.reasoning.view import rendered
 
     folder, holdings = champion_folder(Path.cwd(), bucket), read_account(account)
-    bundle = inference.load_bundle(folder)
+    bundle = load_bundle(folder)
     told = str(account) if account else f"flat with {bundle.manifest.equity_usdt:,.0f} USDT (no --account given)"
     learned = Path.cwd() / paths.REFLECTION / bucket
     memory, weights = reflection.memory_of(learned, bundle.version), reflection.weights_of(learned, bundle.version)
@@ -70,7 +72,7 @@ def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
 def _past(number: int, bucket: str | None, as_json: bool) -> None:
     from btcai.explanation import explain_trade, trade_json
 
-    explained = explain_trade(Path.cwd(), number, bucket)
+    explained = explain_trade(here(), number, bucket)
     if as_json:
         typer.echo(trade_json(explained))
     else:

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from btcai.commands.project import writing
 from btcai.console import progress, show_change
 from btcai.errors import DataError
 
 if TYPE_CHECKING:
     from btcai.acquisition import Imported
+
+DAY = "YYYY-MM-DD"
 
 
 def fetch(
@@ -20,10 +23,11 @@ def fetch(
     symbol: Annotated[str, typer.Option(help="BTC/USDT, or BTC/USDT:USDT for the perpetual swap.")] = "BTC/USDT",
     since: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="First day, UTC; without one, the first that the market holds."),
+        typer.Option(metavar=DAY, formats=["%Y-%m-%d"], help="First day, UTC; without one, the market's first."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day not to fetch, UTC; without one, now.")
+        datetime | None,
+        typer.Option(metavar=DAY, formats=["%Y-%m-%d"], help="First day not to fetch, UTC; without one, now."),
     ] = None,
     timeframe: Annotated[str, typer.Option(help="Of the bars.")] = "5m",
     market: Annotated[str | None, typer.Option(help="Its folder under data/; without one, as binance_btcusdt.")] = None,
@@ -67,7 +71,7 @@ def fetch(
     )
     if order.since_ms >= order.until_ms:
         raise DataError("the first day must lie before the last and in the past; mend --since or --until")
-    with progress(f"bars of {name}") as advance:
+    with writing("btcai data fetch"), progress(f"bars of {name}") as advance:
         _tell(*acquisition.fetch(root, order, Patience(), advance))
 
 
@@ -76,8 +80,8 @@ def update() -> None:
     from btcai import acquisition
     from btcai.fetch.patience import Patience
 
-    with progress("bars of the market in use") as advance:
-        found = acquisition.update(Path.cwd(), Patience(), advance)
+    with writing("btcai data update") as root, progress("bars of the market in use") as advance:
+        found = acquisition.update(root, Patience(), advance)
     if found is None:
         typer.echo("the market in use was not fetched: nothing to bring; fetch one with: btcai data fetch")
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from btcai.commands.project import features_unchanged, here, writing
 from btcai.console import progress, show
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ def refit(
     from btcai.agent.shards import SHARDS
     from btcai.errors import ConfigError
     from btcai.experiments import on_ray, refitting, refitting_report
+    from btcai.experiments.report import about
     from btcai.experiments.spread import here
     from btcai.training import pieces
 
     if test_groups is not None and not combinatorial:
         raise ConfigError("--test-groups needs --combinatorial: walking forward tests one group at a time")
     root = Path.cwd()
-    config, version = _config(root), stages.data_version(root)
-    data, splits, _ = stages.load_features(root)
+    with features_unchanged(root):
+        config, version = _config(root), stages.data_version(root)
+        data, splits, _ = stages.load_features(root)
     gap = config.purge_bars, config.splits.embargo_bars
     least = pieces.least_bars(config.splits, config.purge_bars, data.warmup_bars) + config.purge_bars
     plan = (
@@ -56,13 +59,18 @@ def refit(
     )
     folder = root / paths.FOLDS
     found = refitting.outcomes(config, plan, folder / "trained", version)
-    typer.echo(f"{sum(one is None for one in found)} of {len(found)} folds are left")
+    seconds = refitting.seconds_left(config, plan, folder / "trained", version)
+    typer.echo(f"{sum(one is None for one in found)} of {len(found)} folds are left{about(seconds)}")
     if not left:
         key = refitting.plan_key(config, plan, version)
         terms = {"data_version": version}
         trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": terms, "market": config.data.market}
         champions.append_trial(root / paths.TRIALS, trial)
-        with progress("folds") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
+        with (
+            writing("btcai refit", part=paths.FOLDS),
+            progress("folds") as advance,
+            on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run,
+        ):
             folds = refitting.refit(config, data, plan, folder / "trained", version, run or here)
             for done, _ in enumerate(folds, start=1):
                 advance(done, len(plan.folds))
@@ -88,8 +96,8 @@ def sealed_open(
     from btcai.report.report import rich_table
     from btcai.unsealing import unseal
 
-    root = Path.cwd()
-    found = unseal(root, _config(root), because, int(time.time()))
+    with writing("btcai sealed open") as root:
+        found = unseal(root, _config(root), because, int(time.time()))
     show(rich_table(found.judgement.judged_rows()))
     for verdict in found.judgement.verdicts:
         typer.echo(f"{verdict.bucket}: {verdict.text}")
@@ -107,7 +115,7 @@ def sealed_list() -> None:
     from btcai import openings, paths
 
     table = Table("opened, UTC", "market", "bars from", "to", "because", "models")
-    for one in openings.looks(Path.cwd() / paths.OPENINGS):
+    for one in openings.looks(here() / paths.OPENINGS):
         first, last = (
             f"{datetime.fromtimestamp(ts // 10**9, UTC):%Y-%m-%d}" for ts in (one.first_ts_ns, one.last_ts_ns)
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from btcai import services
+from btcai.commands.project import here
 from btcai.console import show
 
 NOT_UP = 3
@@ -51,7 +52,7 @@ def down() -> None:
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Print what runs and answers, and where; exit code 3 where something does not."""
-    if not _print_statuses(_root(), as_json=as_json):
+    if not _print_statuses(here(), as_json=as_json):
         raise typer.Exit(NOT_UP)
 
 
@@ -79,22 +80,11 @@ def cancel() -> None:
     typer.echo(control.cancel(root))
 
 
-def _root() -> Path:
-    """The project's folder; ConfigError elsewhere."""
-    from btcai import paths
-    from btcai.errors import ConfigError
-
-    root = Path.cwd()
-    if not (root / paths.PARAMS).is_file():
-        raise ConfigError(f"services belong to a project, {root} has no {paths.PARAMS}; go to the project's folder")
-    return root
-
-
 def _apply() -> Path:
     """The project's folder, once Prefect's settings are those of it."""
     from flows import settings
 
-    root = _root()
+    root = here()
     settings.apply(root)
     return root
 

@@ -1,10 +1,10 @@
 """The registry's commands: what is registered, who decides, what a champion was made from, what may go."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from btcai.commands.project import here
 from btcai.console import show
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def list_() -> None:
     """Every bucket's champion, challenger and previous champion, and who holds one by hand."""
     from btcai.registry import tracing, view
 
-    show(view.shelves_view(tracing.shelves(Path.cwd())))
+    show(view.shelves_view(tracing.shelves(here())))
     for line in _pins():
         typer.echo(line)
 
@@ -33,12 +33,13 @@ def show_(
     params: Annotated[bool, typer.Option("--params", help="Every parameter, not only those that differ now.")] = False,
 ) -> None:
     """Trace a bucket's champion to its run, data, code, locks and settings, and say how to make it again."""
-    from btcai import paths
+    from btcai import paths, services
     from btcai.params import load_config
     from btcai.registry import tracing, view
 
-    config = load_config(Path.cwd() / paths.PARAMS)
-    show(view.trace_view(tracing.trace(Path.cwd(), bucket, config), all_params=params))
+    root = here()
+    trace = tracing.trace(root, bucket, load_config(root / paths.PARAMS))
+    show(view.trace_view(trace, all_params=params, pages=services.pages(root)["MLflow"]))
 
 
 @app.command()
@@ -48,7 +49,7 @@ def using(
     """Which versions were made from these bars, this code or commit, these settings or locks: the way back."""
     from btcai.registry import tracing, view
 
-    show(view.uses_view(tracing.using(Path.cwd(), what), what))
+    show(view.uses_view(tracing.using(here(), what), what))
 
 
 @app.command()
@@ -64,7 +65,7 @@ def promote(
     """
     from btcai.registry import promotion
 
-    _say(promotion.promote(Path.cwd(), bucket, version, because))
+    _say(promotion.promote(here(), bucket, version, because))
 
 
 @app.command()
@@ -76,7 +77,7 @@ def rollback(bucket: Bucket, because: Because) -> None:
     """
     from btcai.registry import promotion
 
-    _say(promotion.rollback(Path.cwd(), bucket, because))
+    _say(promotion.rollback(here(), bucket, because))
 
 
 @app.command()
@@ -84,7 +85,7 @@ def unpin(bucket: Bucket, because: Because) -> None:
     """Give a bucket that is held by hand back to the promotion rule, whose choice is champion at once."""
     from btcai.registry import promotion
 
-    _say(promotion.unpin(Path.cwd(), bucket, because))
+    _say(promotion.unpin(here(), bucket, because))
 
 
 @app.command()
@@ -92,7 +93,7 @@ def history(bucket: OneOrAll = None) -> None:
     """Every change of champion on record: when, who, from what to what, why, and what became of it."""
     from btcai.registry import promotion, view
 
-    show(view.history_view(promotion.history(Path.cwd(), bucket)))
+    show(view.history_view(promotion.history(here(), bucket)))
 
 
 @app.command()
@@ -106,7 +107,7 @@ def verify(
     from btcai.registry import verification, view
     from btcai.schema import BUCKETS
 
-    root = Path.cwd()
+    root = here()
     checks = verification.verify(root, bucket)
     if mend and not all(check.ok for check in checks):
         broken = {check.bucket for check in checks if not check.ok}
@@ -131,7 +132,7 @@ def gc(
     """
     from btcai.registry import garbage, view
 
-    show(view.garbage_view(garbage.collect(Path.cwd(), keep, dry=dry_run), dry=dry_run))
+    show(view.garbage_view(garbage.collect(here(), keep, dry=dry_run), dry=dry_run))
 
 
 def _say(done: "Done") -> None:
@@ -149,7 +150,7 @@ def _say(done: "Done") -> None:
 def _pins() -> list[str]:
     from btcai import paths, promotions
 
-    pins = promotions.pins(Path.cwd() / paths.PROMOTIONS)
+    pins = promotions.pins(here() / paths.PROMOTIONS)
     return [
         f"{bucket} is held at version {change.after.pinned} by {change.who}: {change.because} "
         f"(btcai registry unpin {bucket} --because TEXT)"

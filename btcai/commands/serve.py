@@ -23,7 +23,11 @@ def serve(
     /metrics (Prometheus), /openapi.json. No registry is needed. SIGTERM and
     Ctrl-C answer what is in flight, then end it.
     """
+    from btcai import paths
+    from btcai.params import require_project
     from btcai.schema import BUCKETS
     from btcai.serving.server import run
 
+    if not (root / paths.CHAMPION).is_dir():  # copied champions are enough
+        require_project(root)
     run(root, host, port, bucket or BUCKETS, remote)

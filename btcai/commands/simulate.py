@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from btcai.commands.project import here, writing
 from btcai.console import progress, show, show_change
 from btcai.errors import DataError
 
@@ -39,17 +40,17 @@ def market(
     """
     from btcai import acquisition, datasets
 
-    root = Path.cwd()
     what = acquisition.Simulation(
         scenarios=tuple(scenario or ()), days=days, seed=seed, parameters=parameters, swap=swap
     )
-    if what == acquisition.Simulation() and name is None:
-        made, written = datasets.SIMULATED, datasets.simulate(root)
-    else:
-        made = name or what.market
-        written = acquisition.simulate_other(root, what, made)
-    typer.echo(written)
-    show_change("data.market", *datasets.use(root, made))
+    with writing("btcai simulate market") as root:
+        if what == acquisition.Simulation() and name is None:
+            made, written = datasets.SIMULATED, datasets.simulate(root)
+        else:
+            made = name or what.market
+            written = acquisition.simulate_other(root, what, made)
+        typer.echo(written)
+        show_change("data.market", *datasets.use(root, made))
 
 
 @app.command()
@@ -74,7 +75,7 @@ def fit(
 
     if not out.absolute().parent.is_dir():
         raise DataError(f"--out must lie in a folder that is there, was {out}; make the folder first")
-    bars = read_market(paths.DATA, history)
+    bars = read_market(here() / paths.DATA, history)
     start = MarketParameters.from_file(parameters) if parameters else MarketParameters()
     with progress(f"markets like {history}") as advance:
         found = fit(bars, start, tuple(range(seeds)), rounds, lambda done: advance(done, trials(rounds)))
@@ -97,7 +98,8 @@ def facts(
     from btcai.simulator.facts import stylised_facts
     from btcai.watch.comparison import facts_view
 
-    show(facts_view({market: stylised_facts(read_market(paths.DATA, market)) for market in markets}))
+    data = here() / paths.DATA
+    show(facts_view({market: stylised_facts(read_market(data, market)) for market in markets}))
 
 
 @app.command()
@@ -120,7 +122,8 @@ def compare(
     from btcai.watch.comparison import Comparison, comparison_view, write_comparison
     from btcai.watch.discriminator import discriminate
 
-    one, other = (read_market(paths.DATA, name) for name in (history, simulated))
+    root = here()
+    one, other = (read_market(root / paths.DATA, name) for name in (history, simulated))
     first, second = (build_market(to_grid(bars)).features for bars in (one, other))
     with progress("rounds of telling apart") as advance:
         told = discriminate(
@@ -128,6 +131,6 @@ def compare(
         )
     facts_of_both = stylised_facts(one), stylised_facts(other)
     found = Comparison(names=(history, simulated), facts=facts_of_both, discrimination=told)
-    with whole(Path.cwd() / paths.SIMULATION) as out:
+    with whole(root / paths.SIMULATION) as out:
         write_comparison(out, found)
     show(comparison_view(found))

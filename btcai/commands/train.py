@@ -1,10 +1,10 @@
 """The commands that say what is trained: each a thin layer, imported and run only when asked for."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from btcai.commands.project import writing
 from btcai.console import show_change
 
 
@@ -20,9 +20,9 @@ def warm_start(
     from btcai import paths, warming
     from btcai.params import load_config
 
-    root = Path.cwd()
-    config = load_config(root / paths.PARAMS)
-    old, new = warming.off(root) if off else warming.go_on(root, config)
+    with writing("btcai warm-start") as root:
+        config = load_config(root / paths.PARAMS)
+        old, new = warming.off(root) if off else warming.go_on(root, config)
     show_change(warming.SETTING, old, new)
     if old == new:
         typer.echo(f"{warming.SETTING} stays {new}" + ("" if off else ": there are no bars but those trained on"))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from btcai.commands.project import features_unchanged, writing
 from btcai.console import progress, show
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def ablate(
 
     root = Path.cwd()
     config, folder = _config(root), root / paths.ABLATION / on
-    subject = open_subject(on, config, root)
+    with features_unchanged(root):
+        subject = open_subject(on, config, root)
     asked = running.Asked(
         arms=tuple(_listed(arms)) or tuple(ARMS),
         buckets=_buckets(buckets),
@@ -63,7 +65,11 @@ def ablate(
     if not left:
         for trial in plan.done:  # where an earlier call was killed before it could
             _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
-        with progress("ablate") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
+        with (
+            writing("btcai ablate", part=paths.ABLATION / on),
+            progress("ablate") as advance,
+            on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run,
+        ):
             wanted = len(plan.left)
             made = running.make_spread(config, plan, subject, run) if run else running.make(config, plan, subject)
             for done, trial in enumerate(made, start=1):
@@ -114,7 +120,8 @@ def tune(
 
     root, trials = Path.cwd(), trials or 20
     config, folder = _config(root), root / paths.TUNING / on
-    subject = open_subject(on, config, root)
+    with features_unchanged(root):
+        subject = open_subject(on, config, root)
     search = tuning.Search(
         settings=tuple(_listed(settings)) or tuning.seen_by(subject, config),
         buckets=_buckets(buckets),
@@ -124,12 +131,16 @@ def tune(
     study = tuning.open_study(config, subject, search, folder)
     for trial in tuning.ended(study):  # where an earlier call was killed before it could
         _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
-    with progress("tune") as advance, on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run:
+    with (
+        writing("btcai tune", part=paths.ABLATION / on),  # where its teachers are too
+        progress("tune") as advance,
+        on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run,
+    ):
         for trial in tuning.tune(config, subject, search, study, trials, run):
             _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
             advance(len(tuning.ended(study)), trials)
     tuning_report.write(study, folder)
-    show(tuning_report.view(study))
+    show(tuning_report.view(study, folder.relative_to(root)))
 
 
 def _refuse_mixture(
@@ -168,7 +179,8 @@ def _evolve(
     on_ray.require()
     root = Path.cwd()
     config, folder = _config(root), root / paths.TUNING / on
-    subject = open_subject(on, config, root)
+    with features_unchanged(root):
+        subject = open_subject(on, config, root)
     asked = Population(
         members=members,
         generations=generations or 5,
@@ -177,7 +189,7 @@ def _evolve(
         seeds=seeds,
         share=share,
     )
-    with progress("tune") as advance:
+    with writing("btcai tune", part=paths.ABLATION / on), progress("tune") as advance:
 
         def told(one: Round, done: int, wanted: int) -> None:
             _on_record(root, subject, one.id, {**one.settings, "round": one.number, "after": one.before})

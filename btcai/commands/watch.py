@@ -1,6 +1,5 @@
 """`btcai drift`: are the newest bars like those that were trained on?"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,11 +19,13 @@ def drift(
     params.yaml. Report: reports/drift. Needs features: btcai stage features.
     """
     from btcai import paths, stages
+    from btcai.commands.project import writing
     from btcai.params import load_config
     from btcai.watch.report import finding_view
     from btcai.watch.verdict import EXIT_CODES
 
-    finding = stages.newest_bars(load_config(Path.cwd() / paths.PARAMS), Path.cwd())
+    with writing("btcai drift") as root:
+        finding = stages.newest_bars(load_config(root / paths.PARAMS), root)
     show(finding_view(finding))
     if check and finding.verdict != "steady":
         raise typer.Exit(EXIT_CODES[finding.verdict])

@@ -1,44 +1,22 @@
-"""Only one run at a time writes to a project, whoever started it, and a killed one holds nobody up."""
+"""One run at a time writes to a project, whoever started it; a killed one holds nobody up once its stages ended."""
 
 import fcntl
 import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from run_holder import another_run
 
 from btcai import paths, run_lock
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from btcai import run_lock
-with run_lock.alone(Path(sys.argv[1]), "btcai run", flow_run_id=sys.argv[2] or None):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@contextmanager
-def another_run(root: Path, flow_run_id: str = "") -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the project."""
-    command = [sys.executable, "-c", HOLD, str(root), flow_run_id]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -68,7 +46,7 @@ def test_a_second_run_is_refused_by_who_holds_since_when_and_what_to_do(tmp_path
 
 
 def test_a_run_killed_by_sigkill_holds_nobody_up_and_is_nobody(tmp_path: Path) -> None:
-    with another_run(tmp_path, "the run") as first:
+    with another_run(tmp_path, flow_run_id="the run") as first:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         assert run_lock.holder(tmp_path) is None
@@ -95,6 +73,123 @@ def test_a_flow_inside_the_command_that_holds_the_project_holds_it_too(tmp_path:
         found = run_lock.holder(tmp_path)
         assert found is not None
         assert found.what == "btcai run"
+
+
+@pytest.fixture
+def started_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[run_lock.Holder | None], None]:
+    """Gives this process the environment of one that the holder started."""
+
+    def put(found: run_lock.Holder | None) -> None:
+        assert found is not None
+        monkeypatch.setenv(run_lock.VARIABLE, found.identity)
+
+    return put
+
+
+StartedBy = Callable[[run_lock.Holder | None], None]
+
+
+@pytest.mark.usefixtures("sure_soon")
+def test_what_the_holder_started_passes_and_in_that_project_alone(tmp_path: Path, started_by: StartedBy) -> None:
+    with another_run(tmp_path / "one") as first, another_run(tmp_path / "other"):
+        found = run_lock.holder(tmp_path / "one")
+        started_by(found)
+        with run_lock.alone(tmp_path / "one", "btcai stage features"):
+            assert run_lock.holder(tmp_path / "one") == found
+            assert found is not None
+            assert found.pid == first.pid
+        assert run_lock.holder(tmp_path / "one") == found  # a stage that ends takes nothing from its run
+        with pytest.raises(run_lock.Busy), run_lock.alone(tmp_path / "other", "btcai stage features"):
+            pytest.fail("two runs at once")
+
+
+@pytest.mark.usefixtures("sure_soon")
+def test_a_stage_that_outlives_its_killed_run_keeps_others_out_until_it_ends(
+    tmp_path: Path,
+) -> None:
+    with another_run(tmp_path) as flow:
+        identity = run_lock.holder(tmp_path).identity  # type: ignore[union-attr]
+        with another_run(tmp_path, env={run_lock.VARIABLE: identity}) as stage:  # passes, or it would not start
+            flow.kill()
+            flow.wait()
+            assert run_lock.holder(tmp_path) is None
+            told = (
+                rf"one that was killed had started is still at work: process {stage.pid} \(.*python -c import sys, "
+                rf"time .*\[\.\.\.\]\); .* end it with: kill {stage.pid}$"
+            )
+            with pytest.raises(run_lock.Busy, match=told), run_lock.alone(tmp_path, "btcai run"):
+                pytest.fail("a run beside a stage of another")
+            assert run_lock.holder(tmp_path) is None  # who was refused is on record no more
+            threading.Timer(0.2, stage.kill).start()
+            with run_lock.alone(tmp_path, "btcai run", wait_s=30.0):
+                assert stage.poll() is not None or stage.wait(1.0)
+
+
+@pytest.mark.usefixtures("sure_soon")
+def test_a_stage_whose_run_was_killed_before_it_began_is_nobodys_child(tmp_path: Path, started_by: StartedBy) -> None:
+    with another_run(tmp_path) as killed:
+        started_by(run_lock.holder(tmp_path))
+        killed.kill()
+        killed.wait()
+        with another_run(tmp_path), pytest.raises(run_lock.Busy), run_lock.alone(tmp_path, "btcai stage features"):
+            pytest.fail("it took another run for its own")
+        with run_lock.alone(tmp_path, "btcai stage features"):
+            found = run_lock.holder(tmp_path)
+            assert found is not None
+            assert (found.pid, found.what) == (os.getpid(), "btcai stage features")
+
+
+@pytest.mark.usefixtures("sure_soon")
+def test_who_inherited_the_descriptor_keeps_others_out_as_the_guard_of_a_stage_does(tmp_path: Path) -> None:
+    assert run_lock.handed_on() == ()
+    with run_lock.alone(tmp_path, "btcai run"):
+        guard = subprocess.Popen(["sleep", "60"], pass_fds=run_lock.handed_on())
+        deaf = subprocess.Popen(["sleep", "60"])
+    try:
+        with pytest.raises(run_lock.Busy, match=rf"process {guard.pid} \(sleep 60\); wait"):
+            run_lock.alone(tmp_path, "btcai run").__enter__()
+        guard.kill()
+        guard.wait()
+        with run_lock.alone(tmp_path, "btcai run"):
+            assert deaf.poll() is None
+    finally:
+        for process in (guard, deaf):
+            process.kill()
+            process.wait()
+    assert run_lock.handed_on() == ()
+    assert run_lock.VARIABLE not in os.environ
+
+
+@pytest.mark.usefixtures("sure_soon")
+def test_a_part_that_no_run_writes_to_is_held_apart(tmp_path: Path) -> None:
+    folds = Path("reports/folds")
+    with another_run(tmp_path), run_lock.alone(tmp_path, "btcai refit", part=folds):
+        pass
+    with another_run(tmp_path, part=folds) as other, run_lock.alone(tmp_path, "btcai run"):
+        told = rf"to .*/reports/folds, and there is one: btcai run, process {other.pid}, .* kill -INT {other.pid}$"
+        with pytest.raises(run_lock.Busy, match=told), run_lock.alone(tmp_path, "btcai refit", part=folds):
+            pytest.fail("two at once")
+
+
+def test_a_pause_is_asked_once_of_this_holder_and_goes_with_it(tmp_path: Path, started_by: StartedBy) -> None:
+    with another_run(tmp_path) as first:
+        found = run_lock.holder(tmp_path)
+        assert found is not None
+        assert run_lock.ask_to_pause(tmp_path, found)
+        assert not run_lock.ask_to_pause(tmp_path, found)
+        assert not run_lock.is_asked_to_pause(tmp_path)  # not of this process
+        started_by(found)
+        assert run_lock.is_asked_to_pause(tmp_path)  # but of what the holder started
+        first.kill()  # which leaves the request behind
+        first.wait()
+    with run_lock.alone(tmp_path, "btcai run", pauses=True):
+        assert not run_lock.is_asked_to_pause(tmp_path)
+        own = run_lock.holder(tmp_path)
+        assert own is not None
+        assert own.pauses
+        assert run_lock.ask_to_pause(tmp_path, own)
+        assert run_lock.is_asked_to_pause(tmp_path)
+    assert not list((tmp_path / ".prefect").glob("*.pause"))
 
 
 def test_nobody_holds_a_project_that_never_ran(tmp_path: Path) -> None:
@@ -153,4 +248,4 @@ def test_a_holder_that_has_not_yet_said_who_it_is(tmp_path: Path) -> None:
 def test_the_record_is_whole_json(tmp_path: Path) -> None:
     with run_lock.alone(tmp_path, "btcai run", flow_run_id="abc"):
         found = json.loads((tmp_path / paths.RUN_LOCK).with_suffix(".json").read_text(encoding="utf-8"))
-    assert set(found) == {"pid", "started_s", "since", "what", "flow_run_id"}
+    assert set(found) == {"pid", "started_s", "since", "what", "flow_run_id", "pauses"}
