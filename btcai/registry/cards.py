@@ -6,15 +6,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from btcai import paths, usage
+from btcai.bundle import file_sha256
 from btcai.config import BucketConfig
 from btcai.evaluation.rows import Row
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import file_sha256
 from btcai.registry.submission import Judged, Submission
 from btcai.report.formats import COLUMNS, between, cost_text, duration, flag, percent, percents, ratio, sealed_words
 from btcai.report.record import judgement_of
 
 NAN = float("nan")
+
+CONTRACT = (
+    "The graphs take raw features, which they scale themselves, and put out calibrated log returns: `io` in "
+    "manifest.json says of each input and output what, its shape, unit and order; `mlflow/README.md` has code."
+)
+"""How to run the graphs without btcai."""
 
 
 def results(found: Mapping[str, Any]) -> str:
@@ -55,7 +61,8 @@ def model_card(bucket: str, settings: BucketConfig, name: str) -> str:
         "decision = model.predict(bars)\n```",
         "Aliases: `champion` decides, `challenger` is the newest run's, `previous` was champion before. The tag `edge` "
         "says whether an advantage over every baseline was shown; `none` stays on paper. The ONNX graphs, for ONNX "
-        f"Runtime, are in `data/{bucket}`: `mlflow artifacts download --artifact-uri models:/{name}@champion`.",
+        f"Runtime, are in `data/{bucket}`: `mlflow artifacts download --artifact-uri models:/{name}@champion`. "
+        + CONTRACT,
     ]
     return "\n\n".join(facts)
 
@@ -198,6 +205,6 @@ def _loading(bucket: str, name: str) -> str:
     return (
         f'In Python, wherever MLflow\'s store is: `mlflow.pyfunc.load_model("models:/{name}@champion").predict(bars)`, '
         "bars as `open_time` (UTC), `open`, `high`, `low`, `close`, `volume`. On the command line: "
-        f"`btcai decide --bucket {bucket} --bars FILE`. In ONNX Runtime: encoder.onnx and head.onnx, or policy.onnx; "
-        "manifest.json says what goes in. No file here is a pickle."
+        f"`btcai decide --bucket {bucket} --bars FILE`. In ONNX Runtime: encoder.onnx and head.onnx, or policy.onnx. "
+        f"{CONTRACT} No file here is a pickle."
     )

@@ -1,8 +1,9 @@
-"""Old runs and models out of MLflow and, with them, DVC's cache: never what a champion or its like can be made from.
+"""Old runs and models out of MLflow and, with them, DVC's cache and warm starts: never what a champion is made from.
 
 A run of the pipeline (one parent, one run and one version a bucket) goes whole or stays whole. What stays: every run
 with a version that has an alias or is pinned, and the newest ones. DVC's cache keeps what the workspace, any branch,
-tag or experiment, the commit of any run that stays and the data.dvc and dvc.lock that it kept in MLflow name.
+tag or experiment, the commit of any run that stays and the data.dvc and dvc.lock that it kept in MLflow name. A warm
+start stays where params.yaml names it: the workspace's, a branch's, a tag's, or one that a run which stays had.
 """
 
 import logging
@@ -21,8 +22,10 @@ from urllib.parse import unquote, urlsplit
 from btcai import lineage
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, ConfigError
-from btcai.registry import recording, succession, tracking
+from btcai.files import bytes_of
+from btcai.registry import place, recording, succession, tracking, warm_starts
 from btcai.schema import BUCKETS
+from btcai.training import starts
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,8 @@ class Recorded:
     needed: bool
     """One of its versions has an alias or is pinned."""
     bytes: int
+    start: str
+    """The warm start that it went on from, or starts.NONE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,8 @@ class Plan:
     stay: tuple[Recorded, ...]
     cache: tuple[tuple[Path, int], ...]
     """Files of DVC's cache that would go, with their bytes."""
+    starts: tuple[tuple[Path, int], ...] = ()
+    """Warm starts that would go, with their bytes."""
 
 
 @tracking.store_errors()
@@ -74,23 +81,36 @@ def collect(root: Path, keep: int, *, dry: bool) -> Plan:
         raise ConfigError(
             f"--keep must be at least 1, was {keep}; the newest run is what the next one is judged beside"
         )
+    if place.server() is not None:
+        raise ConfigError(
+            f"gc must have the project's own record before it, was given the server {place.shown()}: runs are removed "
+            "there, by MLflow's pages and mlflow gc, and nothing was removed here"
+        )
     client = tracking.read_client(root)
     with succession.alone(root), tempfile.TemporaryDirectory() as scratch:
         recorded = _recorded(client, root)
         stay = _staying(recorded, keep)
         _check_whole(client, stay)
-        projects = list(_projects(client, root, stay, Path(scratch)))
+        pins = list(_pins(client, root, stay, Path(scratch)))
+        projects = list(_projects(root, pins, Path(scratch)))
         drop = tuple(one for one in recorded if one not in stay)
+        named = {one.start for one in stay} | warm_starts.named([*pins, *warm_starts.committed(root)])
         cache = tuple(_dvc_gc(root, projects, Path(scratch), dry=True))
         if not dry:
             _drop(client, root, drop)
             list(_dvc_gc(root, projects, Path(scratch), dry=False))
-    return Plan(drop=drop, stay=stay, cache=cache)
+        gone = warm_starts.collect(root, named, dry=dry)
+    return Plan(drop=drop, stay=stay, cache=cache, starts=gone)
 
 
 def _staying(recorded: Iterable[Recorded], keep: int) -> tuple[Recorded, ...]:
-    newest = sorted((one for one in recorded if one.finished), key=lambda one: -one.began_unix_ms)[:keep]
+    """The newest by the number of their versions, which no clock that jumps makes older."""
+    newest = sorted((one for one in recorded if one.finished), key=_age)[:keep]
     return tuple(one for one in recorded if one.needed or one in newest)
+
+
+def _age(one: Recorded) -> tuple[int, int]:
+    return -max((number for _, number in one.versions), default=0), -one.began_unix_ms
 
 
 def _recorded(client: Any, root: Path) -> list[Recorded]:
@@ -144,7 +164,10 @@ def _group(root: Path, input_hash: str, runs: list[Any], versions: list[tuple[An
         versions=tuple((version.name, int(version.version)) for version, _ in mine),
         model_ids=model_ids,
         needed=any(held for _, held in mine),
-        bytes=sum(_bytes(folder) for folder in [_folder(root, run) for run in runs] + _model_folders(root, model_ids)),
+        start=parent.data.params.get("warm_start.name", starts.NONE) if parent else starts.NONE,
+        bytes=sum(
+            bytes_of(folder) for folder in [_folder(root, run) for run in runs] + _model_folders(root, model_ids)
+        ),
     )
 
 
@@ -161,10 +184,6 @@ def _folder(root: Path, run: Any) -> Path:
 
 def _model_folders(root: Path, model_ids: Iterable[str]) -> list[Path]:
     return [root / tracking.ARTIFACTS / "models" / model_id for model_id in model_ids]
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _active_models(client: Any) -> set[str]:
@@ -214,20 +233,25 @@ def _drop(client: Any, root: Path, drop: tuple[Recorded, ...]) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # empty by now
 
 
-def _projects(client: Any, root: Path, stay: Iterable[Recorded], scratch: Path) -> Iterator[Path]:
-    """A small DVC project for every set of pins that a run which stays was made from, as it was or as committed.
+def _pins(client: Any, root: Path, stay: Iterable[Recorded], scratch: Path) -> Iterator[dict[str, str]]:
+    """The files of lineage.KEPT that each run which stays was made from, as it was and as committed."""
+    for one in stay:
+        yield from (_kept_pins(client, one, scratch), _committed_pins(root, one))
+
+
+def _projects(root: Path, pins: Iterable[dict[str, str]], scratch: Path) -> Iterator[Path]:
+    """A small DVC project for every set of pins.
 
     They share this project's cache, so `dvc gc --projects` keeps what they name, though no branch here does.
     """
     if not (root / ".dvc").is_dir():
         return
     cache, seen = _run(root, ["dvc", "cache", "dir"]).strip(), set()
-    for one in stay:
-        for pins in (_kept_pins(client, one, scratch), _committed_pins(root, one)):
-            known = tuple(sorted(pins.items()))
-            if pins.keys() & {"dvc.lock", "data.dvc"} and known not in seen:
-                seen.add(known)
-                yield _project(scratch / f"project-{len(seen)}", pins, cache)
+    for one in pins:
+        known = tuple(sorted(one.items()))
+        if one.keys() & {"dvc.lock", "data.dvc"} and known not in seen:
+            seen.add(known)
+            yield _project(scratch / f"project-{len(seen)}", one, cache)
 
 
 def _kept_pins(client: Any, one: Recorded, scratch: Path) -> dict[str, str]:

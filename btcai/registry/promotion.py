@@ -7,7 +7,7 @@ from typing import Any
 from btcai import paths
 from btcai.champions import Standing
 from btcai.errors import ArtifactError
-from btcai.promotions import Change, Entry, entries, reasoned
+from btcai.promotions import Change, Entry, entries, open_change, reasoned
 from btcai.registry import recording, succession, tracking
 from btcai.schema import BUCKETS
 
@@ -40,11 +40,15 @@ def promote(root: Path, bucket: str, number: int, because: str) -> Done:
 def rollback(root: Path, bucket: str, because: str) -> Done:
     """Make the previous champion champion again; once more, and all is as it was.
 
-    It is pinned unless the promotion rule would choose it itself, or the next run would undo the rollback.
+    It is pinned unless the promotion rule would choose it itself, or the next run would undo the rollback. One that was
+    interrupted once its files were in place is ended, for another would undo it.
     """
     why, client = reasoned(because), opened(root, bucket)
     with succession.alone(root):
+        interrupted = open_change(root / paths.PROMOTIONS, bucket)
         before = _mended(client, root, bucket)
+        if interrupted and interrupted.kind == "rollback" and before and before.version == interrupted.after.champion:
+            return Done(change=interrupted, champion=before, before=None)
         number = succession.seats(client, bucket).previous
         if number is None:
             raise ArtifactError(
@@ -80,8 +84,7 @@ def opened(root: Path, bucket: str) -> Any:
     if bucket not in BUCKETS:
         raise ArtifactError(f"a bucket must be one of {', '.join(BUCKETS)}, was {bucket}; mend the argument")
     client = tracking.read_client(root)
-    names = {model.name for model in client.search_registered_models()}
-    if recording.model_name(bucket) not in names:
+    if bucket not in recording.registered_buckets(client):
         raise ArtifactError(f"nothing of {bucket} is registered; make a version with: btcai run")
     return client
 

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from btcai import lineage, paths, usage
+from btcai.bundle import file_sha256
 from btcai.champions import MANIFEST, MODEL_CARD, Standing
 from btcai.errors import ArtifactError
-from btcai.inference import file_sha256
 from btcai.params import flat
-from btcai.registry import cards, packaging, self_check
+from btcai.registry import cards, packaging, place, self_check
 from btcai.registry.submission import Submission
 from btcai.schema import BUCKETS, RAW_COLUMNS
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = "btcai"
+EXPERIMENT = place.OWN
+"""In the project's own store; on a server it is place.name()."""
 LOG_BATCH = 1000
 """Metrics one request may carry."""
 PARAM_BATCH = 100
@@ -35,7 +36,12 @@ Point = tuple[str, float, int, int]
 
 def model_name(bucket: str) -> str:
     """A bucket's name in the model registry."""
-    return f"btcai-{bucket}"
+    return f"{place.name()}-{bucket}"
+
+
+def registered_buckets(client: Any) -> list[str]:
+    """The buckets that have a registered model of this clone's name."""
+    return [bucket for bucket in BUCKETS if client.search_registered_models(f"name = '{model_name(bucket)}'")]
 
 
 def of_bucket(settings: Mapping[str, str], bucket: str) -> dict[str, str]:
@@ -86,7 +92,7 @@ def _numbers(row: Mapping[str, str | None]) -> Iterator[tuple[str, float]]:
 
 
 def _runs(client: Any, input_hash: str) -> list[Any]:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(place.name())
     return list(client.search_runs([experiment.experiment_id], f"tags.input_hash = '{input_hash}'"))
 
 
@@ -117,12 +123,17 @@ def standings(client: Any, bucket: str) -> list[Standing]:
 
 
 def downloaded(client: Any, standing: Standing, name: str, into: Path) -> Path:
-    """A copy of what a version's run keeps; ArtifactError where it does not."""
+    """A copy of what a version's run keeps; ArtifactError where it does not.
+
+    A server that is away raises its own error: it must not cost a champion its place.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         return Path(client.download_artifacts(standing.run_id, name, str(into)))
     except (MlflowException, OSError) as error:
+        if place.is_away(error):
+            raise
         raise ArtifactError(
             f"{standing.bucket} version {standing.version} has no {name} in run {standing.run_id}: {error}; make "
             "another version with: btcai run"
@@ -169,7 +180,7 @@ def record(client: Any, submission: Submission) -> str:
 
 def _start(client: Any, submission: Submission, name: str, tags: dict[str, str]) -> str:
     """A new run with its tags and its data. MLflow's pages show commit and source by the mlflow.source tags."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(place.name())
     source = {"mlflow.source.name": "btcai stage register", "mlflow.source.type": "LOCAL"}
     if commit := submission.lineage.get("git_commit"):
         source["mlflow.source.git.commit"] = commit

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from btcai import champions, files, paths, promotions
+from btcai.bundle import PolicyBundle, file_sha256, load_bundle
 from btcai.champions import MANIFEST, MODEL_CARD, Standing
 from btcai.errors import ArtifactError
-from btcai.inference import PolicyBundle, file_sha256, load_bundle
 from btcai.promotions import Change, Kind, Seats
 from btcai.registry import recording
 

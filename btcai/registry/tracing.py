@@ -15,7 +15,14 @@ from btcai.config import Config
 from btcai.errors import ArtifactError, DataError
 from btcai.params import flat
 from btcai.registry import tracking
-from btcai.registry.recording import every_version, model_name, of_bucket, params_sha256, standings
+from btcai.registry.recording import (
+    every_version,
+    model_name,
+    of_bucket,
+    params_sha256,
+    registered_buckets,
+    standings,
+)
 from btcai.schema import BUCKETS
 from btcai.versions import code_version
 
@@ -66,8 +73,7 @@ class Trace:
 def shelves(root: Path) -> list[Shelf]:
     """Every bucket that has a registered model; ArtifactError where nothing was ever registered."""
     client = tracking.read_client(root)
-    names = {model.name for model in client.search_registered_models()}
-    return [_shelf(client, bucket) for bucket in BUCKETS if model_name(bucket) in names]
+    return [_shelf(client, bucket) for bucket in registered_buckets(client)]
 
 
 MADE_FROM = (

@@ -18,35 +18,39 @@ from btcai.config import Config
 from btcai.environment import QUIET
 from btcai.errors import ArtifactError
 from btcai.params import flat
-from btcai.registry import recording, succession
+from btcai.registry import place, recording, succession
 from btcai.registry.recording import model_name
 from btcai.registry.submission import History, Judged, Submission
 from btcai.schema import BUCKETS
 
 logger = logging.getLogger(__name__)
 
-STORE = Path("mlflow/mlflow.db")
-ARTIFACTS = Path("mlflow/artifacts")
+STORE, ARTIFACTS = place.STORE, place.ARTIFACTS
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow's own, for a server that is away: 7 tries and 120 s each."""
 
 
 def store_uri(root: Path) -> str:
-    """Where runs and models are recorded: one SQLite file in the project."""
-    return f"sqlite:///{(root / STORE).resolve()}"
+    """Where runs and models are recorded: one SQLite file in the project, or the team's server."""
+    return place.uri(root)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """ArtifactError, in one line, where the store fails: a full disk, a damaged or locked database."""
+    """ArtifactError, in one line, where the store fails: a full disk, a damaged or locked database, a server away."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        if isinstance(error, OSError) and not place.is_away(error):
+            raise
         lines = str(error).splitlines() or [type(error).__name__]
         reason = next((line for line in lines if "sqlite3" in line), lines[0])  # SQLAlchemy wraps it in advice
+        mend = "see that the server runs and has room" if place.server() else "free the disk or mend the store"
         raise ArtifactError(
-            f"the registry in {STORE.parent} could not be read or written: {reason}; free the disk or mend the store, "
+            f"the registry in {place.shown()} could not be read or written: {reason}; {mend}, "
             "then go on with: btcai run"
         ) from error
 
@@ -146,17 +150,26 @@ def _submission(root: Path, config: Config, judged: Mapping[str, Judged], histor
 
 
 def read_client(root: Path) -> Any:
-    """A client to read this project's store with; ArtifactError where nothing was ever recorded."""
-    if not (root / STORE).is_file():
+    """A client to read the store with; ArtifactError where this clone never recorded anything there."""
+    if place.server() is None and not (root / STORE).is_file():
         raise ArtifactError(f"no registry yet ({STORE} is missing); make one with: btcai run")
-    return _connected(root)
+    client = _connected(root)
+    if place.server() is not None and not _is_ours(client, root):
+        raise ArtifactError(
+            f"no registry yet ({place.shown()} has no experiment {place.name()}); make one with: "
+            "btcai stage register, after btcai run"
+        )
+    return client
 
 
 def _connected(root: Path) -> Any:
-    """A client of this project's own store; also points mlflow's global functions at it, which log_model needs."""
+    """A client of the store; also points mlflow's global functions at it, which log_model needs."""
     import mlflow
 
     os.environ.update(QUIET)
+    if place.server() is not None:
+        for variable, value in PATIENCE.items():
+            os.environ.setdefault(variable, value)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # store_errors says it in one line
     mlflow.set_tracking_uri(store_uri(root))
     mlflow.set_registry_uri(store_uri(root))
@@ -165,11 +178,34 @@ def _connected(root: Path) -> Any:
 
 def _client(root: Path) -> Any:
     """A client to write with: the store and the experiment are made where they are missing."""
+    if place.server() is not None:
+        client = _connected(root)
+        if not _is_ours(client, root):
+            client.create_experiment(place.name(), tags={place.CLONE_TAG: place.clone(root)})
+        return client
     (root / ARTIFACTS).mkdir(parents=True, exist_ok=True)
     client = _connected(root)
     if client.get_experiment_by_name(recording.EXPERIMENT) is None:
         client.create_experiment(recording.EXPERIMENT, artifact_location=(root / ARTIFACTS).resolve().as_uri())
     return client
+
+
+def _is_ours(client: Any, root: Path) -> bool:
+    """Whether the server has this clone's experiment; ArtifactError where one of its name is another clone's.
+
+    Two clones of one name would judge their versions beside each other's and take each other's champions.
+    """
+    experiment = client.get_experiment_by_name(place.name())
+    if experiment is None:
+        return False
+    owner, me = experiment.tags.get(place.CLONE_TAG, "somebody else"), place.clone(root)
+    if owner != me:
+        raise ArtifactError(
+            f"the experiment {place.name()} on {place.shown()} must be this clone's ({me}), is that of {owner}: their "
+            f"champions would change places; choose a name of your own: export {place.NAME}=NAME. Where it is this "
+            f"clone, whose {place.CLONE} was lost, write that line there"
+        )
+    return True
 
 
 def _promote(client: Any, submission: Submission, bucket: str) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from btcai import champions, paths, promotions
+from btcai.bundle import file_sha256, load_bundle
 from btcai.champions import MODEL_CARD, STANDING, Standing
 from btcai.errors import ArtifactError, BtcaiError
-from btcai.inference import file_sha256, load_bundle
 from btcai.registry import recording, self_check, succession, tracking
 from btcai.registry.promotion import opened
-from btcai.schema import BUCKETS
 
 MEND = "mend it with: btcai registry verify --mend"
 
@@ -33,8 +32,7 @@ def verify(root: Path, bucket: str | None = None) -> list[Check]:
     if bucket is not None:
         return _checks(opened(root, bucket), root, bucket)
     client = tracking.read_client(root)
-    names = {model.name for model in client.search_registered_models()}
-    there = [bucket for bucket in BUCKETS if recording.model_name(bucket) in names]
+    there = recording.registered_buckets(client)
     return [check for bucket in there for check in _checks(client, root, bucket)]
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from btcai import lineage, paths, promotions
+from btcai.registry import place
 from btcai.registry.garbage import Plan
 from btcai.registry.tracing import CHAMPION, Entry, Shelf, Trace, Use
 from btcai.registry.verification import Check
@@ -77,8 +78,10 @@ def garbage_view(plan: Plan, *, dry: bool) -> RenderableType:
         table.add_row(one.parent or one.input_hash[:12], began, versions, _megabytes(one.bytes))
     cached = sum(size for _, size in plan.cache)
     needed = sum(one.needed for one in plan.stay)
-    total = _megabytes(cached + sum(one.bytes for one in plan.drop))
-    lines = [
+    started = sum(size for _, size in plan.starts)
+    total = _megabytes(cached + started + sum(one.bytes for one in plan.drop))
+    lines = [f"{path.name}: a warm start that nothing names, {_megabytes(size)} MB" for path, size in plan.starts]
+    lines += [
         f"{len(plan.drop)} runs and {len(plan.cache)} files of DVC's cache ({_megabytes(cached)} MB): {total} MB",
         f"{len(plan.stay)} runs stay, {needed} of them needed by an alias or a pin",
     ]
@@ -101,23 +104,26 @@ def _champion_cells(entry: Entry | None) -> tuple[str, ...]:
     return f"{float(entry.tags['score']):.4f}", entry.tags["edge"], data, f"{entry.registered:%Y-%m-%d}"
 
 
-def trace_view(trace: Trace, *, all_params: bool) -> RenderableType:
-    """A champion: what it is, what made it, whether the same is here, and the commands that make it again."""
-    parts: list[RenderableType] = [_identity(trace), _made_from(trace), _files(trace), _params(trace, all_params)]
+def trace_view(trace: Trace, *, all_params: bool, pages: str = "") -> RenderableType:
+    """A champion: what it is, what made it, whether the same is here, and the commands that make it again.
+
+    pages: where MLflow's are (services.pages).
+    """
+    parts = (_identity(trace, pages), _made_from(trace), _files(trace), _params(trace, all_params))
     rebuild = "\n".join(_rebuild(trace))
     return Group(*parts, Text("Make it again", "italic"), Text(rebuild))
 
 
-def _identity(trace: Trace) -> Table:
+def _identity(trace: Trace, pages: str) -> Table:
     entry, facts = trace.entry, _pairs()
     facts.add_row("model", Text(f"{entry.model} version {entry.version} ({', '.join(entry.aliases)})", "bold"))
     facts.add_row("decides as", entry.tags.get("model_version", UNKNOWN))
     facts.add_row("edge", entry.tags["edge"])
     facts.add_row("score", f"{float(entry.tags['score']):.4f}, walk-forward, net of costs")
     facts.add_row("registered", f"{entry.registered:%Y-%m-%d %H:%M} UTC")
-    runs = f"/#/experiments/{trace.experiment_id}/runs"
+    run = f"{pages}/#/experiments/{trace.experiment_id}/runs/{entry.run_id}"
     facts.add_row("MLflow", f"run {entry.run_id} of {trace.parent_run_id}")
-    facts.add_row("its pages", f"{runs}/{entry.run_id}  /#/models/{entry.model}/versions/{entry.version}")
+    facts.add_row("its pages", f"{run}\n{pages}/#/models/{entry.model}/versions/{entry.version}")
     return facts
 
 
@@ -178,7 +184,7 @@ def _rebuild(trace: Trace) -> Iterator[str]:
     entry, download = trace.entry, ".venv/bin/mlflow artifacts download"
     if commit := entry.tags.get("git_commit"):
         yield f"git checkout {commit}"
-    yield "export MLFLOW_TRACKING_URI=sqlite:///mlflow/mlflow.db"
+    yield f"export MLFLOW_TRACKING_URI={place.shown() if place.server() else f'sqlite:///{place.STORE}'}"
     if entry.tags.get("git_dirty") == "true":
         yield "# its code was not the commit's: the model has its own copy"
         yield f"{download} -u models:/{entry.model}/{entry.version} -d model"

@@ -1,0 +1,178 @@
+"""A team's MLflow server as the record: by btcai's own setting alone, and no clone takes another's champions."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from faults import contents
+from registry_fakes import project, register
+
+from btcai import paths
+from btcai.errors import ArtifactError, ConfigError
+from btcai.registry import garbage, place, promotion, recording, tracing, tracking, verification
+from btcai.schema import BUCKETS
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (place.SERVER, place.NAME, place.PAGES, *tracking.PATIENCE):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_without_the_setting_the_record_is_the_projects_own_whatever_mlflow_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
+    monkeypatch.setenv(place.NAME, "ann")
+    assert place.server() is None
+    assert place.uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert recording.model_name("long") == "btcai-long"
+    assert (place.shown(), place.pages()) == ("mlflow", None)
+
+
+def test_a_server_is_an_address_and_its_password_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(place.SERVER, "https://ann:hush@mlflow.example/ ")
+    monkeypatch.setenv(place.NAME, "ann-2")
+    assert place.uri(tmp_path) == "https://ann:hush@mlflow.example"
+    assert place.shown() == "https://mlflow.example"
+    assert recording.model_name("long") == "ann-2-long"
+    monkeypatch.setenv(place.PAGES, "http://127.0.0.1:5000/")
+    assert place.pages() == "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://ann:hush@db/mlflow", "mlflow.example:5000", "sqlite:///mlflow.db", "http://"]
+)
+def test_what_is_no_servers_address_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(place.SERVER, uri)
+    with pytest.raises(ConfigError, match="BTCAI_MLFLOW_URI must be the address of an MLflow server") as found:
+        place.server()
+    assert "hush" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["Ann", "ann_2", "-ann", "ann' or '1", "ann--b"])
+def test_a_name_that_mlflow_would_take_for_something_else_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(place.SERVER, "http://mlflow.example")
+    monkeypatch.setenv(place.NAME, name)
+    with pytest.raises(ConfigError, match="BTCAI_MLFLOW_NAME must be"):
+        place.name()
+
+
+def test_a_clone_is_the_same_for_as_long_as_its_journal_is_there(tmp_path: Path) -> None:
+    first = place.clone(tmp_path / "one")
+    assert place.clone(tmp_path / "one") == first
+    assert place.clone(tmp_path / "two").split()[0] != first.split()[0]
+    assert first.endswith(f":{tmp_path / 'one'}")
+
+
+def answered(status: int | None) -> OSError:
+    """What requests raises: an OSError that holds its request, and the answer where there was one."""
+    error = OSError("http")
+    error.request = object()  # type: ignore[attr-defined]
+    error.response = None if status is None else SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [(answered(None), True), (answered(503), True), (answered(404), False), (OSError(28, "no space"), False)],
+)
+def test_a_server_that_is_away_is_told_from_one_that_says_no(
+    error: Exception, is_away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not place.is_away(error)  # there is no server to be away
+    monkeypatch.setenv(place.SERVER, "http://mlflow.example")
+    assert place.is_away(error) is is_away
+
+
+@pytest.mark.slow  # MLflow is imported
+def test_runs_on_a_server_are_not_collected_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(place.SERVER, "http://mlflow.example")
+    with pytest.raises(ConfigError, match="gc must have the project's own record"):
+        garbage.collect(tmp_path, 10, dry=False)
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[str]:
+    """MLflow's server as docs/operate.md starts one, but on SQLite."""
+    store, files = f"sqlite:///{folder / 'team.db'}", folder / "files"
+    where = ["--backend-store-uri", store, "--artifacts-destination", str(files), "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", *where]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    address = f"http://127.0.0.1:{port}"
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    try:
+        give_up_at = time.monotonic() + 120.0
+        while not answers(address):
+            assert process.poll() is None, (folder / "server.log").read_text(encoding="utf-8")
+            assert time.monotonic() < give_up_at
+            time.sleep(0.25)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def seats(root: Path) -> dict[str, dict[str, int]]:
+    return {
+        shelf.bucket: {alias: one.version for alias, one in shelf.aliased.items()} for shelf in tracing.shelves(root)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow warns of its own and its dependencies' deprecations
+def test_two_clones_on_one_server_keep_their_champions_and_go_on_after_it_was_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = tmp_path / "ann", tmp_path / "bob"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    for root in (ann, bob):
+        root.mkdir()
+    with server(tmp_path, port) as address:
+        monkeypatch.setenv(place.SERVER, address)
+        register(ann, project(ann), 0.1)
+        held = {bucket: contents(ann / paths.CHAMPION / bucket) for bucket in BUCKETS}
+
+        better = project(bob, weight=2.0)  # on the same terms: of one name it would be champion in ann's place
+        with pytest.raises(ArtifactError, match=r"experiment btcai on .* is that of .*:.*/ann: .*BTCAI_MLFLOW_NAME"):
+            register(bob, better, 0.9)
+        assert not (bob / paths.CHAMPION).exists()
+        monkeypatch.setenv(place.NAME, "bob")
+        assert register(bob, better, 0.9)["buckets"]["long"]["model"] == "bob-long"
+        assert all(check.ok for check in verification.verify(bob))
+
+        monkeypatch.delenv(place.NAME)
+        assert seats(ann) == {bucket: {"champion": 1, "challenger": 1} for bucket in BUCKETS}
+        assert all(check.ok for check in verification.verify(ann))
+        assert {bucket: contents(ann / paths.CHAMPION / bucket) for bucket in BUCKETS} == held
+        assert not (ann / place.STORE).exists()
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ArtifactError, match=r"could not be read or written: .*see that the server runs") as found:
+        promotion.rollback(ann, "long", "while it is away")
+    assert "\n" not in str(found.value)
+    assert {bucket: contents(ann / paths.CHAMPION / bucket) for bucket in BUCKETS} == held
+    with server(tmp_path, port):
+        assert all(check.ok for check in verification.verify(ann))
