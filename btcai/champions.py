@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from btcai.errors import ArtifactError
 from btcai.files import whole
-from btcai.ledgers import append_line
+from btcai.ledgers import append_line, record_of
+from btcai.seals import SEAL, is_sealed, sealed
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
     """
     with whole(folder) as draft:
         shutil.copytree(bundle, draft, dirs_exist_ok=True)
-        (draft / STANDING).write_text(json.dumps(asdict(standing), indent=2) + "\n", encoding="utf-8")
+        (draft / STANDING).write_text(json.dumps(sealed(asdict(standing)), indent=2) + "\n", encoding="utf-8")
 
 
 def read_standing(folder: Path) -> Standing | None:
@@ -76,7 +77,10 @@ def read_standing(folder: Path) -> Standing | None:
     if not path.is_file():
         return None
     try:
-        return Standing(**json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not is_sealed(found):
+            raise ValueError("not what was written")
+        return Standing(**{name: value for name, value in found.items() if name != SEAL})
     except (ValueError, TypeError) as error:  # cut short, or written by another version of btcai
         raise ArtifactError(
             f"{path} must hold a champion's standing, was damaged or of an older format ({error}); "
@@ -85,12 +89,16 @@ def read_standing(folder: Path) -> Standing | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """True when `folder` holds a readable standing and every file its manifest names, undamaged."""
+    """True when `folder` holds a standing, a manifest and every file that this names, undamaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return read_standing(folder) is not None and all(
-            hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-            for name, digest in manifest["sha256"].items()
+        return (
+            is_sealed(manifest)
+            and read_standing(folder) is not None
+            and all(
+                hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+                for name, digest in manifest["sha256"].items()
+            )
         )
     except (OSError, ValueError, LookupError, TypeError, ArtifactError) as error:
         logger.debug("%s is not whole: %s", folder, error)
@@ -140,7 +148,7 @@ def trial_sharpes(path: Path, tested: JudgedSpan, present: Mapping[str, object])
     found: list[float] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], start=1):
         try:
-            trial = json.loads(line)
+            trial = record_of(line, f"{path} line {number}")
             its_data = trial.get("data_version") or (trial.get("terms") or {}).get("data_version")
             same_bars = its_data == tested.data_version
             is_present = same_bars and all(trial.get(name) == value for name, value in present.items())
@@ -165,7 +173,7 @@ def _tried(path: Path, text: str) -> set[object]:
     hashes: set[object] = set()
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            hashes.add(json.loads(line)["input_hash"])
+            hashes.add(record_of(line, f"{path} line {number}")["input_hash"])
         except (ValueError, LookupError, TypeError):
             logger.warning("%s line %d is torn and is skipped; remove it to silence this", path, number)
     return hashes

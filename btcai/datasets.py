@@ -95,6 +95,8 @@ def status(root: Path, config: Config) -> list[str]:
     lines = [_status_line(root, market, config.data.market) for market in markets(root)]
     if config.data.market not in markets(root):
         lines.append(f"* {config.data.market}: no bars; btcai run simulates, btcai data import PATH imports")
+    if not markets(root):
+        return [*lines, "no bars are here; get them with: btcai simulate market, or dvc pull"]
     pinned = (
         f"{PIN} names these bars" if is_pinned(root) else f"{PIN} does not name these bars; record them: dvc add data"
     )

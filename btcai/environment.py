@@ -28,9 +28,13 @@ def bin_first(path: str) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """A copy of the environment for a child process: telemetry off, logs quiet and about the same as ours."""
+    """A copy of the environment for a child process in this folder: telemetry off, logs quiet, about the same as ours.
+
+    DVC unpickles its site cache, which lies in a folder of /var/tmp that everybody may write to: it is kept here.
+    """
     path = bin_first(os.environ.get("PATH", os.defpath))
-    return {**os.environ, **TELEMETRY_OFF, **QUIET, **for_child(), "PATH": path}
+    site = os.environ.get("DVC_SITE_CACHE_DIR", str(Path.cwd() / ".dvc" / "tmp" / "site"))
+    return {**os.environ, **TELEMETRY_OFF, **QUIET, **for_child(), "PATH": path, "DVC_SITE_CACHE_DIR": site}
 
 
 def telemetry_off() -> None:

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from btcai import paths
+from btcai.bundle import PolicyBundle, load_bundle
 from btcai.errors import ArtifactError
 from btcai.evaluation.result import TRADE_COLUMNS
 from btcai.features.pipeline import rows_of
 from btcai.features.store import load_market
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import Considered, PolicyBundle, consider, load_bundle
+from btcai.inference import Considered, consider
 from btcai.market.rules import Rules
 from btcai.reasoning.chain import Case, reason
 from btcai.reasoning.components import EQUAL_WEIGHTS
@@ -192,7 +193,7 @@ def read_trades(root: Path) -> pd.DataFrame:
     """reports/evaluation/trades.csv: bucket, number, TRADE_COLUMNS."""
     path = root / TRADES
     if not path.is_file():
-        raise ArtifactError(f"{path} not found; make it with: btcai stage evaluate")
+        raise ArtifactError(f"{path} not found; make it with: btcai run")
     try:
         frame = pd.read_csv(path)
     except ValueError as error:

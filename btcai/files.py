@@ -61,15 +61,32 @@ def replaced(folder: Path, write: Callable[[Path], None]) -> Iterator[None]:
 def write_bytes(path: Path, data: bytes) -> None:
     """A file as a whole or not at all, and on the disk before this returns: a power cut could leave it empty.
 
-    Its draft lies beside the folder, where neither DVC nor the next run takes it for one of the folder's.
+    Its draft lies beside the folder, where neither DVC nor the next run takes it for one of the folder's; it goes where
+    the disk is full.
     """
     draft = path.parent.with_name(f".{path.parent.name}.{path.name}")
-    with draft.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
+
+
+def remove(folder: Path) -> None:
+    """A folder is there whole or not at all while it goes; a kill leaves a draft, which `settle` removes."""
+    shutil.rmtree(_draft(folder), ignore_errors=True)
+    folder.rename(_draft(folder))
+    shutil.rmtree(_draft(folder), ignore_errors=True)
+
+
+def bytes_of(folder: Path) -> int:
+    """What all files below hold together."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def backup_of(folder: Path) -> Path:

@@ -1,10 +1,33 @@
 """Lines that are added to a file for good: whole and on the disk, or the file is as it was."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
-from btcai.errors import DiskError
+from btcai.errors import ArtifactError, DiskError
 from btcai.files import NO_ROOM
+
+FORMAT = 1
+"""Of the records in the lines. A line says its format once that is another one; those that say none are of the first,
+for ledgers outlive the code that wrote them."""
+
+
+def record_of(line: str, place: str) -> dict[str, Any]:
+    """The record in a line, for its reader to check; `place` names it in errors.
+
+    ValueError where the line is torn; ArtifactError where a later btcai wrote it, in which its names may mean other
+    things: it is neither skipped nor guessed at.
+    """
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError(f"must be an object, was {type(found).__name__}")
+    number = found.pop("format", 1)
+    if number != FORMAT:
+        raise ArtifactError(
+            f"{place} must be of format {FORMAT}, is of format {number}: another btcai wrote it; read it with that one"
+        )
+    return found
 
 
 def append_line(path: Path, line: str) -> None:

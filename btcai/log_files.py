@@ -185,15 +185,33 @@ def _opened(path: Path) -> int:
 
 
 def _free_name(path: Path, changed_ns: int) -> Path:
-    """btcai-20251129T180127.123456Z.log: sorted by time, and no archive's yet."""
+    """btcai-20251129T180127.123456Z.log: no archive's yet, and after them all.
+
+    The last to be deleted is the last that was written, also where the clock was put back since: then its name is a
+    moment after the newest one's.
+    """
     moment = datetime.fromtimestamp(changed_ns // 1_000_000_000, UTC) + timedelta(
         microseconds=changed_ns // 1000 % 1_000_000
     )
+    if newest := max((found for old in archives(path) if (found := _moment_of(path, old)) is not None), default=None):
+        moment = max(moment, newest + timedelta(microseconds=1))
     while True:
-        archive = path.with_name(f"{path.stem}-{moment:%Y%m%dT%H%M%S.%f}Z{path.suffix}")
+        archive = path.with_name(f"{path.stem}-{moment:{_MOMENT}}{path.suffix}")
         if not archive.exists() and not Path(f"{archive}.gz").exists():
             return archive
         moment += timedelta(microseconds=1)
+
+
+_MOMENT: Final = "%Y%m%dT%H%M%S.%fZ"
+
+
+def _moment_of(path: Path, archive: Path) -> datetime | None:
+    """When an archive of `path` was last written, by its name; None for a file that is none."""
+    said = archive.name.removeprefix(f"{path.stem}-").removesuffix(".gz").removesuffix(path.suffix)
+    try:
+        return datetime.strptime(said, _MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _without_torn_line(descriptor: int, size: int) -> int:

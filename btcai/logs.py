@@ -172,10 +172,15 @@ def _replace_ours(logger: logging.Logger, handlers: list[logging.Handler]) -> No
 
 
 def _is_for_console(record: logging.LogRecord) -> bool:
-    """Ours all; of libraries what warns, unless a console of their own on the root logger prints it."""
+    """Ours all; of libraries what warns, unless a console of their own on the root logger prints it.
+
+    A child's line that goes to Prefect's page is printed by who hands it on.
+    """
     if record.name.partition(".")[0] in PACKAGES:
         return True
-    return record.levelno >= logging.WARNING and not any(
+    if record.levelno < logging.WARNING or getattr(record, "relayed", False):
+        return False
+    return not any(
         isinstance(handler, logging.StreamHandler)
         and handler.stream in (sys.stdout, sys.stderr)
         and handler.level <= record.levelno

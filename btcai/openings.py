@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from btcai.errors import ArtifactError, ConfigError
-from btcai.ledgers import append_line
+from btcai.ledgers import append_line, record_of
 from btcai.schema import SealedSpan, Span
 
 
@@ -44,7 +44,7 @@ def looks(ledger: Path) -> list[Opening]:
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            found.append(Opening(**json.loads(line)))
+            found.append(Opening(**record_of(line, f"{ledger} line {number}")))
         except (ValueError, TypeError) as error:
             raise ArtifactError(
                 f"{ledger} line {number} must be an opening of a sealed span, was damaged ({error}); mend or restore "

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from btcai import paths
 from btcai.config import Config
 from btcai.errors import ConfigError
 
@@ -44,12 +45,19 @@ def _leaves(section: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     return leaves
 
 
+def require_project(root: Path) -> None:
+    """ConfigError where root is no project's folder, or its params.yaml is gone."""
+    if (root / paths.PARAMS).is_file():
+        return
+    folder = root.absolute()
+    if (root / "dvc.yaml").is_file():
+        raise ConfigError(f"no {paths.PARAMS} in {folder}; restore it with: git checkout {paths.PARAMS}")
+    raise ConfigError(f"no {paths.PARAMS} in {folder}: this is no btcai project; go to the project's folder")
+
+
 def load_config(path: Path) -> Config:
     """Read and validate params.yaml; ConfigError in one line names every broken key."""
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} not found; run btcai from the project's folder, or restore it with: git checkout {path}"
-        )
+    require_project(path.parent)
     return _parse(path, path.read_text(encoding="utf-8"), f"mend it, or compare with: git diff {path}")
 
 

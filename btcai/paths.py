@@ -27,4 +27,5 @@ OPENINGS = Path("journal/openings.jsonl")  # every time that a sealed span was l
 SEALED = Path("reports/sealed")  # what was found there
 PROMOTIONS = Path("journal/promotions.jsonl")  # every change of champion, before it happened and after
 RUN_LOCK = Path(".prefect/run.lock")  # held while a run writes the files above; run.json beside it says by whom
+WEIGHTS = "model.safetensors"  # of a bucket's network, in TRAIN, CONSOLIDATE and STARTS
 SERVICES = Path(".prefect/services")  # SERVICE.json, SERVICE.log of what btcai up started

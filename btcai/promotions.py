@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from btcai.errors import ConfigError
-from btcai.ledgers import append_line
+from btcai.ledgers import append_line, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def entries(ledger: Path) -> list[Entry]:
     outcomes: dict[str, str] = {}
     for number, line in enumerate(_lines(ledger), start=1):
         try:
-            found = json.loads(line)
+            found = record_of(line, f"{ledger} line {number}")
             if found.pop("event") == "intent":
                 changes[found["id"]] = _change(found)
             else:

@@ -4,6 +4,7 @@ Situations and outcomes are those of the training and the validation span; nothi
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from btcai.bundle import PolicyBundle
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.backtest import decisions_with_history, encode_decisions
 from btcai.evaluation.reliability import outcomes
 from btcai.evaluation.voices import scores_at, worth_on
 from btcai.features.splits import Splits
-from btcai.inference import PolicyBundle
 from btcai.reasoning.adjustment import Adjustment, adjust, adjustment_json, read_adjustment
 from btcai.reasoning.memory import Memory, Situations, new_memory
 from btcai.reasoning.memory_file import load_memory, save_memory
 from btcai.reasoning.remembering import key_situations, recall_in_order, remember
-from btcai.schema import BAR_NS, BoolArray, IntArray, MarketData, Span
+from btcai.schema import BAR_NS, BUCKETS, BoolArray, IntArray, MarketData, Span
+
+logger = logging.getLogger(__name__)
 
 MEMORY, ADJUSTMENT = "memory.npz", "adjustment.json"
 MOST_USUAL = 20_000
@@ -46,6 +49,8 @@ def reflect(
     bundle: PolicyBundle, data: MarketData, splits: Splits, config: Config, made_from: Mapping[str, str]
 ) -> Reflection:
     """Remember the training span, recall and remember along the validation span, and weigh the components there."""
+    place = BUCKETS.index(bundle.bucket) + 1
+    logger.info("%s, %d of %d: recalling training and validation span", bundle.bucket, place, len(BUCKETS))
     past, _ = _situations(bundle, data, splits.train)
     usual = past[-MOST_USUAL:]
     memory = new_memory(

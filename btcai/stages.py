@@ -5,6 +5,7 @@ Imports happen inside the functions, so that the command line answers at once an
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -86,14 +87,14 @@ def features(config: Config, root: Path) -> None:
 def train(config: Config, root: Path, *, bucket: str) -> None:
     """artifacts/features and the bucket before it -> artifacts/train/BUCKET, with what it took of the machine."""
     from btcai import usage
-    from btcai.machine import machine, training_bytes
+    from btcai.machine import machine, processes_here, training_bytes
     from btcai.training import parallel, starts, stopping
     from btcai.training.progressive import train_bucket
 
     teachers = dict((after, before) for before, after in pairwise(BUCKETS))
     teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
     data, splits, scaler = load_features(root)
-    machine().require(training_bytes(len(data)), f"training on {len(data):,} bars")
+    machine().require(training_bytes(len(data)), f"training on {len(data):,} bars", processes_here())
     checkpoints = root / paths.CHECKPOINTS / bucket
     name, start = config.warm_start.name, None
     if name != starts.NONE:
@@ -127,11 +128,17 @@ def seen(root: Path) -> "Seen":
 
 def consolidate(config: Config, root: Path) -> None:
     """artifacts/train -> artifacts/consolidate: the four models that are judged."""
-    from btcai.training import progressive, stopping
+    from btcai.machine import machine, processes_here, training_bytes
+    from btcai.training import parallel, progressive, stopping
 
     data, splits, scaler = load_features(root)
+    machine().require(training_bytes(len(data)), f"consolidating on {len(data):,} bars", processes_here())
     checkpoints = root / paths.CHECKPOINTS / "consolidate"
-    with stopping.on_signals(), whole(root / paths.CONSOLIDATE) as out:
+    with (
+        parallel.joined(config.device),
+        stopping.on_signals(),
+        parallel.written_once(root / paths.CONSOLIDATE) as out,
+    ):
         progressive.consolidate(data, splits, scaler, config, root / paths.TRAIN, out, checkpoints)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -260,8 +267,8 @@ def incumbents(root: Path) -> "dict[str, Incumbent]":
     """The whole champions of models/champion: state, as the ledger of trials is. Who was chosen on bars that are
     judged on now is marked."""
     from btcai import champions
+    from btcai.bundle import load_bundle
     from btcai.evaluation.incumbents import Incumbent
-    from btcai.inference import load_bundle
 
     found, judged_from_ts_ns = {}, tested_ts_ns(root)[0]
     for bucket in BUCKETS:
@@ -310,7 +317,7 @@ def reflect(config: Config, root: Path) -> None:
     Training and validation span alone are read.
     """
     from btcai import reflection
-    from btcai.inference import load_bundle
+    from btcai.bundle import load_bundle
 
     data, splits, _ = load_features(root)
     made_from, found = {"data": data_version(root), "code": versions.code_version()}, {}
@@ -365,7 +372,7 @@ def drift(config: Config, root: Path) -> None:
 
 def newest_bars(config: Config, root: Path) -> "Finding":
     """What reports/drift, written here, tells. Without models/candidate only the bars themselves are judged."""
-    from btcai.inference import load_bundle
+    from btcai.bundle import load_bundle
     from btcai.watch.drift import measure_drift
     from btcai.watch.fit import measure_fit
     from btcai.watch.report import write_finding
@@ -399,14 +406,14 @@ def load_whole(root: Path) -> "tuple[MarketData, Splits, Scaler]":
     data = load_market(folder)
     scaler_path = folder / "scaler.json"
     if not scaler_path.is_file():
-        raise ArtifactError(f"{scaler_path} not found; make it with: btcai stage features")
+        raise ArtifactError(f"{scaler_path} not found; make it with: btcai run")
     saved = read_meta(folder)["splits"]
     splits = Splits(
         **{name: Span(**saved[name]) for name in ("train", "valid", "test")},
         folds=tuple(Span(**fold) for fold in saved["folds"]),
         sealed=SealedSpan(**saved["sealed"]),
     )
-    return data, splits, Scaler.from_json(scaler_path.read_text(encoding="utf-8"))
+    return data, splits, Scaler.from_json(scaler_path.read_bytes())
 
 
 def data_version(root: Path) -> str:
@@ -420,7 +427,7 @@ def read_metrics(root: Path) -> dict[str, Any]:
     """reports/evaluation/metrics.json."""
     path = root / paths.EVALUATION / "metrics.json"
     if not path.is_file():
-        raise ArtifactError(f"{path} not found; make it with: btcai stage evaluate")
+        raise ArtifactError(f"{path} not found; make it with: btcai run")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
@@ -442,6 +449,12 @@ def run_stage(name: str, config: Config, root: Path) -> None:
     """Run one stage by its name in dvc.yaml."""
     if name not in STAGES:
         raise ConfigError(f"a stage must be one of {', '.join(STAGES)}, was {name}; see dvc.yaml")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun says
+    if processes > 1 and name not in TOGETHER:
+        raise ConfigError(
+            f"of stages that torchrun starts there must be one process, unless it is one of {', '.join(TOGETHER)}: "
+            f"{name} was started in {processes}, each of which would write the same files; run: btcai stage {name}"
+        )
     STAGES[name](config, root)
 
 
@@ -457,3 +470,6 @@ STAGES: dict[str, Stage] = {
     "drift": drift,
 }
 """By their names in dvc.yaml, in its order."""
+
+TOGETHER = (*(f"train@{bucket}" for bucket in BUCKETS), "consolidate")
+"""Stages whose work several processes share where torchrun starts them (training/parallel.py)."""

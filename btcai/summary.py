@@ -1,6 +1,7 @@
 """What the commands print: decisions, what each bucket trained, the table of results, where everything is."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ def _ago(minutes: float) -> str:
 def _forecasts(decision: Decision) -> Table:
     from btcai.report.formats import duration
 
-    table = Table(title="Predicted return", title_justify="left", pad_edge=False)
+    table = Table(title=f"Predicted return, {decision.intervals} intervals", title_justify="left", pad_edge=False)
     for head in ("horizon", "mean", "std", INTERVAL):
         table.add_column(head, justify="right")
     for forecast in decision.forecasts:
@@ -142,8 +143,8 @@ def results_view(found: dict[str, Any]) -> RenderableType:
     return Group(Text(span, style="dim"), rich_table(judgement.judged_rows()), verdicts)
 
 
-def places_view(root: Path) -> Table:
-    """Where the report, the models and the pages are, and the command that shows each."""
+def places_view(root: Path, pages: Mapping[str, str]) -> Table:
+    """Where the report, the models and the pages (services.pages) are, and the command that shows each."""
     table = _pairs()
     table.add_row("report", f"{paths.EVALUATION}/index.html   (the table again: btcai report)")
     placed = [bucket for bucket in BUCKETS if (root / paths.CHAMPION / bucket).is_dir()]
@@ -152,6 +153,6 @@ def places_view(root: Path) -> Table:
         release = f"btcai registry unpin {bucket} --because TEXT"
         table.add_row("by hand", f"{bucket} stays at version {change.after.pinned}: {change.because}   ({release})")
     table.add_row("decide", "btcai decide --bucket scalping --bars FILE")
-    table.add_row("MLflow", "btcai up, then http://127.0.0.1:5000")
-    table.add_row("Prefect", "btcai up, then http://127.0.0.1:4200")
+    for name, address in pages.items():
+        table.add_row(name, address)
     return table

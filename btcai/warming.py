@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from btcai import champions, paths
+from btcai.bundle import load_bundle
 from btcai.config import Config
 from btcai.data.funding import read_funding, with_funding
 from btcai.data.store import content_sha256, read_market
 from btcai.errors import ArtifactError
-from btcai.inference import load_bundle
 from btcai.params import set_param
 from btcai.schema import BUCKETS
 from btcai.training import starts
@@ -36,8 +36,9 @@ def go_on(root: Path, config: Config) -> tuple[str, str]:
         )
     if _bars_now(root, config.data.market) == seen.data_version:
         return config.warm_start.name, config.warm_start.name
-    name = starts.keep(root / paths.CONSOLIDATE, seen, root / paths.STARTS)
-    return set_param(root / paths.PARAMS, SETTING, name)
+    with starts.alone(root / paths.STARTS):
+        name = starts.keep(root / paths.CONSOLIDATE, seen, root / paths.STARTS)
+        return set_param(root / paths.PARAMS, SETTING, name)
 
 
 def off(root: Path) -> tuple[str, str]:

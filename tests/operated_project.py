@@ -6,12 +6,14 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ with stopping.on_signals():
     live = Live(modules={{"model": model}}, optimizers={{"adam": adam}}, generators={{"sampling": rng}})
     kept = Checkpoints(folder=Path("checkpoints"), key="toy")
     first = True
+    if Path("broken").exists():
+        sys.exit("error: sum must be 2, was 3; count again")
     try:
         for row in survivable(step, live, Memory(kept={{}}, facts={{}}), {UPDATES}, kept):
             if first:
@@ -82,6 +86,13 @@ app()
 """
 
 
+def free_port() -> int:
+    """Which nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def make_project(root: Path) -> None:
     """A git checkout with DVC, one stage `toy`, and the flow deployed as ours is."""
     (root / "trainer.py").write_text(TRAINER, encoding="utf-8")
@@ -110,10 +121,10 @@ def undisturbed(root: Path) -> str:
 class Operated:
     """A project whose services are up on `port`."""
 
-    def __init__(self, root: Path, port: int, mlflow_port: int) -> None:
+    def __init__(self, root: Path, port: int, mlflow_port: int, notify_url: str = "") -> None:
         self.root, self.port, self.mlflow_port = root, port, mlflow_port
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self._env = {**kept, "BTCAI_NOTIFY_URL": ""}
+        self._env = {**kept, "BTCAI_NOTIFY_URL": notify_url}
 
     def btcai(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One of btcai's commands."""
@@ -122,8 +133,8 @@ class Operated:
             cwd=self.root, env=self._env, capture_output=True, text=True, check=False, timeout=240,
         )  # fmt: skip
 
-    def up(self) -> subprocess.CompletedProcess[str]:
-        return self.btcai("up", "--prefect-port", str(self.port), "--mlflow-port", str(self.mlflow_port))
+    def up(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return self.btcai("up", "--prefect-port", str(self.port), "--mlflow-port", str(self.mlflow_port), *more)
 
     def token(self) -> dict[str, str]:
         """What the page and Prefect's own client send: the server takes no request of a page that cannot read it."""
@@ -152,6 +163,25 @@ class Operated:
     def start(self) -> str:
         """A run, as the pages' Quick run starts one; its id."""
         return str(self.api(f"deployments/{self.deployment()}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"])
+
+    def due(self, runs: int, days: int) -> None:
+        """So many runs of the schedule are due, as after so many days off."""
+        now = datetime.now(UTC)
+        span = {"start_time": (now - timedelta(days=days)).isoformat(), "end_time": now.isoformat()}
+        self.api(f"deployments/{self.deployment()}/schedule", {**span, "min_runs": runs, "max_runs": runs})
+
+    def scheduled(self) -> list[dict[str, Any]]:
+        """Runs of the schedule that are or were due."""
+        asked = {
+            "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+            "deployment_id": {"any_": [self.deployment()]},
+        }
+        return [run for run in self.api("flow_runs/filter", {"flow_runs": asked}) if run["auto_scheduled"]]
+
+    def tasks(self, run_id: str) -> dict[str, str]:
+        """What became of each task of a run, the last of a name."""
+        asked = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        return {task["name"]: task["state_name"] for task in self.api("task_runs/filter", asked)}
 
     def state(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api(f"flow_runs/{run_id}")["state"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from btcai.bundle import file_sha256, load_bundle
 from btcai.champions import MANIFEST, MODEL_CARD
-from btcai.inference import file_sha256, load_bundle
 
 BUCKET = "short"
 NAME = f"btcai-{BUCKET}"
@@ -36,8 +36,8 @@ class KeptRegistry:
         state = self._read()
         return SimpleNamespace(name=name, aliases=state["aliases"], tags=state["tags"])
 
-    def search_registered_models(self) -> list[Any]:
-        return [SimpleNamespace(name=NAME)]
+    def search_registered_models(self, filter_string: str) -> list[Any]:
+        return [SimpleNamespace(name=NAME)] if filter_string == f"name = '{NAME}'" else []
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         state = self._read()

@@ -31,6 +31,7 @@ def checks(root: Path) -> dict[str, Check]:
         "DVC locks": partial(project.locks, root),
         "bars": partial(project.bars, root),
         "stages": partial(project.stages, root),
+        "warm start": partial(project.warm_start, root),
         "leftovers": partial(project.leftovers, root),
         "journal": partial(project.journals, root),
         "mlflow.db": partial(services.database, root, services.MLFLOW_DB, MLFLOW_REMEDY),

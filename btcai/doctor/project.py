@@ -2,21 +2,24 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from btcai import datasets, dvc_locks, files, lineage, paths
+from btcai import datasets, dvc_locks, files, lineage, paths, run_lock
 from btcai.doctor.findings import Finding, error, ok, warning
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError
+from btcai.ledgers import record_of
 from btcai.params import load_config
 from btcai.promotions import open_change
 from btcai.schema import BUCKETS
 
 WRITTEN = ("data", "artifacts", "models", "reports", "journal", "logs", "mlflow", ".prefect", ".dvc")
-DRAFTED = ("data", "artifacts", "artifacts/train", "models", "models/champion", "reports")
+DRAFTED = ("data", "artifacts", "artifacts/train", "models", "models/champion", "models/starts", "reports")
 """Folders in which others change as a whole (files.whole)."""
 
 
@@ -65,6 +68,23 @@ def stages(root: Path) -> Iterator[Finding]:
         yield ok("stages", "up to date")
 
 
+def warm_start(root: Path) -> Iterator[Finding]:
+    """The networks that params.yaml goes on from are there, whole, and read what this btcai computes."""
+    from btcai.training import starts  # with every feature's name
+
+    name = load_config(root / paths.PARAMS).warm_start.name
+    if name == starts.NONE:
+        yield ok("warm start", "none: training starts from scratch")
+        return
+    try:
+        starts.read(name, root / paths.STARTS)
+    except ArtifactError as failure:
+        said = str(failure).removesuffix(f"; {starts.REMEDY}")
+        yield error("warm start", said, f"{starts.REMEDY}, or restore {paths.STARTS / name} from a backup")
+    else:
+        yield ok("warm start", f"{name}, whole")
+
+
 def _changed(root: Path) -> list[str]:
     """What `dvc status` calls changed; ArtifactError where it cannot tell."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
@@ -82,7 +102,7 @@ def locks(root: Path) -> Iterator[Finding]:
     if reason is None:
         yield ok("DVC locks", "none is in the way")
     else:
-        yield error("DVC locks", reason, f"rm {dvc_locks.RWLOCK}", lambda: dvc_locks.freed(root))
+        yield error("DVC locks", reason, f"btcai run, or: rm {dvc_locks.RWLOCK}", lambda: dvc_locks.freed(root))
 
 
 def writable(root: Path) -> Iterator[Finding]:
@@ -113,11 +133,33 @@ def leftovers(root: Path) -> Iterator[Finding]:
         place = path.relative_to(root)
         said = f"{place} is of a change that was killed, or that is going on"
         yield warning("leftovers", said, f"btcai run, or if nothing runs: rm -r {place}", _settled(folder, path))
-    if checkpoints:
-        names = ", ".join(sorted(path.name for path in checkpoints))
-        yield warning("leftovers", f"a training has not ended: {names}", "go on with it: btcai run")
-    elif not drafts:
+    yield from _unended(root, checkpoints)
+    if not drafts and not checkpoints:
         yield ok("leftovers", "none")
+
+
+def _unended(root: Path, checkpoints: list[Path]) -> Iterator[Finding]:
+    """Trainings that the next run goes on with, and those of `btcai run --force` alone: their stage is up to date."""
+    changed = _changed(root) if checkpoints and (root / "dvc.lock").is_file() else None
+    needed = [path for path in checkpoints if changed is None or _stage_of(path) in changed]
+    if needed:
+        names = ", ".join(sorted(path.name for path in needed))
+        yield warning("leftovers", f"a training has not ended: {names}", "go on with it: btcai run")
+    for path in sorted(set(checkpoints) - set(needed)):
+        said = f"a training that was forced has not ended, its stage is up to date: {path.name}"
+        remedy = f"go on with it: btcai run --force, or: rm -r {path.relative_to(root)}"
+        yield warning("leftovers", said, remedy, partial(_drop, root, path))
+
+
+def _stage_of(checkpoints: Path) -> str:
+    """The stage of dvc.yaml whose training keeps its checkpoints there."""
+    return f"train@{checkpoints.name}" if checkpoints.name in BUCKETS else checkpoints.name
+
+
+def _drop(root: Path, checkpoints: Path) -> None:
+    """Busy where a run is at work: they may be its."""
+    with run_lock.alone(root, "btcai doctor --mend"):
+        shutil.rmtree(checkpoints)
 
 
 def _settled(folder: Path, backup: Path) -> Callable[[], object] | None:
@@ -147,6 +189,6 @@ def journals(root: Path) -> Iterator[Finding]:
 def _torn(path: Path) -> Iterator[str]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
-            json.loads(line)
+            record_of(line, f"{path.parent.name}/{path.name} line {number}")
         except ValueError:
             yield f"{path.parent.name}/{path.name} line {number}"

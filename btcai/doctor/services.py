@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from btcai import champions, paths, services
+from btcai.bundle import load_bundle
 from btcai.doctor.findings import Finding, error, ok, warning
-from btcai.inference import load_bundle
+from btcai.registry import place
 from btcai.schema import BUCKETS
 
 MLFLOW_DB = Path("mlflow/mlflow.db")
@@ -43,7 +44,7 @@ def registry(root: Path) -> Iterator[Finding]:
     if not _is_installed("mlflow"):
         yield warning("registry", "MLflow is not installed: champions are not compared", "pip install -e '.[operate]'")
         yield from _on_disk(root)
-    elif not (root / MLFLOW_DB).is_file():
+    elif place.server() is None and not (root / MLFLOW_DB).is_file():
         yield ok("registry", "none yet: the first run makes it")
         yield from _on_disk(root)
     else:

@@ -180,12 +180,16 @@ class Exchange:
 
 
 def asked_s(headers: dict[str, str], now_ms: int) -> float:
-    """How long a Retry-After header asks to wait, in s or as a date; 0 where there is none or it makes no sense."""
-    value = {name.lower(): text for name, text in headers.items()}.get("retry-after", "").strip()
+    """How long a Retry-After header asks to wait, in s or as a date; 0 where there is none or it makes no sense.
+
+    A date is of the other side's clock, which its Date header tells; now_ms, ours, where there is none.
+    """
+    found = {name.lower(): text.strip() for name, text in headers.items()}
+    value = found.get("retry-after", "")
     if value.replace(".", "", 1).isdecimal():
         return float(value)
-    stamp = _stamp_ms(value)
-    return 0.0 if stamp is None else max(0.0, (stamp - now_ms) / 1000)
+    stamp, sent = _stamp_ms(value), _stamp_ms(found.get("date"))
+    return 0.0 if stamp is None else max(0.0, (stamp - (now_ms if sent is None else sent)) / 1000)
 
 
 def _stamp_ms(date: str | None) -> int | None:

@@ -93,13 +93,14 @@ def fetch(
     folder, origin = data_root / order.market, _origin(order)
     settle(folder)  # a change that was killed
     check_origin(folder, origin)
-    held = _held(data_root, order.market)
+    is_known, proven, held = read_origin(folder) is not None, False, _held(data_root, order.market)
     wanted_ms = wanted_bars(max(order.since_ms, EARLIEST_MS), _last_open(order.until_ms), held.open_ms)
     with _kept(data_root, order.market) as (keep, flush):
         run = _Run(order=order, patience=patience, held=held, keep=keep, advance=advance, wanted=len(wanted_ms))
         try:
-            if len(held.open_ms) and len(wanted_ms):
-                run.check_held(read_origin(folder) is not None)
+            if len(held.open_ms) and (len(wanted_ms) or not is_known):
+                run.check_held(is_known)
+                proven = True
             if order.archive and order.exchange == ARCHIVED and is_archived(order.symbol) and len(wanted_ms):
                 wanted_ms = run.ask_archive(wanted_ms)
             if len(wanted_ms):
@@ -113,7 +114,7 @@ def fetch(
             if not run.done.added:
                 raise
             run.done.stopped = str(refused)
-    if run.done.added:
+    if run.done.added or (proven and not is_known):  # the last fetch may have ended between its bars and their origin
         write_origin(folder, origin)
     return run.counted()
 

@@ -279,6 +279,13 @@ def test_a_damaged_line_is_refused(text: str) -> None:
         read_adjustment(text)
 
 
+@pytest.mark.parametrize("number", [None, 2])
+def test_a_line_of_another_format_is_refused(number: int | None) -> None:
+    line = json.loads(adjustment_json(adjust(worths((0.5, 0.2, 0.1, 0.3), (0.5,) * 4), SPLITS, {"model": "b1"})))
+    with pytest.raises(ArtifactError, match=f"its format is {number}, this btcai reads 1"):
+        read_adjustment(json.dumps(line | {"format": number}))
+
+
 @pytest.mark.parametrize(
     ("rows", "floor", "message"),
     [

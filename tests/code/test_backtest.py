@@ -1,5 +1,6 @@
 """Backtests: the clock, encoding in chunks, no look ahead, and the same numbers as the market's own steps."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from evaluation_fakes import FakePolicy, make_market
 
+from btcai.bundle import Encoded
 from btcai.config import BucketConfig, Config, CostConfig
 from btcai.errors import DataError
 from btcai.evaluation.backtest import backtest, decision_bars, decisions_with_history, encode_decisions
 from btcai.evaluation.result import BacktestResult
-from btcai.inference import Encoded, sizes
+from btcai.inference import sizes
 from btcai.market.account import COSTS_PAID, EQUITY, new_accounts
 from btcai.market.bars import bar_arrays
 from btcai.market.kernel import decision_step, observe
@@ -91,6 +93,20 @@ def test_encoding_in_chunks_equals_encoding_at_once(patch_bars: int, chunk_decis
         assert pieces.latent[d, 0] == pytest.approx(window.mean(dtype=np.float64), rel=1e-6)
     at_once = encode_decisions(policy, market, decisions, 10_000)
     assert all(np.array_equal(getattr(pieces, n), getattr(at_once, n)) for n in Encoded.__dataclass_fields__)
+
+
+def test_encoding_a_long_span_holds_what_it_returns_and_one_chunk_beside() -> None:
+    market, policy = make_market(20_000), FakePolicy()
+    decisions = decisions_with_history(policy, market, Span(0, 20_000))
+    tracemalloc.start()
+    try:
+        found = encode_decisions(policy, market, decisions, 256)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    kept_bytes = sum(getattr(found, name).nbytes for name in Encoded.__dataclass_fields__)
+    assert len(decisions) > 60 * 256
+    assert kept_bytes < peak_bytes < 1.5 * kept_bytes
 
 
 @pytest.mark.parametrize(("patch_bars", "first_close_bar"), [(1, 1000), (2, 1001)])

@@ -1,5 +1,6 @@
 """What `btcai bench` prints, and when a goal counts as met."""
 
+import ast
 import json
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from bench import env, features, harness, memory, peers
+from bench import BENCHES, env, features, harness, memory, peers
 from bench.line import Goal, Line
 from bench.markets import random_walk
 from bench.stopwatch import Stopwatch, Timing
@@ -102,7 +103,7 @@ def fake_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> P
 
     def lines(stopwatch: Stopwatch, config: object, root: Path) -> Iterator[Line]:
         yield line(41e6, 80e6, FAST)
-        yield line(1.0, 80e6, FAST)
+        yield Line(name="n", value=1.0, unit="u", goals=(FAST,), more={"idle": False})
         yield Line(name="n", value=0.5, unit="u", note="not [bold], but as it is")
 
     copy(root / paths.PARAMS, tmp_path / paths.PARAMS)
@@ -142,6 +143,22 @@ def test_a_table_is_for_people(fake_bench: Path) -> None:
     assert "yes" in done.stdout
     assert "not [bold], but as it is" in done.stdout
     assert "{" not in done.stdout
+    met_and_idle = [row.replace("│", "").split()[-2:] for row in done.stdout.splitlines() if "40,000,000" in row]
+    assert met_and_idle == [["yes", "-"], ["no", "no"]]
+    assert "idle no: measured beside other work" in done.stdout
+
+
+def test_every_bench_that_there_is_has_a_name_and_the_help_tells_them_all() -> None:
+    def measures(path: Path) -> bool:
+        functions = [
+            node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
+        ]
+        heads = {node.name: [argument.arg for argument in node.args.args[:3]] for node in functions}
+        return heads.get("lines") == ["stopwatch", "config", "root"]
+
+    assert {path.stem for path in Path(harness.__file__).parent.glob("*.py") if measures(path)} == set(BENCHES)
+    told = CliRunner().invoke(cli.app, ["bench", "--help"], env={"COLUMNS": "200"}).stdout
+    assert f"{', '.join(BENCHES[:-1])} or {BENCHES[-1]}." in told
 
 
 def test_an_unknown_bench_names_those_there_are(fake_bench: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from btcai import acquisition, cli, console, datasets, paths, summary, usage
+from btcai import acquisition, cli, console, datasets, paths, services, summary, usage
 from btcai.champions import Standing
 from btcai.commands import decide
 from btcai.data.sources import read_bars
@@ -110,15 +111,34 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     done = run_python(script, tmp_path)
     assert "decide" in done.stdout
     assert done.stderr == "[]"
+    assert "130 interrupted" in done.stdout
 
 
 def test_outside_a_project_the_error_is_one_line(tmp_path: Path) -> None:
     done = call(tmp_path, "data", "status")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert "run btcai from the project's folder" in done.stderr
-    assert done.stderr.count("\n") == 1
+    elsewhere = f"no params.yaml in {tmp_path}: this is no btcai project; go to the project's folder"
+    assert (done.returncode, done.stderr) == (1, f"error: {elsewhere}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("simulate market", "decide --bucket short --bars x.csv", "registry list", "registry history", "sealed list"),
+        *("explain 1", "report", "serve --port 0", "status", "run", "registry verify", "registry gc --dry-run"),
+        *("simulate facts one", "simulate compare one two", "simulate fit one", "data status", "drift"),
+    ],
+)
+def test_outside_a_project_every_command_says_so_and_writes_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = CliRunner().invoke(cli.app, command.split()).exception
+    assert str(failed) == f"no params.yaml in {tmp_path}: this is no btcai project; go to the project's folder"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "dvc.yaml").touch()
+    failed = CliRunner().invoke(cli.app, command.split()).exception
+    assert str(failed) == f"no params.yaml in {tmp_path}; restore it with: git checkout params.yaml"
 
 
 def test_an_unknown_stage_names_those_there_are(project: Path) -> None:
@@ -161,7 +181,7 @@ def test_ctrl_c_ends_with_130(project: Path) -> None:
     )
     done = run_python(script, project)
     assert done.returncode == 130
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "interrupted: what was finished is kept; the same command goes on from there\n"
 
 
 def test_version_is_printed(tmp_path: Path) -> None:
@@ -181,7 +201,7 @@ def test_an_account_file_must_be_a_json_object(tmp_path: Path) -> None:
 def test_the_servers_are_started_by_the_command_that_is_named(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    console.show(summary.places_view(project))
+    console.show(summary.places_view(project, services.pages(project)))
     named = set(re.findall(r"btcai ([a-z-]+), then http", capsys.readouterr().out))
     assert named == {"up"}
     assert named <= {command.name or command.callback.__name__ for command in cli.app.registered_commands}
@@ -207,6 +227,16 @@ def test_import_writes_the_market_pins_it_and_uses_it(
         cli.data_import([project / "bars.csv"], market="btcusdt", timeframe="1h")
     with pytest.raises(DataError, match="no bars in data/other, markets here: btcusdt"):
         cli.data_use("other")
+
+
+def test_status_of_a_clone_without_bars_says_where_they_come_from(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "data.dvc").touch()
+    cli.data_status()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "no bars are here; get them with: btcai simulate market, or dvc pull"
+    )
 
 
 def test_status_names_the_market_in_use(

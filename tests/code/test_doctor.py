@@ -21,6 +21,9 @@ from btcai.doctor.findings import Finding, error, looked, ok, warning
 from btcai.environment import TELEMETRY_OFF
 from btcai.errors import ConfigError
 from btcai.machine import Machine
+from btcai.params import set_param
+from btcai.schema import BUCKETS
+from btcai.training import starts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,7 +126,7 @@ def test_a_stale_lock_of_dvc_is_named_and_may_be_removed(tmp_path: Path) -> None
     assert only(project.locks(tmp_path)) == ("ok", "none is in the way", "")
     path.write_text('{"write": {', encoding="utf-8")
     (found,) = project.locks(tmp_path)
-    assert (found.status, found.remedy) == ("error", "rm .dvc/tmp/rwlock")
+    assert (found.status, found.remedy) == ("error", "btcai run, or: rm .dvc/tmp/rwlock")
     assert checkup.mend([found]) == [f"DVC locks: mended ({found.said})"]
     assert not path.exists()
     assert only(project.locks(tmp_path))[0] == "ok"
@@ -147,6 +150,45 @@ def test_what_killed_processes_left_is_named(tmp_path: Path) -> None:
     assert checkup.mend(found) == [f"leftovers: mended ({found[1].said})"]
     assert [path.name for path in champion.iterdir()] == ["short"]  # the champion is back
     assert (tmp_path / "models" / ".candidate.new").is_dir()  # may be a running stage's
+
+
+def test_a_forced_training_that_was_interrupted_is_told_from_one_that_must_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "_changed", lambda root: ["consolidate", "train@short"])
+    (tmp_path / "dvc.lock").touch()
+    kept = tmp_path / paths.CHECKPOINTS
+    for name in ("short", "medium", "consolidate"):
+        (kept / name / "ppo").mkdir(parents=True)
+    found = list(project.leftovers(tmp_path))
+    assert [one.said for one in found] == [
+        "a training has not ended: consolidate, short",
+        "a training that was forced has not ended, its stage is up to date: medium",
+    ]
+    assert found[1].remedy == "go on with it: btcai run --force, or: rm -r artifacts/.checkpoints/medium"
+    assert found[0].fix is None
+    assert checkup.mend(found) == [f"leftovers: mended ({found[1].said})"]
+    assert sorted(path.name for path in kept.iterdir()) == ["consolidate", "short"]
+
+
+def test_a_start_that_is_named_is_looked_at(tmp_path: Path) -> None:
+    shutil.copy(ROOT / paths.PARAMS, tmp_path)
+    assert only(project.warm_start(tmp_path)) == ("ok", "none: training starts from scratch", "")
+    for bucket in BUCKETS:
+        (tmp_path / paths.CONSOLIDATE / bucket).mkdir(parents=True)
+        (tmp_path / paths.CONSOLIDATE / bucket / paths.WEIGHTS).write_bytes(bucket.encode())
+    seen = starts.Seen(market="m", data_version="d", fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
+    name = starts.keep(tmp_path / paths.CONSOLIDATE, seen, tmp_path / paths.STARTS)
+    set_param(tmp_path / paths.PARAMS, "warm_start.name", name)
+    assert only(project.warm_start(tmp_path)) == ("ok", f"{name}, whole", "")
+    (tmp_path / paths.STARTS / name / "long" / paths.WEIGHTS).write_bytes(b"cut")
+    status, said, remedy = only(project.warm_start(tmp_path))
+    assert (status, said.endswith("is damaged: its name is its content's")) == ("error", True)
+    assert remedy.startswith("start from scratch with: btcai warm-start --off, or restore models/starts/m-")
+    shutil.rmtree(tmp_path / paths.STARTS)
+    status, said, _ = only(project.warm_start(tmp_path))
+    assert (status, "must hold a start, was missing or damaged" in said) == ("error", True)
+    assert "warm start" in checkup.checks(tmp_path)
 
 
 def test_torn_lines_and_interrupted_changes_are_named(tmp_path: Path) -> None:
@@ -250,7 +292,7 @@ def test_a_folder_that_is_no_project_is_told_line_by_line(tmp_path: Path, monkey
     assert done.exit_code == 1, done.output
     found = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
     assert found["settings"]["status"] == found["git"]["status"] == "error"
-    assert "params.yaml not found" in found["settings"]["said"]
+    assert "this is no btcai project" in found["settings"]["said"]
     assert found["stages"]["remedy"] == "btcai run"
     assert all(one["remedy"] for one in found.values() if one["status"] != "ok")
 

@@ -15,9 +15,9 @@ from scipy.stats import ks_2samp
 from typer.testing import CliRunner
 
 from btcai import cli, paths, stages
+from btcai.bundle import Encoded
 from btcai.config import DriftConfig
 from btcai.errors import ArtifactError, DataError
-from btcai.inference import Encoded
 from btcai.params import load_config, set_param
 from btcai.schema import (
     BAR_NS,
@@ -261,7 +261,19 @@ def test_forecasts_twice_too_wide_start_a_training() -> None:
     assert fit.buckets[0].coverage_frac > 0.97
     finding = judged(STEADY, fit)
     assert finding.verdict == "retrain"
-    assert finding.reasons[0].startswith("forecast loss ")
+    assert finding.reasons[0].startswith("forecasts fit the newest bars worse than usual: ")
+
+
+def test_how_much_worse_forecasts_fit_is_said_on_the_scale_of_the_test_spans_windows() -> None:
+    finding = judged(STEADY, Fit(score=0.754, window_scores=(0.0, 0.3, 0.54)))
+    assert finding.reasons == (
+        "forecasts fit the newest bars worse than usual: 0.75 of the way to the worst window of the test span, "
+        "above 0.54",
+    )
+    assert text(finding).endswith(
+        "forecasts are 0.75 of the way from their usual fit to that of a bucket's worst window of the test span, of "
+        "windows up to 0.54"
+    )
 
 
 def test_a_market_gone_wild_is_not_blamed_on_forecasts_that_know_no_less_than_sigma() -> None:

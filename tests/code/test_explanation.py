@@ -13,6 +13,7 @@ from reasoning_fakes import bucket_of
 from typer.testing import CliRunner
 
 from btcai import explanation, paths
+from btcai.bundle import load_bundle
 from btcai.commands import explain
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.result import TRADE_COLUMNS
@@ -26,7 +27,7 @@ from btcai.explanation import (
     read_trades,
 )
 from btcai.features.store import save_market
-from btcai.inference import consider, decide, load_bundle
+from btcai.inference import consider, decide
 from btcai.market.account import PENDING
 from btcai.reasoning.memory import Situations, new_memory
 from btcai.reasoning.remembering import remember
@@ -54,6 +55,7 @@ def trade_row(bucket: str, number: int, entry: int, leave: int, exit_price: floa
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with features, a candidate of scalping and of medium, and trades of both."""
+    (tmp_path / paths.PARAMS).touch()
     save_market(market(), tmp_path / paths.FEATURES, {})
     for name in ("scalping", "medium"):
         hand_made_bundle(tmp_path / paths.CANDIDATE / name, name)
@@ -215,7 +217,7 @@ def test_trades_that_cannot_be_read_say_what_makes_them(project: Path) -> None:
     with pytest.raises(ArtifactError, match="names huge"):
         read_trades(project)
     path.unlink()
-    with pytest.raises(ArtifactError, match=r"trades.csv not found; make it with: btcai stage evaluate"):
+    with pytest.raises(ArtifactError, match=r"trades.csv not found; make it with: btcai run"):
         read_trades(project)
 
 

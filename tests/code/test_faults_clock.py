@@ -10,20 +10,26 @@ import pytest
 from export_fakes import frame, hand_made_bundle, market, newest_bars
 
 from btcai import promotions, summary, usage
+from btcai.bundle import load_bundle
 from btcai.champions import JudgedSpan, append_trial, trial_sharpes
 from btcai.data.sources import read_source
 from btcai.errors import DataError
-from btcai.inference import decide, load_bundle
+from btcai.fetch.exchange import asked_s
+from btcai.inference import decide
 from btcai.openings import Opening, looks, opened
 from btcai.promotions import Change, Seats
 from btcai.schema import SealedSpan
 
 ROOT = Path(__file__).resolve().parents[2]
-WALL = ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow")
+WALL = ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "clock_ms", "sources.clock_ms")
 HOUR_NS = 3_600_000_000_000
 
 MAY_SUBTRACT = {
     "btcai/log_mail.py": "time since a file was written, by the clock that stamped it; a test puts the clock back",
+    "btcai/acquisition.py": "the newest bar to ask for: a moment, by the clock that the exchange's is held against",
+    "btcai/commands/fetch.py": "the same",
+    "btcai/fetch/exchange.py": "the same",
+    "flows/news.py": "age of the newest bar, which the exchange stamped",
     "btcai/serving/service.py": "age of the newest bar, which the exchange stamped; never below 0",
 }
 """Where a wall clock's difference is meant."""
@@ -103,6 +109,17 @@ def test_a_decision_depends_on_the_bars_and_not_on_the_clock(tmp_path: Path, mon
         monkeypatch.setattr(time, "time", lambda at=jumped_s: at)
         monkeypatch.setattr(time, "time_ns", lambda at=jumped_s: int(at * 1e9))
         assert decide(bundle, bars) == before
+
+
+@pytest.mark.parametrize("days_wrong", [-400, 0, 400])
+def test_how_long_an_exchange_asks_to_wait_is_by_its_own_clock(days_wrong: int) -> None:
+    """By ours it would be left alone for a year, or asked again at once, which makes bans longer."""
+    now_ms = 1_700_000_000_000 + days_wrong * 86_400_000
+    said = {"Date": "Tue, 14 Nov 2023 22:13:20 GMT", "Retry-After": "Tue, 14 Nov 2023 22:14:05 GMT"}
+    assert asked_s(said, now_ms) == 45.0
+    assert asked_s({"retry-after": "7"}, now_ms) == 7.0
+    if not days_wrong:
+        assert asked_s({"Retry-After": said["Retry-After"]}, now_ms) == 45.0
 
 
 def test_a_decision_of_the_future_is_told_as_one() -> None:

@@ -6,116 +6,29 @@ computes is done once and kept; what writes is the command's own.
 
 import errno
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from disk_sweep import MODES, Sweep, locks, once, one_line
 from export_fakes import frame, hand_made_bundle, loud_bundle, market
 from faults import Disk, Mode, contents, watched
 
-from btcai import acquisition, cli, datasets, paths, stages
-from btcai.champions import append_trial
+from btcai import acquisition, champions, cli, datasets, paths, stages, unsealing
+from btcai.champions import Standing, append_trial
 from btcai.config import Config
 from btcai.errors import BtcaiError
-from btcai.files import NO_ROOM, write_bytes
+from btcai.files import NO_ROOM, whole, write_bytes
 from btcai.openings import Opening, looks, opened
 from btcai.params import load_config, set_param
-from btcai.schema import BUCKETS, SealedSpan
+from btcai.schema import BUCKETS, SealedSpan, Span
+from btcai.versions import judged_on
 
 ROOT = Path(__file__).resolve().parents[2]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 pytestmark = pytest.mark.slow  # with torch, matplotlib and Great Expectations together
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tried:
-    """What came of a command on a disk that filled: how many writes it has, how often it ended with an error."""
-
-    writes: int
-    errors: int
-
-
-def one_line(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What the command line makes of it."""
-
-    def fails() -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cli, "app", fails)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    told = capsys.readouterr().err
-    assert ended.value.code == 1
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    return told
-
-
-class Sweep:
-    """Lets each write of a command fail in turn."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._told = partial(one_line, monkeypatch=monkeypatch, capsys=capsys)
-
-    def __call__(
-        self,
-        root: Path,
-        command: Callable[[Path], object],
-        *,
-        apart: Callable[[str], bool] = lambda name: False,
-        in_turn: bool = False,
-        every: int = 1,
-    ) -> Tried:
-        """`apart`: files that are no result of the command, by their path. `in_turn`: it ends with one of its results
-        before it begins the next, so that a fault leaves some old and some new, each whole. `every`: 7 tries each
-        seventh write of a slow command, and the last ones.
-        """
-
-        def held(folder: Path) -> dict[str, bytes]:
-            return {name: text for name, text in contents(folder).items() if not apart(name)}
-
-        undisturbed = root.with_name("undisturbed")
-        shutil.copytree(root, undisturbed)
-        with watched(Disk(undisturbed)) as disk:
-            command(undisturbed)
-        before, after, errors = held(root), held(undisturbed), 0
-        assert disk.writes
-        assert before != after
-        for mode in MODES:
-            for number in [*range(1, len(disk.writes) - 2, every), *range(len(disk.writes) - 1, len(disk.writes) + 1)]:
-                try:
-                    with watched(Disk(root, number, mode)):
-                        command(root)
-                except (BtcaiError, OSError) as error:
-                    errors += 1
-                    self._told(error)
-                    now = held(root)
-                    if in_turn and now != before:
-                        assert now.keys() == after.keys()
-                        assert all(text in (before.get(name), after[name]) for name, text in now.items())
-                        now = renewed(root, before)
-                    assert now.keys() == before.keys(), (mode, number, disk.writes[number - 1])
-                    assert now == before, (mode, number, disk.writes[number - 1])
-                else:  # it did without what it could not write, or had written all
-                    assert held(root) == after, (mode, number, disk.writes[number - 1])
-                    renewed(root, before)
-        command(root)
-        assert held(root) == after
-        return Tried(writes=len(disk.writes), errors=errors)
-
-
-def renewed(root: Path, files: dict[str, bytes]) -> dict[str, bytes]:
-    """The folder with these files and no others."""
-    shutil.rmtree(root)
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return files
 
 
 @pytest.fixture
@@ -158,22 +71,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(datasets, "_dvc", asked)
     return root
-
-
-def once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
-    """What a function computes is computed once."""
-    whole, kept = getattr(module, name), {}
-
-    def remembered(*arguments: Any, **named: Any) -> Any:
-        if name not in kept:
-            kept[name] = whole(*arguments, **named)
-        return kept[name]
-
-    monkeypatch.setattr(module, name, remembered)
-
-
-def locks(name: str) -> bool:
-    return name.endswith("btcai.lock")
 
 
 def test_settings(project: Path, sweep: Sweep) -> None:
@@ -273,6 +170,76 @@ def test_drift(project: Path, sweep: Sweep, config: Config, monkeypatch: pytest.
     once(monkeypatch, fit, "measure_fit")
     tried = sweep(project, partial(stages.run_stage, "drift", week))
     assert tried.errors > tried.writes
+
+
+def test_the_pages_of_a_validation(project: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Great Expectations' own, each write of them: of one that was half drawn nothing is left."""
+    from btcai.data.data_docs import write_data_docs
+    from btcai.data.store import read_market
+    from btcai.data.validation import examine
+
+    bars = read_market(project / paths.DATA, "simulated")
+
+    def draw(root: Path) -> None:
+        context = examine(bars)[1]
+        with whole(root / paths.VALIDATION) as out:
+            write_data_docs(context, out / "data_docs")
+
+    tried = sweep(project, draw, every=11)
+    assert tried.writes > 40
+    assert tried.errors > 2 * tried.writes // 11
+
+
+def test_a_look_at_the_sealed_span(
+    project: Path, config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was opened counts, once it is on record, whatever became of its report; a report is whole or not there."""
+    from evaluation_fakes import make_market
+    from report_fakes import FOLDS, baselines, judge, losing_buckets
+
+    from btcai.features.splits import Splits
+
+    test = Span(2_000, 3_000)
+    splits = Splits(
+        train=Span(0, 1_000), valid=Span(1_000, 2_000), test=test, folds=(test,), sealed=SealedSpan(3_001, 4_000)
+    )
+    judgement = judge(losing_buckets(), baselines(), FOLDS)
+    standing = Standing(
+        bucket="any", version=1, data_version="d", code_version="c", judged_on=judged_on(config, "d"), score=0.0,
+        edge="none", run_id="r",
+    )  # fmt: skip
+    monkeypatch.setattr(stages, "load_whole", lambda root: (make_market(4_000), splits, None))
+    monkeypatch.setattr(stages, "data_version", lambda root: "d")
+    monkeypatch.setattr(stages, "earlier_trials", lambda root, config: [])
+    monkeypatch.setattr(unsealing, "read_meta", lambda folder: {"market": "btcusdt"})
+    monkeypatch.setattr(unsealing, "load_bundle", lambda folder: SimpleNamespace(version=f"v-{folder.name}"))
+    monkeypatch.setattr(champions, "read_standing", lambda folder: standing)
+    monkeypatch.setattr(unsealing, "assess", lambda *_: SimpleNamespace(judgement=judgement))
+
+    def look(number: int | None, mode: Mode) -> Disk:
+        with watched(Disk(project, number, mode)) as disk:
+            unsealing.unseal(project, config, "a new champion", 1_700_000_000)
+        return disk
+
+    writes = len(look(None, "refused").writes)
+    first, opened_so_far, errors = contents(project / paths.SEALED / "1"), 1, 0
+    assert set(first) == {"table.csv", "metrics.json"}
+    for mode, number in [(mode, number) for mode in MODES for number in range(1, writes + 1)]:
+        try:
+            look(number, mode)
+        except (BtcaiError, OSError) as error:
+            errors += 1
+            one_line(error, monkeypatch, capsys)
+        on_record = looks(project / paths.OPENINGS)
+        assert len(on_record) - opened_so_far in (0, 1), (mode, number)
+        opened_so_far = len(on_record)
+        found = [folder for folder in (project / paths.SEALED).iterdir() if not folder.name.startswith(".")]
+        assert all(contents(folder)["table.csv"] == first["table.csv"] for folder in found)
+        assert all(contents(folder).keys() == first.keys() for folder in found)
+    assert errors >= writes >= 5
+    look(None, "refused")
+    assert len(looks(project / paths.OPENINGS)) == opened_so_far + 1
+    assert (project / paths.SEALED / str(opened_so_far + 1) / "metrics.json").is_file()
 
 
 def trial(root: Path) -> None:

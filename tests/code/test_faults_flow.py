@@ -40,14 +40,24 @@ except BtcaiError as error:
     sys.exit(f"error: {error}")
 """
 
+LONG_S = "3"
+"""Each of twenty counts, where another command is to start meanwhile."""
+
 COUNTING = """
 import hashlib, sys, time
 from pathlib import Path
+from btcai import run_lock
+from btcai.errors import BtcaiError
 from btcai.files import whole
 kept = Path("checkpoint")
 done = int(kept.read_text()) if kept.is_file() else 0
 print(f"begins after {done}", flush=True)
 digest = hashlib.sha256(b"".join(str(n).encode() for n in range(done)))
+held = run_lock.alone(Path.cwd(), "btcai stage count")  # as the command does
+try:
+    held.__enter__()
+except BtcaiError as error:
+    sys.exit(f"error: {error}")
 with whole(Path("out")) as draft:
     for number in range(done, 20):
         (draft / f"{number}").write_text("half")
@@ -59,6 +69,7 @@ with whole(Path("out")) as draft:
         half.unlink()
     (draft / "digest").write_text(digest.hexdigest())
 kept.unlink()
+held.__exit__(None, None, None)
 """
 
 
@@ -94,7 +105,7 @@ def start(root: Path, **more: str) -> "subprocess.Popen[str]":
 
 
 def finished(flow: "subprocess.Popen[str]") -> str:
-    said, _ = flow.communicate(timeout=120)
+    said, _ = flow.communicate(timeout=240)
     return said
 
 
@@ -108,7 +119,7 @@ def left(root: Path) -> list[str]:
     return found
 
 
-def wait(ask: Callable[[], bool], limit_s: float = 40.0) -> None:
+def wait(ask: Callable[[], bool], limit_s: float = 120.0) -> None:
     give_up_at = time.monotonic() + limit_s
     while not ask():
         assert time.monotonic() < give_up_at
@@ -209,6 +220,7 @@ def test_a_stage_killed_for_memory_is_told_and_the_next_run_goes_on(
 
 
 def test_two_flows_at_once(project: Path, undisturbed: tuple[str, str]) -> None:
+    (project / "pause").write_text(LONG_S, encoding="utf-8")
     flow = start(project)
     wait(lambda: counted(project) >= 1)
     other = start(project)
@@ -220,3 +232,95 @@ def test_two_flows_at_once(project: Path, undisturbed: tuple[str, str]) -> None:
     assert flow.returncode == 0
     assert results(project) == undisturbed
     assert not (project.parent / "asked").exists()  # no network was asked for by any of all this
+
+
+def repro(root: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """`dvc repro` in a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", *arguments], cwd=root, env=environment(root),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def test_dvc_repro_beside_a_run_is_refused_and_the_run_ends_as_if_alone(
+    project: Path, undisturbed: tuple[str, str]
+) -> None:
+    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    flow = start(project)
+    wait(lambda: counted(project) >= 1)
+    same = repro(project)
+    said = finished(same)
+    assert same.returncode != 0
+    assert "is busy, it is being blocked by" in said  # DVC's own words: its stage works on these files
+    (project / "pause").write_text("0", encoding="utf-8")
+    finished(flow)
+    assert flow.returncode == 0
+    assert results(project) == undisturbed
+
+
+def test_a_run_beside_dvc_repro_is_refused_by_the_stage_at_work(project: Path, undisturbed: tuple[str, str]) -> None:
+    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    by_hand = repro(project)
+    wait(lambda: counted(project) >= 1)
+    flow = start(project)
+    said = finished(flow)
+    assert flow.returncode == 1
+    assert "there is one: btcai stage count, process " in said
+    (project / "pause").write_text("0", encoding="utf-8")
+    finished(by_hand)
+    assert by_hand.returncode == 0
+    assert results(project) == undisturbed
+
+
+def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_name_of_the_run(
+    project: Path, undisturbed: tuple[str, str]
+) -> None:
+    stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
+    stages["stages"]["other"] = {"cmd": f"{sys.executable} count.py", "outs": ["elsewhere"]}
+    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    flow = start(project)
+    wait(lambda: counted(project) >= 1)
+    (project / "dvc.yaml").write_text(yaml.safe_dump(stages), encoding="utf-8")
+    other = repro(project, "-s", "other")
+    said = finished(other)
+    assert other.returncode != 0
+    assert f"error: only one run may write to {project}, and there is one: btcai run, process {flow.pid}" in said
+    (project / "pause").write_text("0", encoding="utf-8")
+    finished(flow)
+    assert results(project) == undisturbed
+
+
+def test_a_dvc_command_that_holds_dvcs_lock_is_waited_for(project: Path, undisturbed: tuple[str, str]) -> None:
+    from zc.lockfile import LockFile
+
+    (project / "pause").write_text("0", encoding="utf-8")
+    lock = LockFile(str(project / ".dvc" / "tmp" / "lock"))
+    flow = start(project)
+    wait(lambda: any("dvc" in words and "repro" in words for words in left(project)))
+    time.sleep(10.0)  # DVC alone gives up sooner
+    assert flow.poll() is None
+    lock.close()
+    finished(flow)
+    assert results(project) == undisturbed
+
+
+def test_a_stage_left_by_a_killed_run_keeps_the_next_out_until_it_ends(
+    project: Path, undisturbed: tuple[str, str]
+) -> None:
+    flow = start(project)
+    wait(lambda: counted(project) >= 3)
+    (project / "pause").write_text("600", encoding="utf-8")  # a stage that wrote a line would find its pipe closed
+    time.sleep(1.0)  # it sleeps for good now
+    children = psutil.Process(flow.pid).children(recursive=True)
+    (counting,) = [process for process in children if process.cmdline()[-1:] == ["count.py"]]
+    for process in (flow, *(process for process in children if process != counting)):
+        process.send_signal(signal.SIGKILL)  # the guard too
+    flow.communicate()
+    early = start(project)
+    said = finished(early)
+    assert early.returncode == 1
+    assert f"what one that was killed had started is still at work: process {counting.pid} (" in said
+    counting.send_signal(signal.SIGKILL)
+    (project / "pause").write_text("0", encoding="utf-8")
+    finished(start(project))
+    assert results(project) == undisturbed

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults import Disk, watched
 
 from btcai import files
 from btcai.errors import DiskError
@@ -126,3 +127,25 @@ def test_files_are_on_the_disk_before_the_names_change_and_the_names_before_it_r
     files.write_bytes(folder / "b", b"new b")
     assert done == ["sync held"]
     assert tree(folder) == {"held/a": "new a", "held/b": "new b"}
+
+
+def test_what_is_removed_is_never_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "starts" / "one"
+    folder.mkdir(parents=True)
+    (folder / "a").write_text("12345", encoding="utf-8")
+    assert files.bytes_of(tmp_path) == 5
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # a kill before anything is unlinked
+        files.remove(folder)
+    assert not folder.exists()
+    files.settle(folder)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_file_that_could_not_be_written_leaves_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_bytes(b"old")
+    with watched(Disk(tmp_path, 1, "full")), pytest.raises(OSError, match="too large"):
+        files.write_bytes(tmp_path / "kept" / "a", b"x" * 1_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept" / "a").read_bytes() == b"old"

@@ -180,15 +180,12 @@ class TestUnderDvc:
         from btcai import run_lock
         from flows import control
 
-        found = run_lock.Holder(pid=7, started_s=1.0, since="now", what="btcai run")
+        found = run_lock.Holder(pid=7, started_s=1.0, since="now", what="btcai data fetch")
         monkeypatch.setattr(run_lock, "holder", lambda root: found)
         monkeypatch.setattr(run_lock, "interrupt", lambda holder: lives and holder is found)
-        told = (
-            "btcai run, process 7, was asked to end (a training has 10 s to reach its next checkpoint, then goes on "
-            "from its last); go on with: btcai run"
-        )
+        told = "btcai data fetch, process 7, was asked to end where it can go on from; go on with: btcai data fetch"
         assert control.pause(tmp_path) == (told if lives else "nothing runs")
-        ended = "cancelled: btcai run, process 7; go on with: btcai run"
+        ended = "cancelled: btcai data fetch, process 7; go on with: btcai run"
         assert control.cancel(tmp_path) == (ended if lives else "nothing runs")
 
     def test_a_page_that_cannot_be_written_ends_no_run(
@@ -267,8 +264,7 @@ class TestUnderDvc:
                 (root / paths.DRIFT / "metrics.json").write_text(found, encoding="utf-8")
             return "ran"
 
-        if missing != "candidate":
-            (tmp_path / paths.CANDIDATE).mkdir(parents=True)
+        monkeypatch.setattr(refresh, "candidate_missing", lambda root: missing == "candidate")
         monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
         monkeypatch.setattr(refresh, "champions_missing", lambda root: missing == "champion")
         monkeypatch.setattr(refresh, "run_limited", run_limited)
@@ -296,7 +292,7 @@ class TestUnderDvc:
             done.append(arguments[-1])
             return 1  # no finished run is there to go on from: the setting stays, and the run goes on
 
-        (tmp_path / paths.CANDIDATE).mkdir(parents=True)
+        monkeypatch.setattr(refresh, "candidate_missing", lambda root: False)
         monkeypatch.setattr(refresh, "get_run_logger", lambda: logging.getLogger("flows"))
         monkeypatch.setattr(refresh, "update", lambda root: done.append("update"))
         monkeypatch.setattr(refresh, "_btcai", command)
@@ -374,11 +370,35 @@ class TestUnderDvc:
 
         told: list[tuple[str, str, str]] = []
         monkeypatch.setattr(news, "notify", lambda *notice: told.append(notice))
-        flow, run = SimpleNamespace(name="btcai-refresh"), SimpleNamespace(name="calm-crow")
-        news.failed(flow, run, Failed(message="stage evaluate failed: x"))  # type: ignore[arg-type]
-        news.failed(flow, run, Crashed(message="killed"))  # type: ignore[arg-type]
-        assert [title for _, title, _ in told] == ["btcai-refresh failed", "btcai-refresh was killed"]
-        assert told[0][2].startswith("run calm-crow: stage evaluate failed: x; ")
+        monkeypatch.setattr(news, "_at_work", lambda run: "; it was at train@short")
+        monkeypatch.setattr(news, "_log_as_the_project_does", lambda root: None)
+        flow = SimpleNamespace(name="btcai-refresh")
+        run = SimpleNamespace(name="calm-crow", deployment_id=None, parameters={})
+        raised = f"Flow run encountered an exception: StageFailed: stage evaluate failed: x{news.GO_ON}"
+        news.failed(flow, run, Failed(message=raised))  # type: ignore[arg-type]
+        interrupted = Crashed(message="Execution was aborted by an interrupt signal.")
+        news.failed(flow, run, interrupted)  # type: ignore[arg-type]
+        news.failed(flow, run, Crashed(message="SIGKILL."))  # type: ignore[arg-type]
+        assert told == [
+            (
+                "failed",
+                "btcai-refresh failed",
+                "run calm-crow: stage evaluate failed: x\n"
+                "what helps: what was finished is kept; mend it, then go on with: btcai run",
+            ),
+            (
+                "failed",
+                "btcai-refresh was stopped",
+                "run calm-crow: Execution was aborted by an interrupt signal. It was at train@short.\n"
+                "what helps: nothing is lost, training goes on from its checkpoint with: btcai run",
+            ),
+            (
+                "failed",
+                "btcai-refresh was killed",
+                "run calm-crow: SIGKILL; it was at train@short\n"
+                "what helps: nothing is lost, training goes on from its checkpoint with: btcai run",
+            ),
+        ]
 
     def test_reason_falls_back_to_dvcs_line_then_to_the_code(self, pipeline: Any) -> None:
         assert pipeline.reason(deque(["x", "ERROR: no such stage"]), 255) == "no such stage"

@@ -1,7 +1,6 @@
 """The champion of the day beside what is judged: walked by its own settings at today's costs, left out where it is the
 candidate itself or cannot be walked."""
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_fakes import FakePolicy, make_market
-from export_fakes import loud_bundle, settings
+from export_fakes import change_manifest, loud_bundle, settings
 
 from btcai import champions, paths, stages
+from btcai.bundle import Encoded
 from btcai.champions import Standing, place_champion
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.incumbents import Incumbent, is_same, walk_incumbents
 from btcai.evaluation.robustness import cost_variants
-from btcai.inference import Encoded
 from btcai.market.rules import make_rules
 from btcai.schema import Action, Float32Array, Span
 
@@ -67,6 +66,11 @@ def test_two_policies_are_told_apart_by_what_they_say_and_do(other: FakePolicy) 
     assert is_same(other, replace(other), MARKET, SPAN)
 
 
+def test_a_champion_whose_forecasts_are_nan_is_no_candidate_that_speaks() -> None:
+    assert not is_same(Shifted(frac=np.nan), FakePolicy(), MARKET, SPAN)
+    assert not is_same(FakePolicy(), Shifted(frac=np.nan), MARKET, SPAN)
+
+
 def test_a_champion_without_a_decision_on_the_span_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
     slow = FakePolicy(patch_bars=28)  # 4,032 bars back
     found = walk_incumbents(
@@ -98,9 +102,7 @@ def project(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_whole_champions_are_found_and_those_that_saw_the_span_are_marked(
     project: Path, until: int | None, marked: bool
 ) -> None:
-    path = project / paths.CHAMPION / "scalping" / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(manifest | {"seen": until and {"until_ts_ns": until}}), encoding="utf-8")
+    change_manifest(project / paths.CHAMPION / "scalping", seen=until and {"until_ts_ns": until})
     (found,) = stages.incumbents(project).items()
     assert found[0] == "scalping"
     assert found[1].settings == BUCKET
@@ -117,8 +119,6 @@ def test_without_a_whole_champion_nothing_is_judged_beside(project: Path, tmp_pa
 
 
 def test_a_champion_of_other_features_is_skipped_and_named(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = project / paths.CHAMPION / "scalping" / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(manifest | {"feature_names": ["mask"]}), encoding="utf-8")
+    change_manifest(project / paths.CHAMPION / "scalping", feature_names=["mask"])
     assert stages.incumbents(project) == {}
     assert "the champion of scalping is not judged beside: a bundle must be made for this btcai's" in caplog.text

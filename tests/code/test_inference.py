@@ -12,11 +12,13 @@ import pytest
 from export_fakes import VERSIONS, exported, hand_made_bundle, market, newest_bars
 from learning_tasks import settings
 
+from btcai.bundle import MANIFEST, file_sha256, load_bundle, write_manifest
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import MANIFEST, decide, file_sha256, load_bundle
+from btcai.inference import decide
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
+from btcai.seals import SEAL
 
 NEEDED = {"scalping": TOKENS + WARMUP_BARS, "medium": 10 * TOKENS + WARMUP_BARS}
 
@@ -96,7 +98,7 @@ def test_a_bundle_of_another_version_is_refused(tmp_path: Path) -> None:
     onnx.save(graph, folder / "encoder.onnx")
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest["sha256"]["encoder.onnx"] = file_sha256(folder / "encoder.onnx")
-    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    write_manifest(folder, manifest)
     with pytest.raises(ArtifactError, match=r"puts out latent, gates, mean, std, quantiles: .*remake it with: btcai"):
         load_bundle(folder)
 
@@ -201,16 +203,29 @@ def test_a_manifest_with_a_damaged_part_is_refused_by_its_name(
 def test_a_manifest_without_any_of_its_keys_is_refused(tmp_path: Path) -> None:
     path = hand_made_bundle(tmp_path) / MANIFEST
     whole = json.loads(path.read_text(encoding="utf-8"))
-    for key in whole:
-        path.write_text(json.dumps({name: part for name, part in whole.items() if name != key}), encoding="utf-8")
+    for key in whole.keys() - {SEAL}:
+        write_manifest(tmp_path, {name: part for name, part in whole.items() if name != key})
         with pytest.raises(ArtifactError, match=f"damaged .{key}: Field required"):
             load_bundle(tmp_path)
     path.write_text("[]", encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"damaged \(the whole"):
+    with pytest.raises(ArtifactError, match=r"manifest.json is damaged: .*remake it with: btcai run"):
         load_bundle(tmp_path)
-    path.write_text(json.dumps(whole | {"sha256": {}}), encoding="utf-8")
+    write_manifest(tmp_path, whole | {"sha256": {}})
     with pytest.raises(ArtifactError, match=r"encoder.onnx is missing or not the file"):
         load_bundle(tmp_path)
+
+
+def test_a_manifest_that_does_not_prove_itself_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = hand_made_bundle(tmp_path) / MANIFEST
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(whole | {"equity_usdt": 100_001.0}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"manifest.json is damaged: it says other .*remake it with: btcai run"):
+        load_bundle(tmp_path)
+    path.write_text(json.dumps({name: part for name, part in whole.items() if name != SEAL}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"must carry the hash .* Older versions .*remake it with: btcai run"):
+        load_bundle(tmp_path)
+    path.write_text(json.dumps(whole, indent=4), encoding="utf-8")
+    assert load_bundle(tmp_path).manifest.equity_usdt == whole["equity_usdt"]
 
 
 @pytest.mark.parametrize("change", [{"feature_names": ["return_1", "mask"]}, {"warmup_bars": WARMUP_BARS - 1}])
@@ -253,7 +268,8 @@ def test_deciding_imports_no_torch_mlflow_or_prefect(buying: Path, tmp_path: Pat
         "from pathlib import Path\n"
         "from btcai.simulator.bars import simulate_bars\n"
         "from btcai.data.store import to_grid\n"
-        "from btcai.inference import decide, load_bundle\n"
+        "from btcai.bundle import load_bundle\n"
+        "from btcai.inference import decide\n"
         f"decision = decide(load_bundle(Path({str(buying)!r})), to_grid(simulate_bars(2500, 1)))\n"
         "heavy = [m for m in ('torch', 'mlflow', 'prefect', 'onnx') if m in sys.modules]\n"
         "print(json.dumps([decision.action.name, heavy]))"

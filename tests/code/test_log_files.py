@@ -166,6 +166,16 @@ def test_by_size_alone_an_old_file_goes_on(small: SharedFile, path: Path) -> Non
     assert (archives(path), list(lines_of(path))) == ([], ["old", "new"])
 
 
+def test_after_a_clock_was_put_back_new_archives_are_still_the_last_to_be_deleted(path: Path) -> None:
+    file = SharedFile(path, LogSettings(max_mb=0.001, keep=2))
+    for letter, moment in (("a", 1_900_000_000), ("b", 1_900_000_060), ("c", 1_764_439_287), ("d", 1_764_439_290)):
+        write(file, letter * 990)
+        os.utime(path, (0, moment))  # the clock was wrong by years, then set
+    write(file, "e" * 990)
+    file.close()
+    assert [text_of(file)[0] for file in archives(path)] == ["c", "d"]
+
+
 def test_a_clock_put_back_turns_nothing(path: Path) -> None:
     file = SharedFile(path, LogSettings(rotate="daily"))
     write(file, "one")

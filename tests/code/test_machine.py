@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from btcai.errors import ConfigError
-from btcai.machine import Machine, machine, training_bytes
+from btcai.machine import Machine, machine, processes_here, training_bytes
 
 GB = 10**9
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000 kB\n"
@@ -86,6 +86,16 @@ def test_too_little_memory_is_told_before_anything_is_begun() -> None:
     small.require(2 * GB, "training")
     with pytest.raises(ConfigError, match=r"training needs 3\.0 GB of memory.*gives 2\.0 GB; raise the container's"):
         small.require(3 * GB, "training")
+    small.require(1 * GB, "training", 2)
+    with pytest.raises(ConfigError, match=r"training in 2 processes needs 3\.0 GB of memory.*bars or processes"):
+        small.require(1.5 * GB, "training", 2)
+
+
+def test_processes_of_one_work_are_counted_as_torchrun_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert processes_here() == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert processes_here() == 2
 
 
 def test_training_on_three_years_fits_into_two_gigabytes_and_on_thirty_does_not_into_eight() -> None:

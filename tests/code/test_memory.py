@@ -22,7 +22,7 @@ from btcai.reasoning.memory import (
     recall,
     told,
 )
-from btcai.reasoning.memory_file import load_memory, save_memory
+from btcai.reasoning.memory_file import FORMAT, load_memory, save_memory
 from btcai.reasoning.remembering import FORGET_FRAC, key_situations, recall_in_order, remember
 from btcai.schema import BAR_NS, Float32Array, FloatArray, IntArray
 
@@ -376,7 +376,10 @@ def test_what_is_no_memory_is_refused_and_no_pickle_is_opened(saved: tuple[Memor
     with pytest.raises(ArtifactError, match="not found; make it again"):
         load_memory(tmp_path / "nowhere.npz")
     arrays = {field.name: np.asarray(getattr(saved[0], field.name)) for field in fields(Memory)}
+    arrays["format"] = np.asarray(FORMAT)
     for change, message in (
+        ({"format": np.asarray(2)}, "a memory of format 1, was of 2"),
+        ({"format": np.asarray([1, 1, 3])}, "a memory of format 1, was of "),
         ({"outcome": arrays["outcome"][1:]}, "outcome is of shape"),
         ({"outcome": np.full(len(arrays["outcome"]), np.nan)}, "outcome is not finite"),
         ({"weight": arrays["weight"].astype(np.int64)}, "weight is of type int64"),

@@ -1,15 +1,14 @@
 """Notices reach people by webhook and by mail, are always in the log, and never hang or end a run."""
 
-import json
 import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from webhook import webhook
 
 from btcai import notices, redaction
 from btcai.notices import notify
@@ -20,26 +19,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 @pytest.fixture(autouse=True)
 def _no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTCAI_NOTIFY_URL", "")
-
-
-@contextmanager
-def webhook(status: int = 200) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Its address, and what was posted to it."""
-    posted: list[dict[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield f"json://127.0.0.1:{server.server_port}", posted
-        server.shutdown()
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-"""The services and the runs under them, for real: up, down, pause, resume, cancel, kill, and days off."""
+"""The services and the runs under them, for real: up, down, pause, resume, cancel, kill, days off, and who is told."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,24 +12,32 @@ from pathlib import Path
 
 import psutil
 import pytest
-from operated_project import QUICK_S, UPDATES, Operated, make_project, undisturbed, until
+from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
+from webhook import webhook
 
 from btcai import run_lock, services
 
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def hook() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    with webhook() as found:
+        yield found
+
+
+@pytest.fixture
+def told(hook: tuple[str, list[dict[str, str]]]) -> list[dict[str, str]]:
+    """What people have been told since the test began."""
+    hook[1].clear()
+    return hook[1]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+def project(tmp_path_factory: pytest.TempPathFactory, hook: tuple[str, list[dict[str, str]]]) -> Iterator[Operated]:
     root = tmp_path_factory.mktemp("project")
     make_project(root)
-    operated = Operated(root, free_port(), free_port())
+    operated = Operated(root, free_port(), free_port(), hook[0])
     started = operated.up()
     try:
         assert started.returncode == 0, started.stderr
@@ -142,22 +149,64 @@ def test_a_second_run_is_cancelled_by_the_limit_also_where_a_second_worker_is_fr
 
 def test_after_days_off_one_of_the_runs_that_are_due_works(project: Operated) -> None:
     project.pace(QUICK_S)
-    now = datetime.now(UTC)
-    span = {"start_time": (now - timedelta(days=5)).isoformat(), "end_time": now.isoformat()}
-    project.api(f"deployments/{project.deployment()}/schedule", {**span, "min_runs": 5, "max_runs": 5})
-    asked = {"flow_runs": {"expected_start_time": {"before_": now.isoformat(), "after_": span["start_time"]}}}
-    asked["flow_runs"]["deployment_id"] = {"any_": [project.deployment()]}
+    project.due(5, days=5)
 
-    def due() -> list[str]:
-        found = project.api("flow_runs/filter", asked)
-        return [run["state_name"] for run in found if run["auto_scheduled"]]
+    def states() -> list[str]:
+        return sorted(run["state_name"] for run in project.scheduled())
 
-    assert len(due()) == 5
-    names = until(lambda: found if sorted(set(found := due())) == ["Cancelled", "Completed"] else None)
-    assert sorted(names) == ["Cancelled"] * 4 + ["Completed"]
+    assert len(states()) == 5
+    assert until(lambda: found if set(found := states()) == {"Cancelled", "Completed"} else None) == (
+        ["Cancelled"] * 4 + ["Completed"]
+    )
 
 
-def test_what_was_killed_is_found_again_and_the_next_run_is_not_kept_out(project: Operated, whole: str) -> None:
+def test_a_stage_that_fails_is_told_with_run_stage_reason_and_remedy(
+    project: Operated, told: list[dict[str, str]]
+) -> None:
+    (project.root / "broken").touch()
+    try:
+        run = project.start()
+        project.wait(run, "Failed")
+        until(lambda: told)
+    finally:
+        (project.root / "broken").unlink()
+    (notice,) = told
+    assert (notice["title"], notice["type"]) == ("btcai: btcai-refresh failed", "failure")
+    assert notice["message"] == (
+        f"run {project.api(f'flow_runs/{run}')['name']}: stage toy failed: sum must be 2, was 3; count again\n"
+        "what helps: what was finished is kept; mend it, then go on with: "
+        f"Retry on http://127.0.0.1:{project.port}/runs/flow-run/{run}, btcai run, or the schedule"
+    )
+
+
+def test_a_run_whose_process_is_killed_is_told_and_goes_on_when_it_is_retried(
+    project: Operated, told: list[dict[str, str]], whole: str
+) -> None:
+    run = project.start()
+    project.wait_for_checkpoint()
+    found = run_lock.holder(project.root)
+    assert found is not None
+    os.kill(found.pid, signal.SIGKILL)
+    project.wait(run, "Crashed")
+    until(lambda: told)
+    (notice,) = told
+    assert notice["title"] == "btcai: btcai-refresh was killed"
+    assert "SIGKILL" in notice["message"]
+    assert "; it was at toy\nwhat helps: nothing is lost, training goes on from its checkpoint" in notice["message"]
+    assert "notice, failed: btcai-refresh was killed" in (project.root / "logs" / "btcai.log").read_text("utf-8")
+    until(lambda: not any("crashed" in one.cmdline() for one in services.marked(project.root)))
+    time.sleep(2.0)  # the worker reports the end once more, and would take the retry's state for its own run's
+    project.pace(QUICK_S)
+    retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}  # what the page's Retry button asks for
+    project.api(f"flow_runs/{run}/set_state", {"state": retry, "force": True})
+    project.wait(run, "Completed")
+    assert project.beginnings()[-1] > 0
+    assert project.weights() == whole
+
+
+def test_what_was_killed_is_found_again_and_the_next_run_is_not_kept_out(
+    project: Operated, told: list[dict[str, str]], whole: str
+) -> None:
     run = project.start()
     project.wait_for_checkpoint()
     for process in services.marked(project.root):
@@ -167,6 +216,8 @@ def test_what_was_killed_is_found_again_and_the_next_run_is_not_kept_out(project
     started = project.up()
     assert started.returncode == 0, started.stderr
     assert project.state(run)["name"] == "Crashed"
+    assert [notice["title"] for notice in told] == ["btcai: btcai-refresh/daily was killed"]
+    assert "its worker was killed, or the machine; it was at toy\n" in told[0]["message"]
     project.pace(QUICK_S)
     project.wait(project.start(), "Completed")
     assert project.weights() == whole

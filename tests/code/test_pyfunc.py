@@ -14,11 +14,12 @@ import pytest
 from export_fakes import frame, hand_made_bundle, loud_bundle, market, newest_bars
 from learning_tasks import settings
 
+from btcai.bundle import load_bundle
 from btcai.data.sources import read_bars
 from btcai.data.store import to_grid
 from btcai.errors import DataError
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide, load_bundle
+from btcai.inference import decide
 from btcai.pyfunc import DecisionModel, decision_row, forecast_names
 from btcai.registry import packaging
 from btcai.schema import TOKENS, Bars

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from btcai.errors import ConfigError
 from btcai.features.pipeline import build_market
-from btcai.holdings import account_at_close
+from btcai.holdings import Rulebook, account_at_close
 from btcai.reasoning.chain import Case, reason
 from btcai.reasoning.components import COMPONENTS, EQUAL_WEIGHTS
 from btcai.reasoning.records import Recalled, reasoning_json
@@ -36,7 +36,7 @@ def with_account(account: dict[str, Any], **changes: object) -> Case:
     """The case of a described account."""
     base = case(**changes)
     mark, day = float(base.data.mark[-1]), int(base.data.bars.close_ts_ns[-1] // 86_400_000_000_000)
-    row, lots = account_at_close(account, base.rules, mark, day)
+    row, lots = account_at_close(account, Rulebook.of(base.rules), mark, day)
     return replace(base, account=row, lots=lots)
 
 
@@ -83,7 +83,8 @@ def test_it_fits_on_a_screen(name: str) -> None:
     lots = [{"btc": 0.05, "entry_price": 41_234.5}] * 3
     base = case(name, market(8_500), note="all lots are open")
     mark = float(base.data.mark[-1])
-    row, rows = account_at_close({"cash_usdt": 50_000, "lots": lots, "order_pending": "exit"}, base.rules, mark, 1)
+    held = {"cash_usdt": 50_000, "lots": lots, "order_pending": "exit"}
+    row, rows = account_at_close(held, Rulebook.of(base.rules), mark, 1)
     found = rendered(reason(replace(base, account=row, lots=rows, recalled=RECALLED)))
     wide, narrow = shown(found, 120), shown(found, 80)
     assert len(wide) <= 40
@@ -159,6 +160,8 @@ def test_a_held_lot_adds_its_stop_and_what_is_forecast_against_it() -> None:
     assert "The oldest of 1 lot stands at +2.00 %" in found.sentence
     assert "no target; last fill 1 h ago; 46.0 % to move against it in 15 min." in found.sentence
     assert "No lot is open." in reason(base).step("exit").sentence
+    untold = reason(with_account({"cash_usdt": 50_000, "lots": [lot]})).step("exit")
+    assert "no target; 46.0 % to move against it in 15 min." in untold.sentence
 
 
 def test_halts_and_refusals_are_said() -> None:

@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from btcai import cli, paths
+from btcai.bundle import file_sha256
 from btcai.errors import ArtifactError
-from btcai.inference import file_sha256
 from btcai.params import load_config, set_param
 from btcai.registry import tracing
 from btcai.registry.tracing import Entry, Shelf, Trace
@@ -61,9 +61,10 @@ def line(text: str, start: str) -> str:
 
 
 def test_a_trace_says_what_is_the_same_here() -> None:
-    text = printed(trace_view(TRACE, all_params=False))
+    text = printed(trace_view(TRACE, all_params=False, pages="http://127.0.0.1:5091"))
     assert "btcai-short version 3 (champion)" in text
-    assert "/#/models/btcai-short/versions/3" in text
+    assert "http://127.0.0.1:5091/#/models/btcai-short/versions/3" in text
+    assert f"http://127.0.0.1:5091/#/experiments/1/runs/{ENTRY.run_id}" in text
     assert line(text, "bars, content").endswith("same here")
     assert line(text, "code, sha256").endswith("differs here")
     assert line(text, "requirements.lock").endswith("not here")

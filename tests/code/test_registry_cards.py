@@ -5,7 +5,7 @@ from pathlib import Path
 from registry_fakes import PARAMS, history, project
 
 from btcai import paths
-from btcai.inference import file_sha256
+from btcai.bundle import file_sha256
 from btcai.params import load_config
 from btcai.registry import cards
 from btcai.registry.submission import Judged, Submission
@@ -58,6 +58,8 @@ def test_a_models_card_says_how_many_bars_it_takes_and_how_to_load_it() -> None:
     assert "over 2016, 4032, 8064 bars" in card
     assert 'mlflow.pyfunc.load_model("models:/btcai-long@champion")' in card
     assert 'params={"account": JSON}' in card
+    assert "The graphs take raw features, which they scale themselves, and put out calibrated log returns" in card
+    assert "`io` in manifest.json says of each input and output what, its shape, unit and order" in card
 
 
 def test_a_versions_card_says_the_verdict_and_the_bars() -> None:

@@ -18,10 +18,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from btcai import paths, services
+from btcai import health, paths, services
 from btcai.commands import operate
 from btcai.environment import child_environment
 from btcai.errors import ConfigError
+from btcai.registry import place
 from btcai.services import Record, ServiceError
 
 
@@ -156,7 +157,7 @@ def test_no_page_but_its_own_may_ask_prefects_server(tmp_path: Path) -> None:
         assert "access-control-allow-origin" not in token.headers  # so that the page may not read it
         own = httpx.options(f"{api}/flows/filter", headers=wanted | {"Origin": f"http://localhost:{port}"})
         assert own.headers["access-control-allow-origin"] == f"http://localhost:{port}"
-        assert services._asked(f"{api}/flows/filter", {}, services._pass(api)) == []
+        assert health.asked(f"{api}/flows/filter", {}, health.csrf(api)) == []
         services._step(tmp_path, env, "work-pool", "create", services.POOL, "--type", "process")  # Prefect's client
     finally:
         services.down(tmp_path)
@@ -214,6 +215,19 @@ def test_outside_a_project_nothing_is_started(run: CliRunner) -> None:
 def test_mlflow_pages_have_their_usual_address_while_nothing_runs(tmp_path: Path) -> None:
     assert services.mlflow_pages(tmp_path) == "http://127.0.0.1:5000"
     assert services.prefect_api(tmp_path) is None
+
+
+def test_pages_are_where_the_services_run_and_else_named_with_the_command_that_starts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = "btcai up, then http://127.0.0.1:"
+    assert services.pages(tmp_path) == {"MLflow": f"{started}5000", "Prefect": f"{started}4200"}
+    with sleeper() as process:
+        write(tmp_path, "prefect", process.pid, start_of(process.pid), 4291)
+        write(tmp_path, "mlflow", process.pid, start_of(process.pid), 5091)
+        assert services.pages(tmp_path) == {"MLflow": "http://127.0.0.1:5091", "Prefect": "http://127.0.0.1:4291"}
+        monkeypatch.setenv(place.PAGES, "https://mlflow.example/")
+        assert services.pages(tmp_path)["MLflow"] == "https://mlflow.example"
 
 
 def test_one_up_or_down_at_a_time(tmp_path: Path) -> None:

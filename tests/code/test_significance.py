@@ -142,6 +142,18 @@ def test_luck_is_between_that_of_one_trial_and_of_independent_ones(own: float, n
     assert of_one - 0.01 <= found <= 1 - (1 - of_one) ** n + 0.01
 
 
+def test_the_best_of_twelve_is_luck_among_twelve_and_seems_more_among_the_other_eleven() -> None:
+    rng, counted, left_out = np.random.default_rng(4), [], []
+    for _ in range(400):
+        returns = rng.normal(size=(12, DAYS))
+        ratios = returns.mean(axis=1) / returns.std(axis=1, ddof=1) * DAYS**0.5
+        best = int(np.argmax(ratios))
+        for found, known in ((counted, ratios), (left_out, np.delete(ratios, best))):
+            found.append(luck_p_value(returns[best], DAYS, trial_sharpes=known) < 0.05)
+    assert np.mean(counted) <= 0.05
+    assert np.mean(left_out) >= 0.08  # that is why the judge appends what it judges
+
+
 @pytest.mark.parametrize("returns", [RETURNS[:19], np.zeros(100), np.full(100, 0.01)])
 def test_insufficient_data_is_nan(returns: np.ndarray) -> None:
     figures = (

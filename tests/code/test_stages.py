@@ -20,11 +20,11 @@ from btcai.registry import packaging
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"environment", "errors", "files", "ledgers", "logs", "machine", "paths", "stages", "usage"}
+EXEMPT = {"environment", "errors", "files", "ledgers", "logs", "machine", "paths", "seals", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
-AT_HAND_OVER = {"inference"}
+AT_HAND_OVER = {"bundle"}
 """Training imports a name of it, and meets nothing that it computes."""
 EXEMPT_IN = {"train": AT_HAND_OVER, "consolidate": AT_HAND_OVER}
 
@@ -143,7 +143,7 @@ def test_a_change_of_the_consolidation_budget_trains_no_bucket_again() -> None:
 
 
 def test_export_depends_on_the_code_that_its_version_hashes() -> None:
-    proving = {"btcai/inference.py", "btcai/holdings.py"}  # walk the finished bundle beside the agent
+    proving = {f"btcai/{name}.py" for name in ("bundle", "holdings", "inference")}  # walk the bundle beside the agent
     assert code_of(graph()["export"]) - proving == {f"btcai/{name}" for name in versions.MODEL_CODE}
 
 
@@ -248,10 +248,10 @@ def test_checkpoints_outlive_a_stage_that_was_killed_and_not_one_that_has_ended(
     assert not [out for name in graph().values() for out in name["outs"] if "checkpoints" in str(out)]  # type: ignore[attr-defined]
 
 
-def test_missing_outputs_name_the_stage_that_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="btcai stage features"):
+def test_missing_outputs_name_the_run_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="make it with: btcai run"):
         stages.load_features(tmp_path)
-    with pytest.raises(ArtifactError, match="btcai stage evaluate"):
+    with pytest.raises(ArtifactError, match="make it with: btcai run"):
         stages.read_metrics(tmp_path)
 
 

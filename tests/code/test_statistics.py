@@ -5,21 +5,25 @@ import pytest
 
 from btcai.evaluation.metrics import sharpe
 from btcai.evaluation.resampling import METRICS
-from btcai.evaluation.statistics import UNKNOWN, bootstrapped, sharpe_difference_interval, sharpe_interval
+from btcai.evaluation.statistics import UNKNOWN, Interval, bootstrapped, sharpe_difference_interval
 
 DAYS = 365
 RETURNS = np.random.default_rng(11).normal(0.001, 0.02, 400)
 MARKET = np.random.default_rng(12).normal(0.0, 0.02, 400)
 
 
+def sharpe_interval(returns: np.ndarray, seed: int, resamples: int = 10_000) -> Interval:
+    return bootstrapped(returns[:, None], DAYS, seed=seed, resamples=resamples).interval("sharpe")
+
+
 def test_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
-    first = sharpe_interval(RETURNS, DAYS, seed=5, resamples=200)
-    assert first == sharpe_interval(RETURNS, DAYS, seed=5, resamples=200)
-    assert first != sharpe_interval(RETURNS, DAYS, seed=6, resamples=200)
+    first = sharpe_interval(RETURNS, seed=5, resamples=200)
+    assert first == sharpe_interval(RETURNS, seed=5, resamples=200)
+    assert first != sharpe_interval(RETURNS, seed=6, resamples=200)
 
 
 def test_interval_surrounds_the_estimate_and_has_the_width_of_theory() -> None:
-    low, high = sharpe_interval(RETURNS, DAYS, seed=1)
+    low, high = sharpe_interval(RETURNS, seed=1)
     assert low < sharpe(RETURNS, DAYS) < high
     # Lo 2002, iid: standard error of the annual ratio ~ sqrt(365 / m); 95 % is 3.92 of them wide.
     assert high - low == pytest.approx(3.92 * (DAYS / len(RETURNS)) ** 0.5, rel=0.2)
@@ -31,7 +35,7 @@ def test_ninety_five_percent_intervals_cover_the_true_ratio_of_normal_returns() 
     truth = 0.05 * DAYS**0.5
     hits = 0
     for seed in range(100):
-        low, high = sharpe_interval(rng.normal(0.001, 0.02, 200), DAYS, seed=seed, resamples=200)
+        low, high = sharpe_interval(rng.normal(0.001, 0.02, 200), seed=seed, resamples=200)
         hits += low <= truth <= high
     assert 86 <= hits <= 100  # binomial(100, .95): fewer than 88 has probability .004; the bootstrap is a little narrow
 
@@ -53,7 +57,7 @@ def test_independent_noise_is_not_better_than_the_market() -> None:
 
 def test_against_cash_the_difference_is_the_ratio_itself() -> None:
     paired = sharpe_difference_interval(RETURNS, np.zeros(400), DAYS, seed=4, resamples=200)
-    assert paired == sharpe_interval(RETURNS, DAYS, seed=4, resamples=200)
+    assert paired == sharpe_interval(RETURNS, seed=4, resamples=200)
 
 
 def test_a_policy_that_never_traded_never_beats_cash() -> None:
@@ -62,7 +66,7 @@ def test_a_policy_that_never_traded_never_beats_cash() -> None:
 
 @pytest.mark.parametrize("returns", [np.zeros(100), RETURNS[:19]])
 def test_insufficient_data_gives_no_interval(returns: np.ndarray) -> None:
-    assert np.isnan(sharpe_interval(returns, DAYS, seed=1)).all()
+    assert np.isnan(sharpe_interval(returns, seed=1)).all()
     assert np.isnan(UNKNOWN).all()
 
 
@@ -81,7 +85,7 @@ def both(returns: np.ndarray = RETURNS) -> np.ndarray:
 
 def test_all_metrics_of_all_strategies_come_from_the_same_draws() -> None:
     found = bootstrapped(both(), DAYS, seed=3, resamples=300, block_days=1)
-    assert found.interval("sharpe", 1) == sharpe_interval(MARKET, DAYS, seed=3, resamples=300)
+    assert found.interval("sharpe", 1) == sharpe_interval(MARKET, seed=3, resamples=300)
     pair = sharpe_difference_interval(RETURNS, MARKET, DAYS, seed=3, resamples=300)
     assert found.difference("sharpe", 0, 1) == pair
     for number, metric in enumerate(METRICS):

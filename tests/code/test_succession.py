@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from export_fakes import change_manifest
 from registry_kept import BUCKET, NAME, KeptRegistry, kept_registry
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from btcai import champions, cli, files, paths, promotions, summary
 from btcai.champions import MODEL_CARD, is_whole, read_standing
 from btcai.errors import ArtifactError, ConfigError
+from btcai.features.table import FEATURE_NAMES
 from btcai.promotions import Seats
 from btcai.registry import promotion, succession, tracking
 
@@ -114,15 +116,11 @@ def damaged_graph(bundle: Path) -> None:
 
 
 def other_features(bundle: Path) -> None:
-    manifest = bundle / "manifest.json"
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"return_1"', '"return_one"'), encoding="utf-8")
+    change_manifest(bundle, feature_names=["return_one", *FEATURE_NAMES[1:]])
 
 
 def other_warmup(bundle: Path) -> None:
-    manifest = bundle / "manifest.json"
-    text = manifest.read_text(encoding="utf-8")
-    assert "2016" in text
-    manifest.write_text(text.replace("2016", "2017"), encoding="utf-8")
+    change_manifest(bundle, warmup_bars=2017)
 
 
 def other_costs(bundle: Path) -> None:
@@ -300,6 +298,7 @@ def test_an_old_folder_left_by_a_kill_between_two_renames_is_put_back(root: Path
 
 
 def test_the_commands_say_what_they_did_and_what_is_held(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / paths.PARAMS).touch()
     monkeypatch.chdir(root)
     call = CliRunner().invoke
     done = call(cli.app, ["registry", "promote", BUCKET, "3", "--because", "a trial"])
@@ -309,7 +308,7 @@ def test_the_commands_say_what_they_did_and_what_is_held(root: Path, monkeypatch
         "note: no edge is proven for it, so it stays on paper",
         "held until: btcai registry unpin short --because TEXT",
     ]
-    assert "short stays at version 3: a trial" in printed(summary.places_view(root))
+    assert "short stays at version 3: a trial" in printed(summary.places_view(root, {}))
     assert "rollback" not in call(cli.app, ["registry", "history"]).stdout
     assert call(cli.app, ["registry", "verify", BUCKET]).exit_code == 0
     (root / paths.CHAMPION / BUCKET / "head.onnx").write_bytes(b"cut")
@@ -317,7 +316,7 @@ def test_the_commands_say_what_they_did_and_what_is_held(root: Path, monkeypatch
     assert call(cli.app, ["registry", "verify", BUCKET, "--mend"]).exit_code == 0
     done = call(cli.app, ["registry", "unpin", BUCKET, "--because", "over"])
     assert done.stdout.splitlines()[1:] == ["note: no edge is proven for it, so it stays on paper"]
-    assert "by hand" not in printed(summary.places_view(root))
+    assert "by hand" not in printed(summary.places_view(root, {}))
     assert call(cli.app, ["registry", "promote", BUCKET, "3"]).exit_code == 2  # --because is asked for
 
 

@@ -10,6 +10,7 @@ from export_fakes import hand_made_bundle
 from registry_fakes import PARAMS, SYSTEM_ROW, project, register
 
 from btcai import paths, usage
+from btcai.bundle import file_sha256, load_bundle
 from btcai.champions import (
     MODEL_CARD,
     Standing,
@@ -21,7 +22,6 @@ from btcai.champions import (
     read_standing,
 )
 from btcai.errors import ArtifactError
-from btcai.inference import file_sha256, load_bundle
 from btcai.params import flat, load_config, set_param
 from btcai.registry import recording, tracking
 from btcai.registry.recording import curve_points, usage_points

@@ -1,16 +1,19 @@
 """`btcai tune`: a search that goes on where it was, and whose trials are all kept."""
 
 import json
+import re
 from pathlib import Path
 
+import optuna
 import pytest
 from learning_tasks import settings
+from rich.console import Console
 
 from btcai.config import Config
 from btcai.errors import ConfigError
 from btcai.experiments import tuning_report
 from btcai.experiments.trials import Measured
-from btcai.experiments.tuning import SPACE, Search, ended, is_present, open_study, seen_by, tune
+from btcai.experiments.tuning import PRESENT, SPACE, Search, ended, is_present, open_study, seen_by, tune
 from btcai.params import changed
 
 
@@ -113,5 +116,23 @@ def test_the_report_holds_every_trial(tmp_path: Path) -> None:
     assert len(lines) == 5
     assert "params_transfer.alpha" in lines[0]
     assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
-    assert tuning_report.view(study).row_count == 4  # type: ignore[attr-defined]
     assert json.loads((tmp_path / "studies.log").read_text("utf-8").splitlines()[0])
+
+
+def test_the_table_is_whole_at_80_columns_with_the_best_trials_beside_each_other() -> None:
+    places = {name: optuna.distributions.FloatDistribution(one.low, one.high) for name, one in SPACE.items()}
+    params = {name: one.low for name, one in SPACE.items()}
+    study = optuna.create_study(direction="maximize")
+    for number, score in enumerate((-9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.5)):
+        marks = {} if number else {PRESENT: True}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=places, value=score, user_attrs=marks))
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(tuning_report.view(study, Path("reports/tuning/two_scale")))
+    text = capture.get()
+    assert "…" not in text
+    head, _, score, *rows = [re.split(r" {2,}", line.strip()) for line in text.splitlines() if line.strip()]
+    assert head == ["trial", "5", "4", "3", "2", "1", "as is"]
+    assert score == ["score", "5.0000", "4.0000", "3.0000", "2.0000", "1.0000", "-9.0000"]
+    assert {name: float(low) for name, low, *_ in rows[:-1]} == pytest.approx(params)
+    assert "all 7 trials: reports/tuning/two_scale/trials.csv" in text

@@ -61,15 +61,6 @@ def test_ten_thousand_real_bars_equal_the_batch_over_the_gaps_and_a_restart(real
     replay(part, first=3000, stop=13_000, restart=8000)
 
 
-def test_missing_bars_may_be_pushed_too() -> None:
-    bars = without(walk(2100, seed=31), np.isin(np.arange(2100), [2050, 2051]))
-    batch = build_market(bars)
-    stream = FeatureStream(rows_of(bars, slice(0, 2050)))
-    for row in (2050, 2051):
-        assert_same_row(stream.push_missing(int(bars.close_ts_ns[row])), batch, row)
-    assert_same_row(push(stream, bars, 2052), batch, 2052)
-
-
 def test_after_an_outage_longer_than_the_warm_up_the_stream_goes_on_as_the_batch_does() -> None:
     n = 2100 + 3000
     bars = without(walk(n, seed=32), (np.arange(n) >= 2050) & (np.arange(n) < 5000))
@@ -89,7 +80,9 @@ def test_a_stamp_that_is_not_later_or_off_the_grid_is_refused_and_the_stream_sta
     bars = walk(2100, seed=34)
     stream = FeatureStream(rows_of(bars, slice(0, 2090)))
     with pytest.raises(DataError, match="a bar must close a multiple of 300000000000 ns after the last one"):
-        stream.push_missing(int(bars.close_ts_ns[2089]) + step_ns)
+        stream.push(
+            close_ts_ns=int(bars.close_ts_ns[2089]) + step_ns, open=1.0, high=1.0, low=1.0, close=1.0, volume=1.0
+        )
     assert_same_row(push(stream, bars, 2090), build_market(bars), 2090)
 
 

@@ -75,7 +75,7 @@ def test_a_missing_or_damaged_file_names_the_command_that_makes_it(tmp_path: Pat
     with pytest.raises(ArtifactError, match=r"btcai stage features"):
         load_market(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(ArtifactError, match=rf"{name} not found; make it with: btcai stage features"):
+    with pytest.raises(ArtifactError, match=rf"{name} not found; make it with: btcai run"):
         load_market(tmp_path)
 
 

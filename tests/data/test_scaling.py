@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from btcai.errors import ArtifactError, DataError
 from btcai.features.scaling import STD_FLOOR, Scaler, fit_scaler
 from btcai.schema import Span
+from btcai.seals import sealed
 
 
 def test_mean_and_population_std_of_present_rows_inside_the_span_by_hand() -> None:
@@ -81,13 +82,29 @@ def test_json_reads_back_to_the_same_bits(mean: np.ndarray, std: np.ndarray) -> 
     [
         "",
         "[]",
-        '{"mean": [1.0]}',
-        '{"mean": ["a"], "std": [1.0]}',
-        json.dumps({"mean": [1.0, 2.0], "std": [1.0]}),
-        json.dumps({"mean": [1.0], "std": [0.0]}),
-        '{"mean": [NaN], "std": [1.0]}',
+        json.dumps({"mean": [1.0], "std": [1.0]}),
+        json.dumps(sealed({"mean": [1.0], "std": [1.0]})).replace("1.0", "1.5", 1),
     ],
+    ids=["empty", "a_list", "without_its_hash", "a_digit_changed"],
 )
 def test_a_broken_scaler_file_names_the_command_that_makes_it(text: str) -> None:
     with pytest.raises(ArtifactError, match="btcai stage features"):
         Scaler.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"mean": [1.0]}, "must hold the numbers mean and std"),
+        ({"mean": ["a"], "std": [1.0]}, "must hold the numbers mean and std"),
+        ({"mean": [1.0, 2.0], "std": [1.0]}, "must be as long"),
+        ({"mean": [1.0], "std": [0.0]}, "std > 0, smallest std 0.0"),
+        ({"mean": [math.nan], "std": [1.0]}, "mean must be finite"),
+    ],
+)
+def test_columns_that_are_no_scaler_are_refused_though_nothing_changed_them(
+    columns: dict[str, list[float]], said: str
+) -> None:
+    for read in (Scaler.of, lambda found: Scaler.from_json(json.dumps(sealed(found)))):
+        with pytest.raises(ArtifactError, match=said):
+            read(columns)

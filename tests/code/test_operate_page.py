@@ -1,0 +1,85 @@
+"""What a run shows on its page and hears from it, without a server."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+from uuid import uuid4
+
+import pytest
+
+from btcai import paths
+
+pytestmark = [
+    pytest.mark.slow,  # Prefect's import
+    pytest.mark.filterwarnings("ignore"),  # which warns of its own deprecations
+]
+
+
+def test_a_childs_line_is_on_the_page_at_its_own_level_without_a_second_time() -> None:
+    from flows import artifacts
+
+    said: list[tuple[int, str]] = []
+    log = Mock(log=lambda level, form, text, extra: said.append((level, form % text)))
+    for line in (
+        "2026-11-29T21:59:13.008Z WARNING  btcai.training.progressive: short: PPO: the policy has collapsed",
+        "2026-11-29T21:59:13.008Z CRITICAL btcai.stages: no room",
+        "Data and pipelines are up to date.",
+    ):
+        artifacts.relay(log, line)
+    assert said == [
+        (logging.WARNING, "btcai.training.progressive: short: PPO: the policy has collapsed"),
+        (logging.ERROR, "btcai.stages: no room"),
+        (logging.INFO, "Data and pipelines are up to date."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ({"validate": "skipped"}, "nothing had changed, so no stage had to run; champions unchanged"),
+        ({"validate": "skipped", "export": "ran"}, "1 of 2 stages had to run; champions unchanged"),
+    ],
+)
+def test_what_a_run_came_to_in_a_line(states: dict[str, str], expected: str) -> None:
+    from flows import artifacts
+
+    assert artifacts.headline(states, {}, {}) == expected
+
+
+def test_bundles_that_cannot_be_read_count_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from flows import refresh
+
+    log = Mock()
+    monkeypatch.setattr(refresh, "get_run_logger", lambda: log)
+    folder = tmp_path / paths.CANDIDATE / "scalping"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    assert refresh.candidate_missing(tmp_path)
+    (form, reason), _ = log.warning.call_args
+    assert "the whole pipeline runs" in form
+    assert "manifest.json" in str(reason)
+
+
+def test_the_time_limit_of_a_pause_is_off_as_soon_as_it_is_heard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+
+    from prefect.states import Suspended
+
+    from flows import steering
+
+    run_id, kept = uuid4(), [Suspended(timeout_seconds=300)]
+    client = SimpleNamespace(
+        read_flow_run=lambda asked: SimpleNamespace(state=kept[-1]),
+        set_flow_run_state=lambda asked, state, force: kept.append(state),
+    )
+    monkeypatch.setattr(steering, "get_client", lambda sync_client: nullcontext(client))
+    monkeypatch.setattr(steering, "ASK_S", 0.0)
+    listener = steering.Listener(tmp_path)
+    listener._run_id = run_id
+    assert kept[0].state_details.pause_timeout is not None
+    for _ in range(2):
+        assert isinstance(listener.look(), steering.Paused)
+    assert [state.state_details.pause_timeout is None for state in kept] == [False, True]
