@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.config import BucketConfig, SizingConfig
 from btcai.environment import telemetry_off
-from btcai.errors import ArtifactError, DataError
+from btcai.errors import ArtifactError, DamageError, DataError
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.holdings import Rulebook
 from btcai.market.rules import Rules
 from btcai.schema import TOKENS, Float32Array
-from btcai.seals import SEAL, is_sealed, sealed
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -48,10 +48,10 @@ class Encoded:
         return len(self.latent)
 
 
-SAYS = list(Encoded.__dataclass_fields__)
+ENCODER_OUTPUTS = list(Encoded.__dataclass_fields__)
 """Outputs of an encoder, in order."""
 
-WANTS = ["probabilities", "value"]
+HEAD_OUTPUTS = ["probabilities", "value"]
 """Outputs of a head. Who names them spares ONNX Runtime asking the graph for them at every run."""
 
 
@@ -97,7 +97,7 @@ class Versions(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What deciding reads of manifest.json; the rest of the file is for people."""
+    """What deciding reads of manifest.json. Others read more of it: serving the scaler, warm starts what was seen."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -126,10 +126,10 @@ class PolicyBundle:
         self._encoder = session(folder / "encoder.onnx")
         self._head = session(folder / "head.onnx")
         given = [output.name for output in self._encoder.get_outputs()]
-        if given != SAYS:
+        if given != ENCODER_OUTPUTS:
             raise ArtifactError(
-                f"an encoder must put out {', '.join(SAYS)}, the one in {folder} puts out {', '.join(given)}: it was "
-                "exported by another version of btcai; remake it with: btcai run"
+                f"an encoder must put out {', '.join(ENCODER_OUTPUTS)}, the one in {folder} puts out "
+                f"{', '.join(given)}: it was exported by another version of btcai; remake it with: btcai run"
             )
         self.book = Rulebook.of(manifest.rules)
 
@@ -141,12 +141,12 @@ class PolicyBundle:
 
     def encode(self, features: Float32Array) -> Encoded:
         """Raw feature rows ((D + 143) * patch_bars, F) -> D decision times."""
-        arrays = self._encoder.run(SAYS, {"tokens": tokens_of(features, self.patch_bars, copy=False)})
+        arrays = self._encoder.run(ENCODER_OUTPUTS, {"tokens": tokens_of(features, self.patch_bars, copy=False)})
         return Encoded(*[array[0] for array in arrays])
 
     def head(self, latent: Float32Array, account: Float32Array) -> tuple[Float32Array, Float32Array]:
         """latent (B, Z), account (B, A) -> probabilities (B, 4), value (B,)."""
-        probabilities, value = self._head.run(WANTS, {"latent": latent, "account": account})
+        probabilities, value = self._head.run(HEAD_OUTPUTS, {"latent": latent, "account": account})
         return probabilities, value
 
     def probabilities(self, latent: Float32Array, account: Float32Array) -> Float32Array:
@@ -160,14 +160,14 @@ def file_sha256(path: Path) -> str:
 
 
 def load_bundle(folder: Path) -> PolicyBundle:
-    """Open a bundle; ArtifactError when it is missing, damaged, or made for other features.
+    """Open a bundle; ArtifactError when it is missing or made for other features, its DamageError when damaged.
 
     The manifest proves itself and names the hashes of the graphs: no byte that deciding reads may differ.
     """
     manifest = _read_manifest(folder / MANIFEST)
     for name in GRAPHS:
         if not (folder / name).is_file() or file_sha256(folder / name) != manifest.sha256.get(name):
-            raise ArtifactError(
+            raise DamageError(
                 f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run"
             )
     if manifest.feature_names != FEATURE_NAMES or manifest.warmup_bars != WARMUP_BARS:
@@ -185,30 +185,30 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"no bundle in {path.parent} ({MANIFEST} is missing); make one with: btcai run")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        _check_seal(path, content)
+        _check_intact(path, content)
         return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ArtifactError(f"{path} is damaged ({where}: {first['msg']}); remake it with: btcai run") from error
     except ValueError as error:
-        raise ArtifactError(f"{path} is not valid JSON ({error}); remake it with: btcai run") from error
+        raise DamageError(f"{path} is not valid JSON ({error}); remake it with: btcai run") from error
 
 
-def _check_seal(path: Path, content: object) -> None:
-    if is_sealed(content):
+def _check_intact(path: Path, content: object) -> None:
+    if is_intact(content):
         return
-    if isinstance(content, dict) and SEAL not in content:
+    if isinstance(content, dict) and CHECKSUM not in content:
         raise ArtifactError(
-            f"{path} must carry the hash of its own content, {SEAL}; without it no damage to its numbers would be "
+            f"{path} must carry the hash of its own content, {CHECKSUM}; without it no damage to its numbers would be "
             "seen. Older versions of btcai wrote none; remake it with: btcai run"
         )
-    raise ArtifactError(f"{path} is damaged: it says other than what was written; remake it with: btcai run")
+    raise DamageError(f"{path} is damaged: it says other than what was written; remake it with: btcai run")
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write a bundle's manifest.json, which proves itself from then on; the same content gives the same bytes."""
-    text = json.dumps(sealed(content), indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(with_checksum(content), indent=1, sort_keys=True, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 

@@ -172,7 +172,7 @@ def new_adaptive(levels: Array, overlap: Array) -> AdaptiveCalibration:
     )
 
 
-def pace(horizons_bars: Sequence[int] | IntArray, patch_bars: int) -> tuple[FloatArray, IntArray]:
+def overlap_and_delay(horizons_bars: Sequence[int] | IntArray, patch_bars: int) -> tuple[FloatArray, IntArray]:
     """Of decisions every patch_bars: how many consecutive ones share an outcome of each horizon, overlap (H,) >= 1, and
     after how many it has ended, delay (H,) >= 1."""
     patches = np.asarray(horizons_bars) / patch_bars

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.errors import ArtifactError
 from btcai.files import whole
 from btcai.ledgers import append_line, record_of
-from btcai.seals import SEAL, is_sealed, sealed
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
     """
     with whole(folder) as draft:
         shutil.copytree(bundle, draft, dirs_exist_ok=True)
-        (draft / STANDING).write_text(json.dumps(sealed(asdict(standing)), indent=2) + "\n", encoding="utf-8")
+        (draft / STANDING).write_text(json.dumps(with_checksum(asdict(standing)), indent=2) + "\n", encoding="utf-8")
 
 
 def read_standing(folder: Path) -> Standing | None:
@@ -78,9 +78,9 @@ def read_standing(folder: Path) -> Standing | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not is_sealed(found):
+        if not is_intact(found):
             raise ValueError("not what was written")
-        return Standing(**{name: value for name, value in found.items() if name != SEAL})
+        return Standing(**{name: value for name, value in found.items() if name != CHECKSUM})
     except (ValueError, TypeError) as error:  # cut short, or written by another version of btcai
         raise ArtifactError(
             f"{path} must hold a champion's standing, was damaged or of an older format ({error}); "
@@ -93,7 +93,7 @@ def is_whole(folder: Path) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return (
-            is_sealed(manifest)
+            is_intact(manifest)
             and read_standing(folder) is not None
             and all(
                 hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
@@ -106,7 +106,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def seen_of(folder: Path) -> dict[str, Any] | None:
-    """What the bundle in `folder` was fitted to and chosen on (training.starts.Seen); None where it does not say."""
+    """What the bundle in `folder` was fitted to and chosen on (training.starts.DataSeen); None where not said."""
     found: dict[str, Any] | None = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("seen")
     return found
 
@@ -121,11 +121,8 @@ def append_trial(path: Path, trial: Mapping[str, object]) -> bool:
 
     A line that a killed process left torn is skipped, never an obstacle to the next one.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if trial["input_hash"] in _tried(path, text):
-        return False
-    append_line(path, json.dumps(dict(trial), sort_keys=True))
-    return True
+    line = json.dumps(dict(trial), sort_keys=True)
+    return append_line(path, line, unless=lambda text: trial["input_hash"] in _tried(path, text))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from btcai.commands import (
     tune,
     watch,
 )
-from btcai.commands.project import here, writing
+from btcai.commands.project import project_root, writing
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
@@ -228,7 +228,7 @@ def run(
 @app.command(rich_help_panel="Run")
 def report() -> None:
     """Print the results again and where the report, the models and the pages are."""
-    _report(here(), trained=False)
+    _report(project_root(), trained=False)
 
 
 _PANELS = {

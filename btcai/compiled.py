@@ -90,7 +90,10 @@ def _compiled(function: Function, **options: bool | set[str]) -> Function:
     jit: Any = numba.njit  # its stubs do not know every option
     dispatcher = jit(cache=True, nogil=True, error_model="numpy", **options)(function)
     if (store := getattr(dispatcher, "_cache", None)) is not None and hasattr(store, "_cache_file"):
-        store._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+        file, stamp = store._cache_file, _stamp(Path(function.__code__.co_filename).parent)
+        # numba compares versions before it unpickles an index, stamps after: a record that has another name by now
+        # could not be unpickled
+        file._source_stamp, file._version = stamp, (file._version, stamp)
     return dispatcher  # type: ignore[no-any-return]
 
 

@@ -17,5 +17,9 @@ class ArtifactError(BtcaiError):
     """A stage's output is missing or does not fit; names the command that makes it."""
 
 
+class DamageError(ArtifactError):
+    """A stage's output is not what was written: bytes were lost or changed, by no version of btcai."""
+
+
 class DiskError(BtcaiError):
     """A disk that is full, or a folder that may not be written; what was there before is there still."""

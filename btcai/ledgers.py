@@ -1,7 +1,9 @@
 """Lines that are added to a file for good: whole and on the disk, or the file is as it was."""
 
+import fcntl
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +32,33 @@ def record_of(line: str, place: str) -> dict[str, Any]:
     return found
 
 
-def append_line(path: Path, line: str) -> None:
+def append_line(path: Path, line: str, unless: Callable[[str], bool] | None = None) -> bool:
     """Add a line, and force it onto the disk before this returns; after one that a kill left torn it begins anew.
 
-    DiskError where it cannot be written; half of it is then taken back.
+    False, and nothing added, where unless(what the ledger holds). One process at a time, from the reading to the end:
+    the kernel frees the lock of one that was killed. DiskError where it cannot be written; half of it is taken back.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+", buffering=0) as file:
-            held = file.seek(0, os.SEEK_END)
+            fcntl.flock(file, fcntl.LOCK_EX)  # another's line may not come behind half of ours, to be cut off with it
+            file.seek(0)
+            held = file.read()
+            if unless is not None and unless(held.decode()):
+                return False
+            begin = "\n" if held and not held.endswith(b"\n") else ""
             try:
-                _write(file.fileno(), f"{_break_after_torn(file.fileno(), held)}{line}\n".encode())
+                _write(file.fileno(), f"{begin}{line}\n".encode())
             except BaseException:
-                file.truncate(held)
+                file.truncate(len(held))
                 raise
+            return True
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         raise DiskError(
             f"{path} could not be written: {error}; it is as it was: free the disk, then try again"
         ) from error
-
-
-def _break_after_torn(handle: int, held: int) -> str:
-    return "\n" if held and os.pread(handle, 1, held - 1) != b"\n" else ""
 
 
 def _write(handle: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final, ParamSpec, TypeVar
 
-VARIABLE: Final = "BTCAI_LOG_CONTEXT"
+CONTEXT_VARIABLE: Final = "BTCAI_LOG_CONTEXT"
 """Carries the context into a child process, as one JSON object."""
 
 P = ParamSpec("P")
@@ -71,7 +71,7 @@ def begin() -> None:
 def for_child() -> dict[str, str]:
     """The variable that carries the context into a child process; nothing where there is none."""
     names = current()
-    return {VARIABLE: json.dumps(dict(names), default=str)} if names else {}
+    return {CONTEXT_VARIABLE: json.dumps(dict(names), default=str)} if names else {}
 
 
 def _set(names: Mapping[str, object] | None) -> None:
@@ -84,7 +84,7 @@ def _set(names: Mapping[str, object] | None) -> None:
 def _inherited() -> dict[str, object]:
     """Whatever is not a JSON object was not ours."""
     try:
-        found = json.loads(os.environ.get(VARIABLE, "{}"))
+        found = json.loads(os.environ.get(CONTEXT_VARIABLE, "{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,6 +1,6 @@
 """Processes of this machine: found again though their ids are given anew, signalled, ended with all that is below them.
 
-Nothing is imported before it is asked for: who only holds a lock needs none of it.
+Nothing is imported before it is asked for.
 """
 
 import os
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
-SAME_START_S = 5.0
-"""The system tells a process's start to the second, by a clock that may be set meanwhile."""
+SAME_START_S = 0.1
+"""The system counts a process's start from its own in hundredths of a second, whatever the clock is set to."""
+OLD_START_S, SAME_OLD_START_S = 1e9, 5.0
+"""A start beyond that, 32 years, is of an older btcai's record: since 1970, by a clock that may have been set since."""
 CHILDREN_S = 5.0
 """What children have to end in by themselves, once their parent has."""
 
@@ -27,17 +29,29 @@ def find(pid: int, started_s: float) -> "psutil.Process | None":
 
     try:
         process = psutil.Process(pid)
-        is_same = abs(process.create_time() - started_s) <= SAME_START_S
-        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if _began(process, started_s) and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
 
 
 def started_s(pid: int | None = None) -> float:
-    """When the process, by default this one, was started: since 1970, by the system's own account."""
+    """When the process, by default this one, was started: since the system was, by its own account."""
     import psutil
 
-    return float(psutil.Process(pid).create_time())
+    return _since_boot_s(psutil.Process(pid))
+
+
+def _began(process: "psutil.Process", started_s: float) -> bool:
+    if started_s > OLD_START_S:
+        return abs(float(process.create_time()) - started_s) <= SAME_OLD_START_S
+    return abs(_since_boot_s(process) - started_s) <= SAME_START_S
+
+
+def _since_boot_s(process: "psutil.Process") -> float:
+    """psutil adds the clock time of the system's start, which moves when the clock is set: it is taken off again."""
+    import psutil
+
+    return round(float(process.create_time() - psutil.boot_time()), 2)
 
 
 def send(found: "Iterable[psutil.Process]", sign: int) -> "list[psutil.Process]":

@@ -24,7 +24,7 @@ from btcai.errors import BtcaiError
 
 logger = logging.getLogger(__name__)
 
-VARIABLE: Final = "BTCAI_RUN"
+RUN_VARIABLE: Final = "BTCAI_RUN"
 """Names the holder (Holder.identity) in the environment of what it starts."""
 LOOK_S = 1.0
 GLANCE_S, GLANCES_S = 0.02, 1.0
@@ -36,7 +36,7 @@ _handed_on: list[int] = []
 
 
 class Busy(BtcaiError):
-    """Another run is at work in this project."""
+    """Another command is at work in this project."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Holder:
 
     pid: int
     started_s: float
-    """Of the process, since 1970: its id may be another's by now."""
+    """Of the process, since the system was (processes.started_s): its id may be another's by now."""
     since: str
     """UTC."""
     what: str
@@ -132,7 +132,7 @@ def ask_to_pause(root: Path, found: Holder) -> bool:
 
 def is_asked_to_pause(root: Path) -> bool:
     """Whether that was asked of this process, or of the one that started it."""
-    return VARIABLE in os.environ and _text(_place(root).request) == os.environ[VARIABLE]
+    return RUN_VARIABLE in os.environ and _text(_place(root).request) == os.environ[RUN_VARIABLE]
 
 
 def _place(root: Path, part: Path | None = None) -> _Place:
@@ -143,10 +143,10 @@ def _place(root: Path, part: Path | None = None) -> _Place:
 
 def _has_joined(place: _Place, work: int) -> bool:
     """Whether this process is the holder, or was started by it, and counts as at work from now on."""
-    if VARIABLE not in os.environ or not _try(work, fcntl.LOCK_SH):
+    if RUN_VARIABLE not in os.environ or not _try(work, fcntl.LOCK_SH):
         return False
     found = _holder(place)
-    if found is not None and found.identity == os.environ[VARIABLE]:
+    if found is not None and found.identity == os.environ[RUN_VARIABLE]:
         return True
     fcntl.flock(work, fcntl.LOCK_UN)
     return False
@@ -170,15 +170,15 @@ def _take(place: _Place, work: int, stack: ExitStack, me: Holder, wait_s: float)
 @contextmanager
 def _named(me: Holder) -> Iterator[None]:
     """What this process starts meanwhile is known as its own."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = me.identity
+    before = os.environ.get(RUN_VARIABLE)
+    os.environ[RUN_VARIABLE] = me.identity
     try:
         yield
     finally:
         if before is None:
-            del os.environ[VARIABLE]
+            del os.environ[RUN_VARIABLE]
         else:
-            os.environ[VARIABLE] = before
+            os.environ[RUN_VARIABLE] = before
 
 
 @contextmanager
@@ -214,21 +214,28 @@ def _wait(descriptor: int, give_up_at: float, told: Callable[[], str]) -> None:
 
 
 def _told(place: _Place) -> str:
-    found = _read(place)
-    who = f"{found.what}, process {found.pid}, since {found.since}" if found else "a process that has just started"
-    end = "btcai cancel" if place.lock.name == paths.RUN_LOCK.name or not found else f"kill -INT {found.pid}"
-    return f"only one run may write to {place.folder}, and there is one: {who}; wait for it, or end it with: {end}"
+    who, end = _who(place)
+    return f"only one command may write to {place.folder}, and there is one: {who}; wait for it, or end it with: {end}"
+
+
+def _who(place: _Place) -> tuple[str, str]:
+    """The holder, and what ends it."""
+    if (found := _read(place)) is not None:
+        is_whole = place.lock.name == paths.RUN_LOCK.name
+        who = f"{found.what}, process {found.pid}, since {found.since}"
+        return who, "btcai cancel" if is_whole else f"kill -INT {found.pid}"
+    if not _text(place.record):
+        return "a process that has just started", "btcai cancel"
+    record = paths.RUN_LOCK.with_name(place.record.name)
+    return f"a process (its record {record} is of another version)", "Ctrl-C where it was started"
 
 
 def _told_of_work(place: _Place) -> str:
     left = processes.that_hold(place.work)
     names = [f"process {one.pid} ({shorten(processes.command(one), 80)})" for one in left]
-    who = ", ".join(names) or "a process that has just ended"
-    end = f", or end it with: kill {' '.join(str(one.pid) for one in left)}" if left else ""
-    return (
-        f"only one run may write to {place.folder}, and what one that was killed had started is still at work: {who}; "
-        f"wait for it, a minute where flows.guard is among them{end}"
-    )
+    who = ", ".join(names) or "a process that has just ended, or another user's"
+    end = f", or: kill {' '.join(str(one.pid) for one in left)}" if left else ""
+    return f"a stage of a killed run still works in {place.folder}: {who}; wait for it (a minute with flows.guard){end}"
 
 
 def _this_process(what: str, flow_run_id: str | None, pauses: bool) -> Holder:
@@ -265,7 +272,7 @@ def _forget(place: _Place) -> None:
 def _read(place: _Place) -> Holder | None:
     try:
         return Holder(**json.loads(_text(place.record)))
-    except (ValueError, TypeError):  # not written yet
+    except (ValueError, TypeError):  # not written yet, or with other fields
         return None
 
 

@@ -52,7 +52,7 @@ class Record:
 
     pid: int
     started_s: float
-    """Since 1970, by the system's own account of the process."""
+    """Since the system was, by its own account: processes.started_s."""
     port: int | None
 
 
@@ -225,7 +225,7 @@ def own_pages_only(port: int) -> dict[str, str]:
 
 
 def _mlflow_server(root: Path, port: int) -> list[str]:
-    store = f"sqlite:///{(root / 'mlflow' / 'mlflow.db').resolve()}"
+    store = f"sqlite:///{(root / paths.MLFLOW_DB).resolve()}"
     where = ["--host", HOST, "--port", str(port)]
     return [sys.executable, "-m", "mlflow", "server", "--workers", "1", *where, "--backend-store-uri", store]
 

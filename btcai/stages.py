@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from btcai.features.splits import Splits
     from btcai.registry.submission import History
     from btcai.report.evidence import Evidence
-    from btcai.training.starts import Seen
+    from btcai.training.starts import DataSeen
     from btcai.watch.verdict import Finding
 
 logger = logging.getLogger(__name__)
@@ -109,15 +109,15 @@ def train(config: Config, root: Path, *, bucket: str) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def seen(root: Path) -> "Seen":
+def seen(root: Path) -> "DataSeen":
     """What networks trained on artifacts/features are fitted to and chosen on."""
     from btcai.features.store import read_meta
-    from btcai.training.starts import Seen
+    from btcai.training.starts import DataSeen
 
     data, splits, _ = load_features(root)
     meta, rows = read_meta(root / paths.FEATURES), (splits.train.stop - 1, splits.valid.first, splits.valid.stop - 1)
     fitted_until, chosen_from, until = (int(data.bars.close_ts_ns[row]) for row in rows)
-    return Seen(
+    return DataSeen(
         market=meta["market"],
         data_version=meta["data_version"],
         fitted_until_ts_ns=fitted_until,
@@ -452,8 +452,8 @@ def run_stage(name: str, config: Config, root: Path) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun says
     if processes > 1 and name not in TOGETHER:
         raise ConfigError(
-            f"of stages that torchrun starts there must be one process, unless it is one of {', '.join(TOGETHER)}: "
-            f"{name} was started in {processes}, each of which would write the same files; run: btcai stage {name}"
+            f"only train@BUCKET and consolidate run under torchrun; {name} was started in {processes} processes, which "
+            f"would write the same files; run: btcai stage {name}"
         )
     STAGES[name](config, root)
 

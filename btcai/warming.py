@@ -28,7 +28,7 @@ def go_on(root: Path, config: Config) -> tuple[str, str]:
         raise ArtifactError(
             f"{folder} must say what it was trained on, was made by an older btcai; make it again with: btcai run"
         )
-    seen = starts.Seen(**found)
+    seen = starts.DataSeen(**found)
     if config.data.market != seen.market:
         raise ArtifactError(
             f"the last run must have been of {config.data.market} to go on from it, was of {seen.market}; train it "

@@ -75,16 +75,21 @@ def resume() -> str:
 
 def cancel(root: Path) -> str:
     """End the run that works, and those that wait to be resumed; what was done is kept."""
-    told, found = [], run_lock.holder(root)
+    told, found, again = [], run_lock.holder(root), []
     if found is not None and found.flow_run_id is None and run_lock.interrupt(found):
         told.append(f"{found.what}, process {found.pid}")
+        again.append(found.what)
     if PREFECT_API_URL.value() is not None:
         with _server() as (client, deployment_id):
-            for run in runs(client, deployment_id, StateType.PAUSED):
+            ended = runs(client, deployment_id, StateType.PAUSED)
+            for run in ended:
                 client.set_flow_run_state(run.id, Cancelled(message="btcai cancel"), force=True)
-                told.append(run.name)
-            told += [run.name for run in _cancel_working(client, deployment_id, root)]
-    return f"cancelled: {', '.join(told)}; go on with: btcai run" if told else "nothing runs"
+            ended += _cancel_working(client, deployment_id, root)
+        told += [run.name for run in ended]
+        again += ["btcai run"] if ended else []
+    if not told:
+        return "nothing runs"
+    return f"cancelled: {', '.join(told)}; go on with: {', then '.join(dict.fromkeys(again))}"
 
 
 def cancel_working(root: Path) -> str:

@@ -57,7 +57,7 @@ def tell_end(flow: str, run: FlowRun, state: State[Any]) -> None:
     if state.is_crashed():
         what = "was stopped" if INTERRUPTED in (state.message or "") else "was killed"
         why = f"{(state.message or str(state.name)).rstrip('.')}{_at_work(run)}"
-        helps = "nothing is lost, training goes on from its checkpoint"
+        helps = "what was finished is kept; training goes on from its checkpoint"
     else:
         what, why = "failed", _RAISED.sub("", state.message or str(state.name)).removesuffix(GO_ON)
         helps = "what was finished is kept; mend it, then go on"

@@ -118,7 +118,7 @@ def run_limited(name: str, root: Path, force: bool = False) -> State:
     """run_stage within its time limit, and again where a stage may fail by chance; Paused where somebody paused it."""
     limit_s = LIMITS_S.get(name, TRAINING_LIMIT_S)
     stage = run_stage.with_options(timeout_seconds=limit_s, retries=RETRIES.get(name, 0), retry_delay_seconds=5)
-    state: Any = steering.returned(stage(name, str(root), force))
+    state: Any = steering.unwrap_state(stage(name, str(root), force))
     if isinstance(state, Halted):
         raise state
     return cast(State, state)
@@ -150,7 +150,7 @@ def run_stage(name: str, root: str, force: bool = False) -> Any:
 
     try:
         state = unstuck(name, Path(root), force=force, show=show, asked=steering.Listener(Path(root)).look)
-    except (steering.Paused, steering.Called) as halted:
+    except (steering.Paused, steering.CancelRequested) as halted:
         return _halted(name, halted, log)
     except KeyboardInterrupt:
         if deployment.id is not None:

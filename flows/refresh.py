@@ -13,7 +13,7 @@ from prefect.states import Completed
 from btcai import logs, paths
 from btcai.bundle import load_bundle
 from btcai.environment import child_environment
-from btcai.errors import ArtifactError
+from btcai.errors import ArtifactError, DamageError
 from btcai.schema import BUCKETS
 from btcai.watch.report import read_verdict
 from flows import artifacts, news, steering
@@ -54,7 +54,7 @@ def refresh(
 
 def refreshed(root: Path, force: bool, only_if_drifted: bool, warm_start: bool) -> dict[str, State]:
     """What refresh does once it is alone."""
-    if isinstance(halted := steering.returned(update(str(root))), Halted):
+    if isinstance(halted := steering.unwrap_state(update(str(root))), Halted):
         raise halted
     prepare(root)
     news.tell_silence(root)
@@ -78,10 +78,18 @@ def refreshed(root: Path, force: bool, only_if_drifted: bool, warm_start: bool) 
 
 
 def candidate_missing(root: Path) -> bool:
-    """True where a bucket's candidate is not there, or cannot be read: `drift` would have nothing to ask, and fail."""
+    """True where a bucket's candidate is not there, or is of another version: `drift` would have nothing to ask.
+
+    StageFailed where one is damaged: bars that somebody must look at first must not be trained on for a lost bit.
+    """
     try:
         for bucket in BUCKETS:
             load_bundle(root / paths.CANDIDATE / bucket)
+    except DamageError as error:
+        raise StageFailed(
+            f"a candidate must be whole for the newest bars to be held against it, so nothing was trained: {error}; "
+            "that trains on the newest bars, whatever they are like"
+        ) from error
     except ArtifactError as error:
         get_run_logger().warning(
             "the whole pipeline runs, since there are no bundles to hold the bars against: %s", error
@@ -116,7 +124,7 @@ def update(root: str) -> Any:
 
     try:
         code = _btcai(Path(root), "data", "update", show=show, look=look)
-    except (steering.Paused, steering.Called) as halted:
+    except (steering.Paused, steering.CancelRequested) as halted:
         return Completed(name="Stopped", message=str(halted), data=halted)
     if code:
         raise StageFailed(f"no new bars, exit code {code}; the log says why; try again with: btcai data update")

@@ -48,11 +48,11 @@ class Paused(Halted):
     patient: ClassVar[bool] = True
 
 
-class Called(Halted):
+class CancelRequested(Halted):
     """Somebody cancelled a run that no worker looks after."""
 
 
-class Interrupted(Called):
+class Interrupted(CancelRequested):
     """Somebody pressed Ctrl-C in the terminal of the run."""
 
 
@@ -85,11 +85,11 @@ class Listener:
         if state is not None and state.is_paused():
             return Paused("paused on request")
         if state is not None and state.type == StateType.CANCELLING and deployment.id is None:
-            return Called("cancelled on request")
+            return CancelRequested("cancelled on request")
         return None
 
 
-def returned(found: Any) -> Any:
+def unwrap_state(found: Any) -> Any:
     """What a task returned: where it gave its state a name for the page, Prefect hands its caller the state itself."""
     return found.result() if isinstance(found, State) else found
 
@@ -111,7 +111,7 @@ def driven(root: Path, work: Callable[[], T]) -> T | State[Any]:
     except Interrupted:
         _cancelling()
         ended = "interrupted: what was finished is kept"
-    except Called:
+    except CancelRequested:
         ended = "cancelled: what was done is kept"
     return Cancelled(message=f"{ended}; go on with: {_command()}")
 

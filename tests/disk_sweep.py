@@ -58,9 +58,7 @@ class Sweep:
     ) -> Tried:
         """`apart`: files that are no result of the command, by their path. `in_turn`: it ends with one of its results
         before it begins the next, so that a fault leaves some old and some new, each whole; it goes on from there to
-        the same end. `every`: 7 tries each
-        seventh write of a slow command, and the last ones.
-        """
+        the same end. `every`: 7 tries each seventh write of a slow command, and the last ones."""
 
         def held(folder: Path) -> dict[str, bytes]:
             return {name: text for name, text in contents(folder).items() if not apart(name)}

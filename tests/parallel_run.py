@@ -19,9 +19,9 @@ from torch import Tensor
 
 from btcai.agent.shards import SHARDS, place, shards
 from btcai.agent.task import sample_stretches
+from btcai.paths import WEIGHTS
 from btcai.schema import Span
 from btcai.training import parallel, phase, stopping
-from btcai.training.checkpoint import WEIGHTS
 from btcai.training.phase import Row
 from btcai.training.pretraining import prediction_loss
 from btcai.training.progressive import train_bucket

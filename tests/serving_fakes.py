@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx
 import jsonschema
+import pytest
 from export_fakes import frame, loud_bundle
 from fastapi import FastAPI
 
 from btcai import paths
+from btcai.bundle import PolicyBundle, load_bundle
 from btcai.champions import Standing, place_champion
 from btcai.schema import RAW_COLUMNS, Bars
 from btcai.serving.app import create_app
@@ -97,5 +99,15 @@ def plain(decision: Any, edge: str = "none") -> dict[str, Any]:
     return {**json.loads(decision_json(decision, None)), "edge": edge}
 
 
+@pytest.fixture(scope="module")
+def scalping_fixture(tmp_path_factory: pytest.TempPathFactory) -> PolicyBundle:
+    """A loud bundle of its own for each module that names it: scalping = scalping_fixture."""
+    return load_bundle(loud_bundle(tmp_path_factory.mktemp("scalping")))
+
+
 def cut(bars: Bars, stop: int, n: int) -> Bars:
-    return Bars(**{name: getattr(bars, name)[stop - n : stop] for name in Bars.__dataclass_fields__})
+    return bars_of(bars, stop - n, stop)
+
+
+def bars_of(bars: Bars, first: int, stop: int) -> Bars:
+    return Bars(**{name: getattr(bars, name)[first:stop] for name in Bars.__dataclass_fields__})

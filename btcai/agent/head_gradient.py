@@ -22,9 +22,12 @@ from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, MASKED, Action, Fl
 N_ACTIONS, N_SEEN = len(Action), len(ACCOUNT_FEATURES)
 
 
-class _Learned(NamedTuple):
-    """What is learned from: observation (S, G, K, A); counts (S,) what a stretch counts, bonus (S,) its entropy bonus;
-    teacher (S, G, K, actions), or empty; the others (S, G, K)."""
+class _Batch(NamedTuple):
+    """What an update draws its minibatches from.
+
+    observation (S, G, K, A); counts (S,) what a stretch counts, bonus (S,) its entropy bonus; teacher (S, G, K,
+    actions), or empty; the others (S, G, K).
+    """
 
     observation: Float32Array
     action: NDArray[np.int64]
@@ -36,8 +39,11 @@ class _Learned(NamedTuple):
     teacher: Float32Array
 
 
-class _Room(NamedTuple):
-    """To work in: hidden, d_hidden (hidden,); prob, log_prob, d_logit (actions,)."""
+class _Scratch(NamedTuple):
+    """To work in, one for each shard.
+
+    hidden, d_hidden (hidden,); prob, log_prob, d_logit (actions,).
+    """
 
     hidden: Float32Array
     d_hidden: Float32Array
@@ -58,7 +64,7 @@ def head_gradient(
 
     latent (S, K, Z) what the head reads of the market; observation (S, G, K, A) of the accounts; experience (S, G, K).
     """
-    learned = _learned(observation, experience, weights)
+    batch = _batch(observation, experience, weights)
     parameters = [head.market.weight, head.market.bias, head.account.weight, head.policy.weight, head.policy.bias,
                   head.value.weight, head.value.bias]  # fmt: skip
 
@@ -67,30 +73,30 @@ def head_gradient(
         seen = latent[torch.from_numpy(rows)]
         with torch.no_grad():
             projected = head.market(seen).numpy()
-        said = head_weights(head, temperature=weights.temperature)
-        found = HeadWeights(*map(np.zeros_like, said))
+        of_head = head_weights(head, temperature=weights.temperature)
+        sums = HeadWeights(*map(np.zeros_like, of_head))
         d_projected, figures = np.zeros_like(projected), np.zeros(7)
         size = projected.shape[-1]
-        room = _Room(*(np.empty(n, np.float32) for n in (size, size, N_ACTIONS, N_ACTIONS, N_ACTIONS)))
+        scratch = _Scratch(*(np.empty(n, np.float32) for n in (size, size, N_ACTIONS, N_ACTIONS, N_ACTIONS)))
         _rows(
-            rows, learned, said, projected, mean, std, weights.clip, weights.value, weights.teacher, d_projected, found,
-            figures, room,
+            rows, batch, of_head, projected, mean, std, weights.clip, weights.value, weights.teacher, d_projected, sums,
+            figures, scratch,
         )  # fmt: skip
         flat = torch.from_numpy(d_projected).flatten(0, 1)
         d_market = flat.T @ seen.flatten(0, 1), flat.sum(0)
         cooled = np.float32(weights.temperature)
-        others = found.account.T, found.policy / cooled, found.policy_bias / cooled, found.value[None], found.value_bias
+        others = sums.account.T, sums.policy / cooled, sums.policy_bias / cooled, sums.value[None], sums.value_bias
         return [torch.from_numpy(figures), *d_market, *map(torch.from_numpy, others)]
 
     def gradient(index: Tensor) -> Tensor:
         rows = index.numpy()
-        drawn = learned.advantage[rows]
+        drawn = batch.advantage[rows]
         if experience.weight is None and not experience.normalised:
             mean, std = float(drawn.mean()), float(drawn.std(ddof=1)) + LEAST_STD
         else:
             mean, std = (float(figure) for figure in spread(experience, index))
-        found = shards.sums(lambda part: of_shard(part, mean, std), np.split(rows, SHARDS))
-        means: list[Tensor] = [given / drawn.size for given in found if given is not None]
+        sums = shards.sums(lambda part: of_shard(part, mean, std), np.split(rows, SHARDS))
+        means: list[Tensor] = [given / drawn.size for given in sums if given is not None]
         for parameter, given in zip(parameters, means[1:], strict=True):
             parameter.grad = given.contiguous()
         return means[0].float()
@@ -98,7 +104,7 @@ def head_gradient(
     return gradient
 
 
-def _learned(observation: Float32Array, experience: Experience, weights: Weights) -> _Learned:
+def _batch(observation: Float32Array, experience: Experience, weights: Weights) -> _Batch:
     action, old_logp, advantage, value_target = (
         np.ascontiguousarray(tensor.numpy())
         for tensor in (experience.action, experience.logp, experience.advantage, experience.value_target)
@@ -109,14 +115,14 @@ def _learned(observation: Float32Array, experience: Experience, weights: Weights
         bonus = bonus * experience.explore.float().numpy()
     given = experience.teacher
     teacher = np.zeros((0, 0, 0, 0), np.float32) if given is None else np.ascontiguousarray(given.numpy())
-    return _Learned(observation, action, old_logp, advantage, value_target, counts, bonus, teacher)
+    return _Batch(observation, action, old_logp, advantage, value_target, counts, bonus, teacher)
 
 
 @summing
 def _rows(
     rows: NDArray[np.int64],
-    learned: _Learned,
-    head: HeadWeights,
+    batch: _Batch,
+    weights: HeadWeights,
     projected: Float32Array,
     mean: float,
     std: float,
@@ -124,58 +130,58 @@ def _rows(
     value_weight: float,
     teacher_weight: float,
     d_projected: Float32Array,
-    found: HeadWeights,
+    gradient: HeadWeights,
     figures: NDArray[np.float64],
-    room: _Room,
+    scratch: _Scratch,
 ) -> None:
-    """Adds the gradients' sums over all decisions of the stretches `rows` to `found` and d_projected; figures likewise.
+    """Adds the sums over all decisions of the stretches `rows` to `gradient`, d_projected and figures.
 
     projected, d_projected (S', K, hidden); mean and std of advantages.
     """
     zero, one = np.float32(0.0), np.float32(1.0)
     least, most = one - np.float32(clip), one + np.float32(clip)
     observation, hidden, prob, log_prob, d_logit = (
-        learned.observation,
-        room.hidden,
-        room.prob,
-        room.log_prob,
-        room.d_logit,
+        batch.observation,
+        scratch.hidden,
+        scratch.prob,
+        scratch.log_prob,
+        scratch.d_logit,
     )
     for i in range(len(rows)):
         s = rows[i]
-        count, explore = learned.counts[s], learned.bonus[s]
+        count, explore = batch.counts[s], batch.bonus[s]
         for g in range(observation.shape[1]):
             for k in range(projected.shape[1]):
-                _hidden(projected, i, observation, s, g, k, head.account, hidden)
-                value = head.value_bias[0]
+                _hidden(projected, i, observation, s, g, k, weights.account, hidden)
+                value = weights.value_bias[0]
                 for j in range(len(hidden)):
-                    value += hidden[j] * head.value[j]
-                entropy = _policy(head, observation, s, g, k, room)
+                    value += hidden[j] * weights.value[j]
+                entropy = _policy(weights, observation, s, g, k, scratch)
 
-                taken = learned.action[s, g, k]
-                log_ratio = log_prob[taken] - learned.old_logp[s, g, k]
+                taken = batch.action[s, g, k]
+                log_ratio = log_prob[taken] - batch.old_logp[s, g, k]
                 ratio = np.exp(log_ratio)
-                worth = np.float32((learned.advantage[s, g, k] - mean) / std)
-                clipped = min(max(ratio, least), most) * worth
-                d_logp = -ratio * worth * count if ratio * worth <= clipped else zero
-                error = value - learned.value_target[s, g, k]
-                figures[0] -= count * min(ratio * worth, clipped)
+                advantage = np.float32((batch.advantage[s, g, k] - mean) / std)
+                clipped = min(max(ratio, least), most) * advantage
+                d_logp = -ratio * advantage * count if ratio * advantage <= clipped else zero
+                error = value - batch.value_target[s, g, k]
+                figures[0] -= count * min(ratio * advantage, clipped)
                 figures[1] += 0.5 * count * error * error
                 figures[2] += count * entropy
                 figures[4] += ratio - one - log_ratio
                 figures[5] += abs(ratio - one) > clip
 
-                d_said = np.float32(value_weight) * error * count
-                found.value_bias[0] += d_said
+                d_value = np.float32(value_weight) * error * count
+                gradient.value_bias[0] += d_value
                 for a in range(N_ACTIONS):
                     d_logit[a] = prob[a] * (explore * (log_prob[a] + entropy) - d_logp)
                 d_logit[taken] += d_logp
-                if len(learned.teacher) > 0:
-                    figures[6] += count * _towards(learned.teacher[s, g, k], room, teacher_weight * count)
-                _back(d_said, head, found, room)
+                if len(batch.teacher) > 0:
+                    figures[6] += count * _towards(batch.teacher[s, g, k], scratch, teacher_weight * count)
+                _back(d_value, weights, gradient, scratch)
                 for j in range(len(hidden)):
-                    d_projected[i, k, j] += room.d_hidden[j]
-                _back_to_account(room.d_hidden, observation, s, g, k, found.account)
+                    d_projected[i, k, j] += scratch.d_hidden[j]
+                _back_to_account(scratch.d_hidden, observation, s, g, k, gradient.account)
 
 
 @summing
@@ -202,14 +208,14 @@ def _hidden(
 
 
 @summing
-def _policy(head: HeadWeights, observation: Float32Array, s: int, g: int, k: int, room: _Room) -> float:
+def _policy(weights: HeadWeights, observation: Float32Array, s: int, g: int, k: int, scratch: _Scratch) -> float:
     """Probabilities of the actions and their logarithms; returns their entropy."""
-    hidden, prob, log_prob = room.hidden, room.prob, room.log_prob
+    hidden, prob, log_prob = scratch.hidden, scratch.prob, scratch.log_prob
     for a in range(N_ACTIONS):
-        said = head.policy_bias[a]
+        logit = weights.policy_bias[a]
         for j in range(len(hidden)):
-            said += hidden[j] * head.policy[a, j]
-        log_prob[a] = said
+            logit += hidden[j] * weights.policy[a, j]
+        log_prob[a] = logit
     if observation[s, g, k, CAN_BUY] == 0:
         log_prob[1] = MASKED
     if observation[s, g, k, CAN_SELL] == 0:
@@ -228,32 +234,32 @@ def _policy(head: HeadWeights, observation: Float32Array, s: int, g: int, k: int
 
 
 @summing
-def _towards(teacher: Float32Array, room: _Room, weight: float) -> float:
+def _towards(teacher: Float32Array, scratch: _Scratch, weight: float) -> float:
     """KL(teacher || policy) of one decision; adds its gradient to the logits'."""
     kl = np.float32(0.0)
     for a in range(N_ACTIONS):
-        room.d_logit[a] += np.float32(weight) * (room.prob[a] - teacher[a])
+        scratch.d_logit[a] += np.float32(weight) * (scratch.prob[a] - teacher[a])
         if teacher[a] > 0:
-            kl += teacher[a] * (np.log(teacher[a]) - room.log_prob[a])
+            kl += teacher[a] * (np.log(teacher[a]) - scratch.log_prob[a])
     return float(kl)
 
 
 @summing
-def _back(d_said: float, head: HeadWeights, found: HeadWeights, room: _Room) -> None:
+def _back(d_value: float, weights: HeadWeights, gradient: HeadWeights, scratch: _Scratch) -> None:
     """From the logits and the value to the hidden layer."""
-    zero, hidden, d_hidden = np.float32(0.0), room.hidden, room.d_hidden
+    zero, hidden, d_hidden = np.float32(0.0), scratch.hidden, scratch.d_hidden
     for j in range(len(hidden)):
-        found.value[j] += d_said * hidden[j]
+        gradient.value[j] += d_value * hidden[j]
     for j in range(len(hidden)):
-        d_hidden[j] = d_said * head.value[j]
+        d_hidden[j] = d_value * weights.value[j]
     for a in range(N_ACTIONS):
-        slope = room.d_logit[a]
-        found.policy_bias[a] += slope
+        slope = scratch.d_logit[a]
+        gradient.policy_bias[a] += slope
         if slope != zero:
             for j in range(len(hidden)):
-                d_hidden[j] += slope * head.policy[a, j]
+                d_hidden[j] += slope * weights.policy[a, j]
             for j in range(len(hidden)):
-                found.policy[a, j] += slope * hidden[j]
+                gradient.policy[a, j] += slope * hidden[j]
     for j in range(len(hidden)):
         d_hidden[j] = d_hidden[j] if hidden[j] > zero else zero
 

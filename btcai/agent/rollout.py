@@ -70,8 +70,9 @@ class _Stretches(NamedTuple):
     entry_allowed: BoolArray
 
 
-class _Met(NamedTuple):
-    """The arrays of a Rollout whose accounts are one after the other, (S x G, ...)."""
+class _Buffers(NamedTuple):
+    """The arrays of a Rollout as they are filled, accounts one after the other, (S x G, ...); named again because numba
+    takes tuples and no dataclasses."""
 
     observation: Float32Array
     value: Float32Array
@@ -151,7 +152,7 @@ def walk(
         account[:, SEED] = rng.integers(2**32, size=s * agents)
         randomise_accounts(account, lots, task, decision_bars[:, 0].repeat(agents), size_frac[:, 0].repeat(agents), rng)
     shape = (s * agents, m - 1)
-    met = _Met(
+    buffers = _Buffers(
         observation=np.zeros((s * agents, m, len(ACCOUNT_FEATURES)), np.float32),
         value=np.zeros((s * agents, m), np.float32),
         action=np.zeros(shape, np.int64),
@@ -161,8 +162,8 @@ def walk(
         terms=np.zeros((*shape, len(TERMS))),
     )
     stretches = _Stretches(decision_bars, projected, size_frac, entry_allowed)
-    _walk(task.bars, task.rules, stretches, head, uniform, rng is None, task.equity_usdt, account, lots, met)
-    folded = {name: column.reshape(s, agents, *column.shape[1:]) for name, column in met._asdict().items()}
+    _walk(task.bars, task.rules, stretches, head, uniform, rng is None, task.equity_usdt, account, lots, buffers)
+    folded = {name: column.reshape(s, agents, *column.shape[1:]) for name, column in buffers._asdict().items()}
     return Rollout(**folded, size_frac=np.where(entry_allowed, size_frac, 0.0)[:, :-1])
 
 
@@ -272,7 +273,7 @@ def _walk(
     equity_usdt: float,
     account: FloatArray,
     lots: FloatArray,
-    met: _Met,
+    buffers: _Buffers,
 ) -> None:
     n_stretches, m = stretches.decision_bars.shape
     agents = len(account) // n_stretches
@@ -281,16 +282,16 @@ def _walk(
         logits = np.empty(N_ACTIONS, np.float32)
         for k in range(m):
             t = stretches.decision_bars[s, k]
-            seen = met.observation[i, k]
+            seen = buffers.observation[i, k]
             observe(account[i], lots[i], bars, t, rules, seen)
-            met.value[i, k] = _head(stretches.projected[s, k], seen, head, logits)
+            buffers.value[i, k] = _head(stretches.projected[s, k], seen, head, logits)
             if k == m - 1:
                 break
-            action, met.logp[i, k] = _choose(logits, uniform[i, k], greedy)
-            met.action[i, k] = action
-            met.reward[i, k], met.terminated[i, k] = decision_step(
+            action, buffers.logp[i, k] = _choose(logits, uniform[i, k], greedy)
+            buffers.action[i, k] = action
+            buffers.reward[i, k], buffers.terminated[i, k] = decision_step(
                 account[i], lots[i], bars, t, action, stretches.size_frac[s, k], stretches.entry_allowed[s, k], rules,
-                met.terms[i, k],
+                buffers.terms[i, k],
             )  # fmt: skip
-            if met.terminated[i, k]:
+            if buffers.terminated[i, k]:
                 _restart(account[i], equity_usdt)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btcai.commands.decide import champion_folder, read_account
-from btcai.commands.project import here
+from btcai.commands.project import project_root
 from btcai.console import show
 from btcai.errors import DataError
 
@@ -72,7 +72,7 @@ def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
 def _past(number: int, bucket: str | None, as_json: bool) -> None:
     from btcai.explanation import explain_trade, trade_json
 
-    explained = explain_trade(here(), number, bucket)
+    explained = explain_trade(project_root(), number, bucket)
     if as_json:
         typer.echo(trade_json(explained))
     else:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btcai.commands.project import features_unchanged, here, writing
+from btcai.commands.project import features_unchanged, project_root, writing
 from btcai.console import progress, show
 
 if TYPE_CHECKING:
@@ -65,12 +65,12 @@ def refit(
         key = refitting.plan_key(config, plan, version)
         terms = {"data_version": version}
         trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": terms, "market": config.data.market}
-        champions.append_trial(root / paths.TRIALS, trial)
         with (
             writing("btcai refit", part=paths.FOLDS),
             progress("folds") as advance,
             on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run,
         ):
+            champions.append_trial(root / paths.TRIALS, trial)  # before the first look, but not where it is refused
             folds = refitting.refit(config, data, plan, folder / "trained", version, run or here)
             for done, _ in enumerate(folds, start=1):
                 advance(done, len(plan.folds))
@@ -115,7 +115,7 @@ def sealed_list() -> None:
     from btcai import openings, paths
 
     table = Table("opened, UTC", "market", "bars from", "to", "because", "models")
-    for one in openings.looks(here() / paths.OPENINGS):
+    for one in openings.looks(project_root() / paths.OPENINGS):
         first, last = (
             f"{datetime.fromtimestamp(ts // 10**9, UTC):%Y-%m-%d}" for ts in (one.first_ts_ns, one.last_ts_ns)
         )

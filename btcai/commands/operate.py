@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from btcai import services
-from btcai.commands.project import here
+from btcai.commands.project import project_root
 from btcai.console import show
 
 NOT_UP = 3
@@ -52,7 +52,7 @@ def down() -> None:
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Print what runs and answers, and where; exit code 3 where something does not."""
-    if not _print_statuses(here(), as_json=as_json):
+    if not _print_statuses(project_root(), as_json=as_json):
         raise typer.Exit(NOT_UP)
 
 
@@ -84,7 +84,7 @@ def _apply() -> Path:
     """The project's folder, once Prefect's settings are those of it."""
     from flows import settings
 
-    root = here()
+    root = project_root()
     settings.apply(root)
     return root
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def here() -> Path:
+def project_root() -> Path:
     """The project's folder, which this is; ConfigError elsewhere. For commands that read no settings."""
     from btcai.params import require_project
 
@@ -32,13 +32,19 @@ def writing(what: str, *, pauses: bool = False, part: Path | None = None) -> Ite
 @contextmanager
 def features_unchanged(root: Path) -> Iterator[None]:
     """ArtifactError where a run made artifacts/features anew within the block: what it read may be half of each."""
-    from btcai import paths, stages
+    from btcai import paths
     from btcai.errors import ArtifactError
 
-    def version() -> str | None:
-        return stages.data_version(root) if (root / paths.FEATURES).is_dir() else None
-
-    before = version()
+    before = _identity(root / paths.FEATURES)
     yield
-    if version() != before:
+    if _identity(root / paths.FEATURES) != before:
         raise ArtifactError(f"{paths.FEATURES} must stay as it is while it is read, a run made it anew; run this again")
+
+
+def _identity(folder: Path) -> object:
+    """Equal while nobody makes a folder of features anew, the same bars with other splits too; None without one."""
+    meta = folder / "meta.json"
+    try:
+        return [(at.st_ino, at.st_mtime_ns) for at in (folder.stat(), meta.stat())], meta.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btcai.commands.project import here
+from btcai.commands.project import project_root
 from btcai.console import show
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def list_() -> None:
     """Every bucket's champion, challenger and previous champion, and who holds one by hand."""
     from btcai.registry import tracing, view
 
-    show(view.shelves_view(tracing.shelves(here())))
+    show(view.shelves_view(tracing.shelves(project_root())))
     for line in _pins():
         typer.echo(line)
 
@@ -37,7 +37,7 @@ def show_(
     from btcai.params import load_config
     from btcai.registry import tracing, view
 
-    root = here()
+    root = project_root()
     trace = tracing.trace(root, bucket, load_config(root / paths.PARAMS))
     show(view.trace_view(trace, all_params=params, pages=services.pages(root)["MLflow"]))
 
@@ -49,7 +49,7 @@ def using(
     """Which versions were made from these bars, this code or commit, these settings or locks: the way back."""
     from btcai.registry import tracing, view
 
-    show(view.uses_view(tracing.using(here(), what), what))
+    show(view.uses_view(tracing.using(project_root(), what), what))
 
 
 @app.command()
@@ -65,7 +65,7 @@ def promote(
     """
     from btcai.registry import promotion
 
-    _say(promotion.promote(here(), bucket, version, because))
+    _say(promotion.promote(project_root(), bucket, version, because))
 
 
 @app.command()
@@ -77,7 +77,7 @@ def rollback(bucket: Bucket, because: Because) -> None:
     """
     from btcai.registry import promotion
 
-    _say(promotion.rollback(here(), bucket, because))
+    _say(promotion.rollback(project_root(), bucket, because))
 
 
 @app.command()
@@ -85,7 +85,7 @@ def unpin(bucket: Bucket, because: Because) -> None:
     """Give a bucket that is held by hand back to the promotion rule, whose choice is champion at once."""
     from btcai.registry import promotion
 
-    _say(promotion.unpin(here(), bucket, because))
+    _say(promotion.unpin(project_root(), bucket, because))
 
 
 @app.command()
@@ -93,7 +93,7 @@ def history(bucket: OneOrAll = None) -> None:
     """Every change of champion on record: when, who, from what to what, why, and what became of it."""
     from btcai.registry import promotion, view
 
-    show(view.history_view(promotion.history(here(), bucket)))
+    show(view.history_view(promotion.history(project_root(), bucket)))
 
 
 @app.command()
@@ -107,7 +107,7 @@ def verify(
     from btcai.registry import verification, view
     from btcai.schema import BUCKETS
 
-    root = here()
+    root = project_root()
     checks = verification.verify(root, bucket)
     if mend and not all(check.ok for check in checks):
         broken = {check.bucket for check in checks if not check.ok}
@@ -132,7 +132,7 @@ def gc(
     """
     from btcai.registry import garbage, view
 
-    show(view.garbage_view(garbage.collect(here(), keep, dry=dry_run), dry=dry_run))
+    show(view.garbage_view(garbage.collect(project_root(), keep, dry=dry_run), dry=dry_run))
 
 
 def _say(done: "Done") -> None:
@@ -150,7 +150,7 @@ def _say(done: "Done") -> None:
 def _pins() -> list[str]:
     from btcai import paths, promotions
 
-    pins = promotions.pins(here() / paths.PROMOTIONS)
+    pins = promotions.pins(project_root() / paths.PROMOTIONS)
     return [
         f"{bucket} is held at version {change.after.pinned} by {change.who}: {change.because} "
         f"(btcai registry unpin {bucket} --because TEXT)"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from btcai.commands.project import here, writing
+from btcai.commands.project import project_root, writing
 from btcai.console import progress, show, show_change
 from btcai.errors import DataError
 
@@ -75,7 +75,7 @@ def fit(
 
     if not out.absolute().parent.is_dir():
         raise DataError(f"--out must lie in a folder that is there, was {out}; make the folder first")
-    bars = read_market(here() / paths.DATA, history)
+    bars = read_market(project_root() / paths.DATA, history)
     start = MarketParameters.from_file(parameters) if parameters else MarketParameters()
     with progress(f"markets like {history}") as advance:
         found = fit(bars, start, tuple(range(seeds)), rounds, lambda done: advance(done, trials(rounds)))
@@ -98,7 +98,7 @@ def facts(
     from btcai.simulator.facts import stylised_facts
     from btcai.watch.comparison import facts_view
 
-    data = here() / paths.DATA
+    data = project_root() / paths.DATA
     show(facts_view({market: stylised_facts(read_market(data, market)) for market in markets}))
 
 
@@ -122,7 +122,7 @@ def compare(
     from btcai.watch.comparison import Comparison, comparison_view, write_comparison
     from btcai.watch.discriminator import discriminate
 
-    root = here()
+    root = project_root()
     one, other = (read_market(root / paths.DATA, name) for name in (history, simulated))
     first, second = (build_market(to_grid(bars)).features for bars in (one, other))
     with progress("rounds of telling apart") as advance:

@@ -64,7 +64,7 @@ def ablate(
     show(report.left(plan))
     if not left:
         for trial in plan.done:  # where an earlier call was killed before it could
-            _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
+            _on_record(root, config, subject, plan.keys[trial], {"arm": trial.arm})
         with (
             writing("btcai ablate", part=paths.ABLATION / on),
             progress("ablate") as advance,
@@ -73,7 +73,7 @@ def ablate(
             wanted = len(plan.left)
             made = running.make_spread(config, plan, subject, run) if run else running.make(config, plan, subject)
             for done, trial in enumerate(made, start=1):
-                _on_record(root, subject, plan.keys[trial], {"arm": trial.arm})
+                _on_record(root, config, subject, plan.keys[trial], {"arm": trial.arm})
                 advance(done, wanted)
         report.write(plan.done, folder, config.seed)
     if plan.done:
@@ -130,14 +130,14 @@ def tune(
     )
     study = tuning.open_study(config, subject, search, folder)
     for trial in tuning.ended(study):  # where an earlier call was killed before it could
-        _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
+        _on_record(root, config, subject, f"{study.study_name}-{trial.number}", trial.params)
     with (
-        writing("btcai tune", part=paths.ABLATION / on),  # where its teachers are too
+        writing("btcai tune", part=paths.ABLATION / on),  # ablate's: both make this market's teachers
         progress("tune") as advance,
         on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run,
     ):
         for trial in tuning.tune(config, subject, search, study, trials, run):
-            _on_record(root, subject, f"{study.study_name}-{trial.number}", trial.params)
+            _on_record(root, config, subject, f"{study.study_name}-{trial.number}", trial.params)
             advance(len(tuning.ended(study)), trials)
     tuning_report.write(study, folder)
     show(tuning_report.view(study, folder.relative_to(root)))
@@ -192,7 +192,7 @@ def _evolve(
     with writing("btcai tune", part=paths.ABLATION / on), progress("tune") as advance:
 
         def told(one: Round, done: int, wanted: int) -> None:
-            _on_record(root, subject, one.id, {**one.settings, "round": one.number, "after": one.before})
+            _on_record(root, config, subject, one.id, {**one.settings, "round": one.number, "after": one.before})
             advance(done, wanted)
 
         reopen = partial(open_subject, on, config, root)
@@ -201,15 +201,16 @@ def _evolve(
     show(population_report.view(found))
 
 
-def _on_record(root: Path, subject: "Subject", key: str, tried: dict[str, object]) -> None:
-    """Whatever was tried on the market in use is one more configuration that saw it."""
+def _on_record(root: Path, config: "Config", subject: "Subject", key: str, tried: dict[str, object]) -> None:
+    """Whatever was tried on the market in use is one more configuration that saw it: config's, as the subject was
+    opened. Another may be in use by now."""
     from btcai import champions, paths
     from btcai.experiments.history import History
 
     if subject.name == History.name:
         champions.append_trial(
             root / paths.TRIALS,
-            {"input_hash": key, "tried": tried, "terms": subject.terms, "market": _config(root).data.market},
+            {"input_hash": key, "tried": tried, "terms": subject.terms, "market": config.data.market},
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from btcai import paths
 from btcai.doctor import installation, project, services
 from btcai.doctor.findings import Check, Finding, looked
 from btcai.errors import BtcaiError
@@ -34,7 +35,7 @@ def checks(root: Path) -> dict[str, Check]:
         "warm start": partial(project.warm_start, root),
         "leftovers": partial(project.leftovers, root),
         "journal": partial(project.journals, root),
-        "mlflow.db": partial(services.database, root, services.MLFLOW_DB, MLFLOW_REMEDY),
+        "mlflow.db": partial(services.database, root, paths.MLFLOW_DB, MLFLOW_REMEDY),
         "prefect.db": partial(services.database, root, services.PREFECT_DB, PREFECT_REMEDY),
         "registry": partial(services.registry, root),
         "ports": lambda: services.ports(services.places(root)),

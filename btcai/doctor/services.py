@@ -12,7 +12,6 @@ from btcai.doctor.findings import Finding, error, ok, warning
 from btcai.registry import place
 from btcai.schema import BUCKETS
 
-MLFLOW_DB = Path("mlflow/mlflow.db")
 PREFECT_DB = Path(".prefect/prefect.db")
 SERVERS: tuple[tuple[services.Name, str, int, str], ...] = (
     ("prefect", "Prefect", services.PREFECT_PORT, "/api/health"),
@@ -44,7 +43,7 @@ def registry(root: Path) -> Iterator[Finding]:
     if not _is_installed("mlflow"):
         yield warning("registry", "MLflow is not installed: champions are not compared", "pip install -e '.[operate]'")
         yield from _on_disk(root)
-    elif place.server() is None and not (root / MLFLOW_DB).is_file():
+    elif place.server() is None and not (root / paths.MLFLOW_DB).is_file():
         yield ok("registry", "none yet: the first run makes it")
         yield from _on_disk(root)
     else:

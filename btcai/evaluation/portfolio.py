@@ -34,7 +34,7 @@ def combine(results: Mapping[str, BacktestResult], shares: Mapping[str, float] |
     """
     names = list(results)
     shares = {name: 1.0 / len(names) for name in names} if shares is None else shares
-    if set(shares) != set(names) or abs(sum(shares.values()) - 1.0) > 1e-9 or min(shares.values()) < 0.0:
+    if set(shares) != set(names) or not (abs(sum(shares.values()) - 1.0) <= 1e-9 and min(shares.values()) >= 0.0):
         raise ValueError(f"shares must be >= 0 of {names} and sum to 1, was {dict(shares)}; name each bucket once")
     if len({result.span for result in results.values()}) > 1:
         raise ValueError(f"buckets must cover the same span, were {[result.span for result in results.values()]}")

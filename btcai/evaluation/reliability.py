@@ -12,7 +12,7 @@ from btcai.calibration import (
     fit_temperature,
     follow,
     new_adaptive,
-    pace,
+    overlap_and_delay,
     rise_log_odds,
     temperature_interval,
 )
@@ -124,7 +124,7 @@ def forms_of(
     # The bundle sorts after its offsets: taken off again they give what it began with where it had not to.
     raw = np.full_like(quantiles, np.nan) if static is None else np.sort(quantiles - static.offset, axis=-1)
     forms = {"raw": raw, "static": quantiles}
-    overlap, delay = pace(bucket.horizons_bars, bucket.patch_bars)
+    overlap, delay = overlap_and_delay(bucket.horizons_bars, bucket.patch_bars)
     state = new_adaptive(np.asarray(QUANTILE_LEVELS), overlap)
     issued, _ = follow(state, forms[adapts], outcome, known, delay)
     return {**forms, "adaptive": issued}

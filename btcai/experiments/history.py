@@ -13,8 +13,8 @@ from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
 from btcai.files import whole
 from btcai.machine import training_bytes
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS, MarketData
-from btcai.training.checkpoint import WEIGHTS
 from btcai.training.progressive import train_bucket, train_further
 
 BESIDE = ("valid_score", "valid_ic_h1", "valid_orders")

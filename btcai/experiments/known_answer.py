@@ -16,8 +16,9 @@ from btcai.experiments.trials import Measured
 from btcai.files import whole
 from btcai.machine import GB
 from btcai.models.actor_critic import ActorCritic
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS, MarketData
-from btcai.training.checkpoint import WEIGHTS, restore, save_model, set_up_torch
+from btcai.training.checkpoint import restore, save_model, set_up_torch
 from btcai.training.yardstick import Budget, learn, mark, new_agent, start_near_all, training_data
 from btcai.yardstick.drift import LEVELS, DriftMarket, Level
 from btcai.yardstick.interaction import InteractionMarket

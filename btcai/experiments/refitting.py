@@ -28,8 +28,9 @@ from btcai.files import whole
 from btcai.machine import training_bytes
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules, market_rules
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS, MarketData, Span
-from btcai.training.checkpoint import WEIGHTS, load_policy
+from btcai.training.checkpoint import load_policy
 from btcai.training.pieces import market_of, train_and_valid
 from btcai.training.progressive import train_bucket
 from btcai.versions import JUDGING_CODE, NO_PART_IN_JUDGING, code_sha256

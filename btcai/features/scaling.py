@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from btcai.checksums import is_intact, with_checksum
 from btcai.errors import ArtifactError, DataError
 from btcai.schema import Float32Array, Span
-from btcai.seals import is_sealed, sealed
 
 CLIP = 5.0
 """A network reads clip((x - mean) / std, -CLIP, CLIP) * mask: one crash bar cannot drown the other features."""
@@ -28,7 +28,7 @@ class Scaler:
 
     def to_json(self) -> str:
         """Strict JSON that reads back to the same bits and proves itself."""
-        return json.dumps(sealed(self.columns()), indent=2, allow_nan=False) + "\n"
+        return json.dumps(with_checksum(self.columns()), indent=2, allow_nan=False) + "\n"
 
     def columns(self) -> dict[str, list[float]]:
         """mean and std by name, for a record that holds them among other things."""
@@ -41,7 +41,7 @@ class Scaler:
             raw: Any = json.loads(text)
         except ValueError as error:
             raise ArtifactError(f"scaler.json is not valid JSON ({error}); {_REMEDY}") from error
-        if not is_sealed(raw):
+        if not is_intact(raw):
             raise ArtifactError(f"scaler.json is damaged, or of an older btcai: not what is written today; {_REMEDY}")
         return cls.of(raw)
 

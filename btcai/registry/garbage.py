@@ -115,10 +115,10 @@ def _age(one: Recorded) -> tuple[int, int]:
 
 def _recorded(client: Any, root: Path) -> list[Recorded]:
     """All runs of the pipeline, deleted ones too; runs without an input hash are somebody else's and are left alone."""
-    experiment = client.get_experiment_by_name(recording.EXPERIMENT)
+    experiment = client.get_experiment_by_name(place.OWN)
     if experiment is None or experiment.lifecycle_stage != ACTIVE:
         raise ArtifactError(
-            f"the experiment {recording.EXPERIMENT} must be active, was deleted: all would go with it; restore it on "
+            f"the experiment {place.OWN} must be active, was deleted: all would go with it; restore it on "
             "MLflow's page, or with: mlflow experiments restore"
         )
     groups: dict[str, list[Any]] = {}
@@ -173,7 +173,7 @@ def _group(root: Path, input_hash: str, runs: list[Any], versions: list[tuple[An
 
 def _folder(root: Path, run: Any) -> Path:
     """Where a run's files are; ArtifactError where that is not in this project, as in a copy of one."""
-    folder, here = Path(unquote(urlsplit(run.info.artifact_uri).path)), (root / tracking.ARTIFACTS).resolve()
+    folder, here = Path(unquote(urlsplit(run.info.artifact_uri).path)), (root / place.ARTIFACTS).resolve()
     if not folder.is_relative_to(here):
         raise ArtifactError(
             f"the record's files must be in {here}, were in {folder}: this project was copied or moved, and what would "
@@ -183,11 +183,11 @@ def _folder(root: Path, run: Any) -> Path:
 
 
 def _model_folders(root: Path, model_ids: Iterable[str]) -> list[Path]:
-    return [root / tracking.ARTIFACTS / "models" / model_id for model_id in model_ids]
+    return [root / place.ARTIFACTS / "models" / model_id for model_id in model_ids]
 
 
 def _active_models(client: Any) -> set[str]:
-    experiment = client.get_experiment_by_name(recording.EXPERIMENT)
+    experiment = client.get_experiment_by_name(place.OWN)
     return {model.model_id for model in _pages(partial(client.search_logged_models, [experiment.experiment_id]))}
 
 
@@ -222,7 +222,7 @@ def _drop(client: Any, root: Path, drop: tuple[Recorded, ...]) -> None:
             if run.info.lifecycle_stage == ACTIVE:
                 client.delete_run(run_id)
         folders += _model_folders(root, one.model_ids)
-    uri = tracking.store_uri(root)
+    uri = place.uri(root)
     for batch in (drop[first : first + BATCH] for first in range(0, len(drop), BATCH)):
         runs, models = (
             ",".join(chain(*ids)) for ids in zip(*((one.run_ids, one.model_ids) for one in batch), strict=True)

@@ -10,15 +10,15 @@ import socket
 import uuid
 from pathlib import Path
 
+from btcai import paths
 from btcai.errors import ConfigError
 from btcai.promotions import user
 
 SERVER, NAME, PAGES = "BTCAI_MLFLOW_URI", "BTCAI_MLFLOW_NAME", "BTCAI_MLFLOW_PAGES"
 """Environment variables: the server's address, this clone's name on it, its address in a browser where that differs."""
 OWN = "btcai"
-"""The name in the project's own store, and on a server where none is given."""
+"""Of the experiment in the project's own store, and on a server where no name is given."""
 
-STORE = Path("mlflow/mlflow.db")
 ARTIFACTS = Path("mlflow/artifacts")
 CLONE = Path("journal/registry_clone")
 """Who this clone is to a server: an id, and words for people."""
@@ -32,7 +32,7 @@ def server() -> str | None:
     if uri and not re.match(r"https?://[^/]", uri):
         raise ConfigError(
             f"{SERVER} must be the address of an MLflow server, http:// or https://, was {_without_password(uri)}; "
-            f"mend it, or unset it for the project's own {STORE}"
+            f"mend it, or unset it for the project's own {paths.MLFLOW_DB}"
         )
     return uri or None
 
@@ -48,14 +48,14 @@ def name() -> str:
 
 
 def uri(root: Path) -> str:
-    """What MLflow's clients are given."""
-    return server() or f"sqlite:///{(root / STORE).resolve()}"
+    """What MLflow's clients are given: one SQLite file in the project, or the team's server."""
+    return server() or f"sqlite:///{(root / paths.MLFLOW_DB).resolve()}"
 
 
 def shown() -> str:
     """The same for people: no password, and short."""
     found = server()
-    return STORE.parent.as_posix() if found is None else _without_password(found)
+    return paths.MLFLOW_DB.parent.as_posix() if found is None else _without_password(found)
 
 
 def pages() -> str | None:

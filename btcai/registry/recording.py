@@ -8,7 +8,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from btcai import lineage, paths, usage
@@ -22,8 +22,6 @@ from btcai.schema import BUCKETS, RAW_COLUMNS
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = place.OWN
-"""In the project's own store; on a server it is place.name()."""
 LOG_BATCH = 1000
 """Metrics one request may carry."""
 PARAM_BATCH = 100
@@ -132,12 +130,25 @@ def downloaded(client: Any, standing: Standing, name: str, into: Path) -> Path:
     try:
         return Path(client.download_artifacts(standing.run_id, name, str(into)))
     except (MlflowException, OSError) as error:
-        if place.is_away(error):
+        if place.is_away(error) and not _is_lost(client, standing.run_id, name):
             raise
         raise ArtifactError(
             f"{standing.bucket} version {standing.version} has no {name} in run {standing.run_id}: {error}; make "
             "another version with: btcai run"
         ) from error
+
+
+def _is_lost(client: Any, run_id: str, name: str) -> bool:
+    """Whether the server answers, and does not list `name`: MLflow's client calls a file that is not there, and a
+    server that failed at it, by one name (INTERNAL_ERROR)."""
+    from mlflow.exceptions import MlflowException
+
+    parent = PurePosixPath(name).parent
+    try:
+        listed = client.list_artifacts(run_id, None if parent == PurePosixPath() else str(parent))
+    except (MlflowException, OSError):
+        return False
+    return name not in {one.path for one in listed}
 
 
 def recorded(client: Any, input_hash: str) -> str | None:

@@ -31,16 +31,9 @@ PINNED = "pinned"
 @contextmanager
 def alone(root: Path, wait_s: float = WAIT_S) -> Iterator[None]:
     """ArtifactError where another process goes on changing the registry; a killed one holds nothing."""
-    from filelock import FileLock, Timeout
-
-    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / LOCK, timeout=wait_s):
-            yield
-    except Timeout as error:
-        raise ArtifactError(
-            f"another btcai has been changing the registry for {wait_s:g} s; wait for it, then run this again"
-        ) from error
+    message = f"another btcai has been changing the registry for {wait_s:g} s; wait for it, then run this again"
+    with files.locked(root / LOCK, ArtifactError(message), wait_s):
+        yield
 
 
 def seats(client: Any, bucket: str) -> Seats:

@@ -25,14 +25,8 @@ from btcai.schema import BUCKETS
 
 logger = logging.getLogger(__name__)
 
-STORE, ARTIFACTS = place.STORE, place.ARTIFACTS
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's own, for a server that is away: 7 tries and 120 s each."""
-
-
-def store_uri(root: Path) -> str:
-    """Where runs and models are recorded: one SQLite file in the project, or the team's server."""
-    return place.uri(root)
 
 
 @contextmanager
@@ -151,8 +145,8 @@ def _submission(root: Path, config: Config, judged: Mapping[str, Judged], histor
 
 def read_client(root: Path) -> Any:
     """A client to read the store with; ArtifactError where this clone never recorded anything there."""
-    if place.server() is None and not (root / STORE).is_file():
-        raise ArtifactError(f"no registry yet ({STORE} is missing); make one with: btcai run")
+    if place.server() is None and not (root / paths.MLFLOW_DB).is_file():
+        raise ArtifactError(f"no registry yet ({paths.MLFLOW_DB} is missing); make one with: btcai run")
     client = _connected(root)
     if place.server() is not None and not _is_ours(client, root):
         raise ArtifactError(
@@ -171,8 +165,8 @@ def _connected(root: Path) -> Any:
         for variable, value in PATIENCE.items():
             os.environ.setdefault(variable, value)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # store_errors says it in one line
-    mlflow.set_tracking_uri(store_uri(root))
-    mlflow.set_registry_uri(store_uri(root))
+    mlflow.set_tracking_uri(place.uri(root))
+    mlflow.set_registry_uri(place.uri(root))
     return mlflow.MlflowClient()
 
 
@@ -183,10 +177,10 @@ def _client(root: Path) -> Any:
         if not _is_ours(client, root):
             client.create_experiment(place.name(), tags={place.CLONE_TAG: place.clone(root)})
         return client
-    (root / ARTIFACTS).mkdir(parents=True, exist_ok=True)
+    (root / place.ARTIFACTS).mkdir(parents=True, exist_ok=True)
     client = _connected(root)
-    if client.get_experiment_by_name(recording.EXPERIMENT) is None:
-        client.create_experiment(recording.EXPERIMENT, artifact_location=(root / ARTIFACTS).resolve().as_uri())
+    if client.get_experiment_by_name(place.OWN) is None:
+        client.create_experiment(place.OWN, artifact_location=(root / place.ARTIFACTS).resolve().as_uri())
     return client
 
 

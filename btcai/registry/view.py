@@ -184,7 +184,7 @@ def _rebuild(trace: Trace) -> Iterator[str]:
     entry, download = trace.entry, ".venv/bin/mlflow artifacts download"
     if commit := entry.tags.get("git_commit"):
         yield f"git checkout {commit}"
-    yield f"export MLFLOW_TRACKING_URI={place.shown() if place.server() else f'sqlite:///{place.STORE}'}"
+    yield f"export MLFLOW_TRACKING_URI={place.shown() if place.server() else f'sqlite:///{paths.MLFLOW_DB}'}"
     if entry.tags.get("git_dirty") == "true":
         yield "# its code was not the commit's: the model has its own copy"
         yield f"{download} -u models:/{entry.model}/{entry.version} -d model"

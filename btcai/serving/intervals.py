@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from btcai.bundle import GRAPHS, PolicyBundle
-from btcai.calibration import adjust, learn, new_adaptive, pace
+from btcai.calibration import adjust, learn, new_adaptive, overlap_and_delay
 from btcai.inference import Seen
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, BoolArray, FloatArray, IntArray
 
@@ -24,7 +24,7 @@ class _Issued:
     present: bool
 
 
-class Following:
+class AdaptiveIntervals:
     """The adaptive state of one encoder on one market; its caller lets one thread in at a time.
 
     It begins with offsets of 0, which is the static form: with a market, with a market that is started again, and with
@@ -34,7 +34,7 @@ class Following:
     """
 
     def __init__(self, bundle: PolicyBundle) -> None:
-        overlap, self._delay = pace(bundle.horizons_bars, bundle.patch_bars)
+        overlap, self._delay = overlap_and_delay(bundle.horizons_bars, bundle.patch_bars)
         self._state = new_adaptive(np.asarray(QUANTILE_LEVELS), overlap)
         self._encoder = encoder_of(bundle)
         self._horizons_bars = np.asarray(bundle.horizons_bars)

@@ -23,7 +23,7 @@ from btcai.schema import (
     Intervals,
     MarketData,
 )
-from btcai.serving.intervals import Following
+from btcai.serving.intervals import AdaptiveIntervals
 
 LONGEST_PATCH_BARS = 28
 """Of a bucket; one with a longer lookback than this gives is not served."""
@@ -54,7 +54,7 @@ class Market:
         intervals follow what comes of the decisions asked for, not what would have come of the bars given here.
         """
         self._intervals = intervals
-        self._following: dict[str, Following] = {}
+        self._adaptive: dict[str, AdaptiveIntervals] = {}
         self._counted = counted
         self._rows = Bars(
             **{field.name: np.zeros(_CAPACITY, getattr(bars, field.name).dtype) for field in fields(Bars)}
@@ -88,7 +88,7 @@ class Market:
             for rows in (missing, bars):
                 if rows is not None:
                     self._append(rows)
-        for bucket, following in list(self._following.items()):  # here and not while a decision waits
+        for bucket, following in list(self._adaptive.items()):  # here and not while a decision waits
             with self._looking[bucket]:
                 following.learn_until(self.last_close_ts_ns, self._marks)
 
@@ -112,9 +112,9 @@ class Market:
         seen = look(bundle, self._window(bundle))
         if self._intervals == "static":
             return seen
-        following = self._following.get(bundle.bucket)
+        following = self._adaptive.get(bundle.bucket)
         if following is None or not following.is_of(bundle):
-            following = self._following[bundle.bucket] = Following(bundle)
+            following = self._adaptive[bundle.bucket] = AdaptiveIntervals(bundle)
         return following.adapted(seen, self._marks)
 
     def _marks(self, close_ts_ns: IntArray) -> tuple[FloatArray, BoolArray]:

@@ -8,7 +8,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from btcai import paths
 from btcai.bundle import Encoded, tokens_of
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
@@ -16,9 +15,9 @@ from btcai.errors import ArtifactError, ConfigError
 from btcai.features.table import FEATURE_NAMES
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
+from btcai.paths import WEIGHTS
 from btcai.schema import Float32Array
 
-WEIGHTS = paths.WEIGHTS
 SHA256 = "sha256"
 """In the file's header: of names, shapes and bytes of the weights; files of an older btcai have none."""
 LOG_SIGMA = FEATURE_NAMES.index("log_sigma")

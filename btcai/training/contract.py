@@ -13,6 +13,7 @@ import onnx
 from btcai.bundle import GRAPHS
 from btcai.config import BucketConfig, SizingConfig
 from btcai.features.scaling import CLIP
+from btcai.market.risk import MIN_LOT_FRAC
 from btcai.market.rules import Rules
 from btcai.market.sizing import KELLY_SHARE
 from btcai.schema import ACCOUNT_FEATURES, BAR_SECONDS, BARS_PER_YEAR, TOKENS, Action
@@ -35,15 +36,24 @@ ACCOUNT = {
     "drawdown_frac": "1 - equity / peak_equity",
     "goal_progress": "clip((equity / start_equity - 1) / goal_frac, -1, 1)",
     "decisions_since_trade": "log1p(decisions_since_fill) / 5",
-    "can_buy": "1 where a lot is free, cash and exposure are left, no order waits and no halt runs, else 0",
-    "can_sell": "1 where a lot is open and no order waits, else 0",
+    "can_buy": "float(can_open)",
+    "can_sell": "float(not order_waits if lots else allow_short and can_open)",
 }
 """Of an account that is long or flat; of a short one market.kernel.observe_at has the formulas."""
+
+LEAST = f"max(min_notional_usdt, {MIN_LOT_FRAC:g} * start_equity)"
+CAN_OPEN = (
+    "not order_waits and not halted and lots < max_lots and cash > least * (1 + taker_fee_frac) "
+    "and max_exposure_frac * equity - (equity - cash) > least"
+)
+"""market.risk.can_open, and the smallest lot."""
 
 ACCOUNT_NAMES = (
     "cash, equity = cash + btc held * mark, peak_equity, start_equity: USDT; mark: last close, USDT; lots: number of "
     "open ones; entry: their fill prices, USDT, oldest first; sigma: exp(log_sigma) of the newest row; max_lots, "
-    "goal_frac, patch_bars: of rules; decisions_since_fill: decisions since the last fill or, without one, the start"
+    "goal_frac, patch_bars, allow_short, taker_fee_frac, max_exposure_frac, min_notional_usdt: of rules; "
+    "decisions_since_fill: decisions since the last fill or, without one, the start; order_waits: for its fill; "
+    f"halted: a halt of rules runs; can_open: {CAN_OPEN}; least: {LEAST}"
 )
 
 _VOLATILITY = f"target_volatility / (sigma * sqrt({BARS_PER_YEAR}))"
@@ -63,16 +73,22 @@ SIZE_NAMES = (
 )
 
 
+FINITE = "isfinite(mean) and isfinite(std) and isfinite(sigma) and std > 0 and sigma > 0"
+"""Of a forecast; size_frac is 0 without it."""
+
+OPENS = "action == 'BUY' and btc >= 0 or action == 'SELL' and btc <= 0 and allow_short"
+"""Which actions market.kernel.place takes for an entry; the others close lots, which nothing forbids."""
+
+
 def describe(folder: Path, bucket: BucketConfig, rules: Rules, sizing: SizingConfig) -> dict[str, Any]:
     """`io` of the manifest for the graphs in `folder`; writes into each graph what it says of it.
 
     A graph's part is its metadata `io` (JSON) and its doc string READ_FIRST: the same graphs get the same bytes.
     """
-    words = _words(bucket, rules)
     graphs = {}
     for name in GRAPHS:
         proto = onnx.load(folder / name)
-        graphs[name] = _said(proto, words)
+        graphs[name] = _said(proto, _words(bucket, rules, _WINDOWS.get(name, "")))
         proto.doc_string = READ_FIRST
         onnx.helper.set_model_props(proto, {"io": json.dumps(graphs[name], sort_keys=True)})
         (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
@@ -91,14 +107,20 @@ def _tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:
     return {"dtype": dtype.name, "shape": [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]}
 
 
-def _words(bucket: BucketConfig, rules: Rules) -> dict[str, dict[str, Any]]:
-    """By the name of an input or output."""
+_WINDOWS = {
+    "encoder.onnx": f"at least {TOKENS} patches, and as many decision times as patches less {TOKENS - 1}",
+    "policy.onnx": f"exactly {TOKENS} patches, and one decision time at their end",
+}
+"""How many patches a graph takes."""
+
+
+def _words(bucket: BucketConfig, rules: Rules, windows: str) -> dict[str, dict[str, Any]]:
+    """By the name of an input or output, of a graph that takes `windows`."""
     of_return = {"unit": "log return over each horizon", "calibration_applied_in_graph": True}
     horizons = f"horizons of {', '.join(map(str, bucket.horizons_bars))} bars"
     return {
         "tokens": {
-            "what": f"feature rows in patches of {bucket.patch_bars} bars; at least {TOKENS} patches, and as many "
-            f"decision times as patches less {TOKENS - 1}",
+            "what": f"feature rows in patches of {bucket.patch_bars} bars; {windows}",
             "unit": "raw features, float32, as build_market makes them",
             "order": "patches oldest first, bars in a patch oldest first, the last bar the decision's; features as in "
             "feature_names, the mask (1 = the bar is there) last",
@@ -139,9 +161,12 @@ def _decision(bucket: BucketConfig, sizing: SizingConfig) -> dict[str, Any]:
     return {
         "clock": f"decide where close_time_s // {BAR_SECONDS} % {bucket.patch_bars} == 0, close_time_s the close of "
         "the newest bar in seconds since 1970 UTC; later bars wait for the next such close",
-        "action": "argmax of probabilities; BUY where entry_allowed is false is HOLD",
+        "action": "argmax of probabilities; HOLD where that opens a lot and not (entry_allowed and size_frac > 0)",
+        "opens": OPENS,
+        "opens_names": "action: its name; btc: held, below 0 where short; allow_short: of rules",
         "size_frac": SIZE_FRAC[sizing.strategy],
         "size_frac_names": SIZE_NAMES,
-        "entry_allowed": f"uncertainty <= {sizing.max_uncertainty:g} and unfamiliarity <= {sizing.max_unfamiliarity:g}",
+        "entry_allowed": f"{FINITE} and uncertainty <= {sizing.max_uncertainty:g} "
+        f"and unfamiliarity <= {sizing.max_unfamiliarity:g}",
         "account": "halts and limits of rules are the caller's to apply, by can_buy and can_sell",
     }

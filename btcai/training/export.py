@@ -48,7 +48,8 @@ def export_bundle(
 ) -> dict[str, Any]:
     """Write encoder.onnx, head.onnx, policy.onnx and manifest.json to `out`; returns the manifest.
 
-    seen: what the weights were fitted to and chosen on (starts.Seen), for whoever goes on from or judges them later.
+    seen: what the weights were fitted to and chosen on (starts.DataSeen), for whoever goes on from them or judges
+    them later.
 
     Parity of torch, encoder + head and the fused policy is proven on 1,000 windows of the market first: ArtifactError
     with the largest difference otherwise, and nothing is written. The same weights give the same bytes in any folder.

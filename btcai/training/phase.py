@@ -82,8 +82,10 @@ def survivable(step: Step, live: Live, memory: Memory, updates: int, checkpoints
 
 def say_kept(name: str, update: int, updates: int) -> None:
     """Of which update (0: of before the first) a phase that has ended keeps the weights; the curves show later ones."""
-    which = f"those of update {update}" if update else "those that it began with: none validated better"
-    logger.info("%s: of %d updates the weights that are kept are %s", name, updates, which)
+    if update:
+        logger.info("%s: keeps the weights of update %d of %d", name, update, updates)
+    else:
+        logger.info("%s: keeps the weights it began with: none of %d updates validated better", name, updates)
 
 
 def updates_apart(updates: int) -> int:

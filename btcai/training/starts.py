@@ -15,7 +15,7 @@ from typing import Any
 
 from btcai.errors import ArtifactError
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.files import remove, whole
+from btcai.files import locked, remove, whole
 from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS
 
@@ -31,7 +31,7 @@ WAIT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class DataSeen:
     """What the networks of a start were fitted to or chosen on; in start.json beside them."""
 
     market: str
@@ -46,19 +46,12 @@ class Seen:
 @contextmanager
 def alone(starts: Path) -> Iterator[None]:
     """Who keeps a start names it before anybody looks for starts that nothing names."""
-    from filelock import FileLock, Timeout
-
-    starts.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(starts / LOCK, timeout=WAIT_S):
-            yield
-    except Timeout as error:
-        raise ArtifactError(
-            f"another btcai has been changing {starts} for {WAIT_S:g} s; wait for it, then run this again"
-        ) from error
+    message = f"another btcai has been changing {starts} for {WAIT_S:g} s; wait for it, then run this again"
+    with locked(starts / LOCK, ArtifactError(message), WAIT_S):
+        yield
 
 
-def keep(trained: Path, seen: Seen, starts: Path) -> str:
+def keep(trained: Path, seen: DataSeen, starts: Path) -> str:
     """Copy trained/BUCKET/model.safetensors into starts/NAME; returns the name. What is there whole stays."""
     for bucket in BUCKETS:
         if not (trained / bucket / WEIGHTS).is_file():
@@ -74,12 +67,12 @@ def keep(trained: Path, seen: Seen, starts: Path) -> str:
     return name
 
 
-def read(name: str, starts: Path) -> Seen:
+def read(name: str, starts: Path) -> DataSeen:
     """What a start saw; ArtifactError where it is missing, not what was kept, or of networks that read other things."""
     folder = starts / name
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        seen = Seen(**{key: record[key] for key in Seen.__dataclass_fields__})
+        seen = DataSeen(**{key: record[key] for key in DataSeen.__dataclass_fields__})
         number, inputs = record.get("format", 1), (record.get("feature_names"), record.get("warmup_bars"))
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise ArtifactError(f"{folder} must hold a start, was missing or damaged ({error}); {REMEDY}") from error
@@ -95,7 +88,7 @@ def read(name: str, starts: Path) -> Seen:
     return seen
 
 
-def opened(name: str, starts: Path, now: Seen) -> Path:
+def opened(name: str, starts: Path, now: DataSeen) -> Path:
     """The folder of a start, NAME / BUCKET, that training with the spans of `now` may go on from.
 
     ArtifactError where it cannot be read, is of another market, was fitted to bars that are validated on now, or saw

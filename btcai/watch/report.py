@@ -98,8 +98,8 @@ def _forecasts(fit: Fit) -> str:
     if fit.note:
         return f"forecasts not judged: {fit.note}"
     return (
-        f"forecasts are {fit.score:.2f} of the way from their usual fit to that of a bucket's worst window of the test "
-        f"span, of windows up to {max(fit.window_scores, default=float('nan')):.2f}"
+        f"forecast misfit {fit.score:.2f} (0 usual, 1 the test span's worst window), of windows up to "
+        f"{max(fit.window_scores, default=float('nan')):.2f}"
     )
 
 

@@ -38,17 +38,16 @@ def _beyond_what_is_usual(drift: Drift, fit: Fit, limits: DriftConfig) -> list[s
 
     More often where volatility comes in swings that are longer than a window.
     """
-    usual = limits.usual_quantile
+    usual = limits.usual_quantile  # compared so that a nan is beyond it
     low, high = np.quantile(drift.window_volatilities, [1.0 - usual, usual])
     reasons = []
-    if drift.score > (largest := np.quantile(drift.window_scores, usual)):
+    if not drift.score <= (largest := np.quantile(drift.window_scores, usual)):
         reasons.append(f"mean distance {drift.score:.3f} is above {largest:.3f}")
     if not low <= drift.volatility <= high:
         reasons.append(f"volatility {drift.volatility:.0%} is outside {low:.0%} to {high:.0%}")
-    if fit.window_scores and fit.score > (largest := np.quantile(fit.window_scores, usual)):
+    if fit.window_scores and not fit.score <= (largest := np.quantile(fit.window_scores, usual)):
         reasons.append(
-            f"forecasts fit the newest bars worse than usual: {fit.score:.2f} of the way to the worst window of the "
-            f"test span, above {largest:.2f}"
+            f"forecast misfit {fit.score:.2f} (0 usual, 1 the test span's worst window), above {largest:.2f}"
         )
     return reasons
 
@@ -57,9 +56,9 @@ def _beyond_hard_limits(drift: Drift, limits: DriftConfig) -> list[str]:
     times = limits.stop_volatility
     low, high = min(drift.window_volatilities) / times, max(drift.window_volatilities) * times
     reasons = []
-    if drift.score > limits.stop_ks:
+    if not drift.score <= limits.stop_ks:
         reasons.append(f"mean distance {drift.score:.3f} is above drift.stop_ks {limits.stop_ks:g}")
-    if drift.psi > limits.stop_psi:
+    if not drift.psi <= limits.stop_psi:
         reasons.append(f"mean stability index {drift.psi:.2f} is above drift.stop_psi {limits.stop_psi:g}")
     if not low <= drift.volatility <= high:
         reasons.append(f"volatility {drift.volatility:.0%} is over drift.stop_volatility {times:g} times out of range")

@@ -17,7 +17,7 @@ from btcai.calibration import (
     in_order,
     learn,
     new_adaptive,
-    pace,
+    overlap_and_delay,
 )
 from btcai.schema import QUANTILE_LEVELS
 
@@ -94,7 +94,7 @@ def stream(
 
 
 def test_a_horizon_of_parts_of_a_patch_has_ended_at_the_next_decision() -> None:
-    overlap, delay = pace((5, 20, 288), 10)
+    overlap, delay = overlap_and_delay((5, 20, 288), 10)
     assert overlap.tolist() == [1.0, 2.0, 28.8]
     assert delay.tolist() == [1, 2, 29]
 

@@ -95,6 +95,10 @@ def test_the_books_of_a_killed_worker_are_closed_before_the_next_one_starts(comp
     assert command.index("deploy --all") < command.index("control.settle") < command.index("worker start")
 
 
+def test_a_run_is_resumed_or_retried_at_once_without_the_workers_own_limit(compose: dict[str, Any]) -> None:
+    assert "--limit" not in compose["services"]["worker"]["command"][-1]  # it ends with an error then: services.up
+
+
 def test_a_stage_finds_btcai_and_dvc_a_name_in_the_image(compose: dict[str, Any]) -> None:
     recipe = compose["services"]["worker"]["build"]["dockerfile_inline"]
     assert "> /usr/local/bin/btcai" in recipe  # as dvc.yaml calls it

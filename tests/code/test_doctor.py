@@ -15,7 +15,7 @@ import pytest
 from scratch_checkout import bars, checkout, committed, dvc
 from typer.testing import CliRunner
 
-from btcai import cli, dvc_locks, paths
+from btcai import cli, dvc_locks, paths, processes
 from btcai.doctor import checkup, installation, project, services
 from btcai.doctor.findings import Finding, error, looked, ok, warning
 from btcai.environment import TELEMETRY_OFF
@@ -177,7 +177,7 @@ def test_a_start_that_is_named_is_looked_at(tmp_path: Path) -> None:
     for bucket in BUCKETS:
         (tmp_path / paths.CONSOLIDATE / bucket).mkdir(parents=True)
         (tmp_path / paths.CONSOLIDATE / bucket / paths.WEIGHTS).write_bytes(bucket.encode())
-    seen = starts.Seen(market="m", data_version="d", fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
+    seen = starts.DataSeen(market="m", data_version="d", fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
     name = starts.keep(tmp_path / paths.CONSOLIDATE, seen, tmp_path / paths.STARTS)
     set_param(tmp_path / paths.PARAMS, "warm_start.name", name)
     assert only(project.warm_start(tmp_path)) == ("ok", f"{name}, whole", "")
@@ -209,10 +209,10 @@ def test_torn_lines_and_interrupted_changes_are_named(tmp_path: Path) -> None:
 
 def test_a_damaged_database_is_named_and_a_whole_one_is_not(tmp_path: Path) -> None:
     def look() -> tuple[str, str, str]:
-        return only(services.database(tmp_path, services.MLFLOW_DB, "restore it"))
+        return only(services.database(tmp_path, paths.MLFLOW_DB, "restore it"))
 
     assert look()[0] == "ok"
-    path = tmp_path / services.MLFLOW_DB
+    path = tmp_path / paths.MLFLOW_DB
     path.parent.mkdir()
     with sqlite3.connect(path) as connection:
         connection.execute("create table runs (a text)")
@@ -229,7 +229,7 @@ def test_a_damaged_database_is_named_and_a_whole_one_is_not(tmp_path: Path) -> N
 def test_the_ports_looked_at_are_those_that_up_took(tmp_path: Path) -> None:
     assert services.places(tmp_path)["Prefect"] == (4200, "/api/health")
     us = psutil.Process()
-    record = {"pid": us.pid, "started_s": us.create_time(), "port": 4321}
+    record = {"pid": us.pid, "started_s": processes.started_s(), "port": 4321}
     (tmp_path / paths.SERVICES).mkdir(parents=True)
     (tmp_path / paths.SERVICES / "prefect.json").write_text(json.dumps(record), encoding="utf-8")
     assert services.places(tmp_path) == {"Prefect": (4321, "/api/health"), "MLflow": (5000, "/health")}

@@ -261,19 +261,24 @@ def test_forecasts_twice_too_wide_start_a_training() -> None:
     assert fit.buckets[0].coverage_frac > 0.97
     finding = judged(STEADY, fit)
     assert finding.verdict == "retrain"
-    assert finding.reasons[0].startswith("forecasts fit the newest bars worse than usual: ")
+    assert finding.reasons[0].startswith("forecast misfit ")
 
 
 def test_how_much_worse_forecasts_fit_is_said_on_the_scale_of_the_test_spans_windows() -> None:
     finding = judged(STEADY, Fit(score=0.754, window_scores=(0.0, 0.3, 0.54)))
-    assert finding.reasons == (
-        "forecasts fit the newest bars worse than usual: 0.75 of the way to the worst window of the test span, "
-        "above 0.54",
-    )
+    assert finding.reasons == ("forecast misfit 0.75 (0 usual, 1 the test span's worst window), above 0.54",)
     assert text(finding).endswith(
-        "forecasts are 0.75 of the way from their usual fit to that of a bucket's worst window of the test span, of "
-        "windows up to 0.54"
+        "forecast misfit 0.75 (0 usual, 1 the test span's worst window), of windows up to 0.54"
     )
+
+
+def test_a_score_that_is_not_a_number_is_none_that_is_usual() -> None:
+    assert judged(STEADY, Fit(score=np.nan, window_scores=(0.0, 0.54))).reasons == (
+        "forecast misfit nan (0 usual, 1 the test span's worst window), above 0.54",
+    )
+    assert judged(replace(STEADY, score=np.nan), Fit()).verdict == "look_first"
+    unknown = replace(STEADY, features=(replace(STEADY.features[0], psi=np.nan), *STEADY.features[1:]))
+    assert judged(unknown, Fit()).verdict == "look_first"
 
 
 def test_a_market_gone_wild_is_not_blamed_on_forecasts_that_know_no_less_than_sigma() -> None:

@@ -27,8 +27,8 @@ HOUR_NS = 3_600_000_000_000
 MAY_SUBTRACT = {
     "btcai/log_mail.py": "time since a file was written, by the clock that stamped it; a test puts the clock back",
     "btcai/acquisition.py": "the newest bar to ask for: a moment, by the clock that the exchange's is held against",
-    "btcai/commands/fetch.py": "the same",
-    "btcai/fetch/exchange.py": "the same",
+    "btcai/commands/fetch.py": "the newest bar to ask for, likewise",
+    "btcai/fetch/exchange.py": "the newest bar that has ended, by this clock or the exchange's",
     "flows/news.py": "age of the newest bar, which the exchange stamped",
     "btcai/serving/service.py": "age of the newest bar, which the exchange stamped; never below 0",
 }

@@ -24,8 +24,9 @@ from btcai.data.store import read_market, write_market
 from btcai.errors import ArtifactError, BtcaiError
 from btcai.features.scaling import Scaler
 from btcai.features.store import FILES, load_market, save_market
+from btcai.paths import WEIGHTS
 from btcai.schema import Bars
-from btcai.training.checkpoint import WEIGHTS, load_model, new_model, save_model
+from btcai.training.checkpoint import load_model, new_model, save_model
 
 TRIES = 60
 

@@ -126,12 +126,12 @@ def test_evaluate(project: Path, sweep: Sweep, config: Config, monkeypatch: pyte
 
 def test_export(project: Path, sweep: Sweep, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     from btcai.training import export
-    from btcai.training.starts import Seen
+    from btcai.training.starts import DataSeen
 
     def write(*arguments: Any, seen: object) -> None:
         hand_made_bundle(arguments[-1], arguments[1])
 
-    saw = Seen(market="m", data_version="d", fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
+    saw = DataSeen(market="m", data_version="d", fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
     monkeypatch.setattr(stages, "seen", lambda root: saw)
     monkeypatch.setattr(stages, "load_features", lambda root: (None, None, None))
     monkeypatch.setattr(stages, "data_version", lambda root: "d")

@@ -226,7 +226,7 @@ def test_two_flows_at_once(project: Path, undisturbed: tuple[str, str]) -> None:
     other = start(project)
     said = finished(other)
     assert other.returncode == 1
-    assert f"error: only one run may write to {project}, and there is one: btcai run, process {flow.pid}" in said
+    assert f"error: only one command may write to {project}, and there is one: btcai run, process {flow.pid}" in said
     (project / "pause").write_text("0", encoding="utf-8")
     finished(flow)
     assert flow.returncode == 0
@@ -284,7 +284,7 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
     other = repro(project, "-s", "other")
     said = finished(other)
     assert other.returncode != 0
-    assert f"error: only one run may write to {project}, and there is one: btcai run, process {flow.pid}" in said
+    assert f"error: only one command may write to {project}, and there is one: btcai run, process {flow.pid}" in said
     (project / "pause").write_text("0", encoding="utf-8")
     finished(flow)
     assert results(project) == undisturbed
@@ -319,7 +319,7 @@ def test_a_stage_left_by_a_killed_run_keeps_the_next_out_until_it_ends(
     early = start(project)
     said = finished(early)
     assert early.returncode == 1
-    assert f"what one that was killed had started is still at work: process {counting.pid} (" in said
+    assert f"a stage of a killed run still works in {project}: process {counting.pid} (" in said
     counting.send_signal(signal.SIGKILL)
     (project / "pause").write_text("0", encoding="utf-8")
     finished(start(project))

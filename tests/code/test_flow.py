@@ -173,19 +173,20 @@ class TestUnderDvc:
             pipeline.reproduce("copy", tmp_path, force=False, show=lambda _: None)
         assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "1"
 
+    @pytest.mark.parametrize("what", ["btcai data fetch", "btcai run --force"])
     @pytest.mark.parametrize("lives", [True, False])
     def test_a_run_in_a_terminal_is_told_to_end_only_where_its_process_is_still_it(
-        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lives: bool
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lives: bool, what: str
     ) -> None:
         from btcai import run_lock
         from flows import control
 
-        found = run_lock.Holder(pid=7, started_s=1.0, since="now", what="btcai data fetch")
+        found = run_lock.Holder(pid=7, started_s=1.0, since="now", what=what)
         monkeypatch.setattr(run_lock, "holder", lambda root: found)
         monkeypatch.setattr(run_lock, "interrupt", lambda holder: lives and holder is found)
-        told = "btcai data fetch, process 7, was asked to end where it can go on from; go on with: btcai data fetch"
+        told = f"{what}, process 7, was asked to end where it can go on from; go on with: {what}"
         assert control.pause(tmp_path) == (told if lives else "nothing runs")
-        ended = "cancelled: btcai data fetch, process 7; go on with: btcai run"
+        ended = f"cancelled: {what}, process 7; go on with: {what}"
         assert control.cancel(tmp_path) == (ended if lives else "nothing runs")
 
     def test_a_page_that_cannot_be_written_ends_no_run(
@@ -389,14 +390,14 @@ class TestUnderDvc:
             (
                 "failed",
                 "btcai-refresh was stopped",
-                "run calm-crow: Execution was aborted by an interrupt signal. It was at train@short.\n"
-                "what helps: nothing is lost, training goes on from its checkpoint with: btcai run",
+                "run calm-crow: Execution was aborted by an interrupt signal; it was at train@short\n"
+                "what helps: what was finished is kept; training goes on from its checkpoint with: btcai run",
             ),
             (
                 "failed",
                 "btcai-refresh was killed",
                 "run calm-crow: SIGKILL; it was at train@short\n"
-                "what helps: nothing is lost, training goes on from its checkpoint with: btcai run",
+                "what helps: what was finished is kept; training goes on from its checkpoint with: btcai run",
             ),
         ]
 

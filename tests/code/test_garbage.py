@@ -13,7 +13,7 @@ from btcai import paths, versions
 from btcai.bundle import file_sha256
 from btcai.errors import ArtifactError, ConfigError
 from btcai.params import changed
-from btcai.registry import garbage, promotion, recording, succession, tracking, verification, warm_starts
+from btcai.registry import garbage, place, promotion, recording, succession, tracking, verification, warm_starts
 from btcai.registry.garbage import Recorded
 from btcai.schema import BUCKETS
 
@@ -148,8 +148,8 @@ def test_after_collection_a_champion_whose_bars_were_never_committed_is_restored
     assert third_md5 not in cached(root)
     assert {first_md5, second_md5, last_md5} <= cached(root)
     assert [one.version for one in recording.standings(client, "short")] == [4, 2, 1]
-    assert not (root / tracking.ARTIFACTS / third.run_id).exists()
-    assert not any((root / tracking.ARTIFACTS / "models" / name).exists() for name in done.drop[0].model_ids)
+    assert not (root / place.ARTIFACTS / third.run_id).exists()
+    assert not any((root / place.ARTIFACTS / "models" / name).exists() for name in done.drop[0].model_ids)
     again = garbage.collect(root, 1, dry=False)
     assert (again.drop, again.cache, again.starts) == ((), (), ())
 
@@ -192,7 +192,7 @@ def test_nothing_goes_where_a_needed_version_is_not_whole_or_the_files_are_anoth
     with pytest.raises(ArtifactError, match="must have its run and its model, one was deleted; nothing was removed"):
         garbage.collect(root, 1, dry=False)
     client.restore_run(first.run_id)
-    head = root / tracking.ARTIFACTS / first.run_id / "artifacts" / "bundle" / "head.onnx"
+    head = root / place.ARTIFACTS / first.run_id / "artifacts" / "bundle" / "head.onnx"
     head.write_bytes(b"cut")
     with pytest.raises(ArtifactError, match=r"head.onnx is missing or not the file"):
         garbage.collect(root, 1, dry=False)

@@ -13,12 +13,12 @@ from export_fakes import VERSIONS, exported, hand_made_bundle, market, newest_ba
 from learning_tasks import settings
 
 from btcai.bundle import MANIFEST, file_sha256, load_bundle, write_manifest
+from btcai.checksums import CHECKSUM
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.inference import decide
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
-from btcai.seals import SEAL
 
 NEEDED = {"scalping": TOKENS + WARMUP_BARS, "medium": 10 * TOKENS + WARMUP_BARS}
 
@@ -203,7 +203,7 @@ def test_a_manifest_with_a_damaged_part_is_refused_by_its_name(
 def test_a_manifest_without_any_of_its_keys_is_refused(tmp_path: Path) -> None:
     path = hand_made_bundle(tmp_path) / MANIFEST
     whole = json.loads(path.read_text(encoding="utf-8"))
-    for key in whole.keys() - {SEAL}:
+    for key in whole.keys() - {CHECKSUM}:
         write_manifest(tmp_path, {name: part for name, part in whole.items() if name != key})
         with pytest.raises(ArtifactError, match=f"damaged .{key}: Field required"):
             load_bundle(tmp_path)
@@ -221,7 +221,7 @@ def test_a_manifest_that_does_not_prove_itself_is_refused_with_the_remedy(tmp_pa
     path.write_text(json.dumps(whole | {"equity_usdt": 100_001.0}), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"manifest.json is damaged: it says other .*remake it with: btcai run"):
         load_bundle(tmp_path)
-    path.write_text(json.dumps({name: part for name, part in whole.items() if name != SEAL}), encoding="utf-8")
+    path.write_text(json.dumps({name: part for name, part in whole.items() if name != CHECKSUM}), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"must carry the hash .* Older versions .*remake it with: btcai run"):
         load_bundle(tmp_path)
     path.write_text(json.dumps(whole, indent=4), encoding="utf-8")

@@ -1,14 +1,17 @@
 """Lines of the ledgers: whole, of a format that is known, or nobody takes them for what they are not."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from btcai import champions, openings, promotions
 from btcai.doctor import project
-from btcai.errors import ArtifactError
+from btcai.errors import ArtifactError, DiskError
 from btcai.ledgers import append_line, record_of
 
 TESTED = champions.JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")
@@ -47,3 +50,48 @@ def test_a_line_of_a_later_btcai_is_neither_skipped_nor_guessed_at(
     with pytest.raises(ArtifactError, match="line 1 must be of format 1, is of format 2"):
         list(project.journals(tmp_path))
     assert ledger.read_bytes() == before
+
+
+def test_a_line_that_the_disk_refuses_takes_no_other_process_line_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken back is ours alone. Two opens of a file are two holders to flock, of one process too."""
+    ledger, write = tmp_path / "ledger.jsonl", os.write
+    append_line(ledger, '"before"')
+    other = Thread(target=append_line, args=(ledger, '"other"'))
+
+    def fill_up(handle: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", write)
+        write(handle, data[:3])
+        other.start()
+        other.join(0.2)  # time enough for a line, where it does not have to wait
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "write", fill_up)
+    with pytest.raises(DiskError, match="it is as it was"):
+        append_line(ledger, '"ours"')
+    other.join()
+    assert ledger.read_text(encoding="utf-8") == '"before"\n"other"\n'
+
+
+def test_a_trial_that_two_processes_record_at_once_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, tried, said = tmp_path / "trials.jsonl", champions._tried, []
+
+    def record() -> None:
+        said.append(champions.append_trial(ledger, {"input_hash": "a"}))
+
+    other = Thread(target=record)
+
+    def read_slowly(path: Path, text: str) -> set[object]:
+        monkeypatch.setattr(champions, "_tried", tried)
+        other.start()
+        other.join(0.2)
+        return tried(path, text)
+
+    monkeypatch.setattr(champions, "_tried", read_slowly)
+    record()
+    other.join()
+    assert sorted(said) == [False, True]
+    assert len(ledger.read_text(encoding="utf-8").splitlines()) == 1

@@ -80,5 +80,5 @@ def test_a_child_process_inherits_run_and_context(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[1]", "no json", ""])
 def test_a_context_that_is_not_ours_is_no_context(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(logging_context.VARIABLE, text)
+    monkeypatch.setenv(logging_context.CONTEXT_VARIABLE, text)
     assert logging_context._inherited() == {}

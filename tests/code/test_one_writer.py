@@ -1,9 +1,11 @@
 """Which commands are refused while a run is at work, which go on beside it; nothing changes where one is refused."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from faults import contents
@@ -11,6 +13,7 @@ from run_holder import another_run
 from typer.testing import CliRunner
 
 from btcai import acquisition, cli, datasets, paths, run_lock, stages, unsealing, warming
+from btcai.commands import operate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,15 +32,18 @@ WRITERS = {
 }
 """They write what a run reads or writes: bars, data.dvc, params.yaml, artifacts, reports, models/starts."""
 
+NO_REGISTRY = "no registry yet (mlflow/mlflow.db is missing); make one with: btcai run"
 BESIDE = {
-    "a change of champion, which has its own lock and must not wait for days": [
-        *("registry", "promote", "short", "1", "--because", "it is better"),
-    ],
-    "a roll back": ["registry", "rollback", "short", "--because", "it loses"],
-    "what reads alone": ["data", "status"],
-    "the results": ["report"],
-    "the services": ["status"],
+    "a change of champion, which has its own lock and must not wait for days": (
+        ["registry", "promote", "short", "1", "--because", "it is better"],
+        NO_REGISTRY,
+    ),
+    "a roll back": (["registry", "rollback", "short", "--because", "it loses"], NO_REGISTRY),
+    "what reads alone": (["data", "status"], "None"),
+    "the results": (["report"], "{root}/reports/evaluation/metrics.json not found; make it with: btcai run"),
+    "the services": (["status"], str(operate.NOT_UP)),
 }
+"""With what a project that is empty lets each of them come to: its error, or its exit code."""
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ def test_what_writes_there_is_refused_beside_a_run(
     before = contents(tmp_path)
     error = CliRunner().invoke(cli.app, command).exception
     assert isinstance(error, run_lock.Busy), error
-    assert f"only one run may write to {tmp_path}, and there is one: btcai run, process {run}, since " in str(error)
+    assert f"only one command may write to {tmp_path}, and there is one: btcai run, process {run}, since " in str(error)
     assert reached == []
     after = {name: held for name, held in contents(tmp_path).items() if not name.startswith("logs")}
     assert after == {name: held for name, held in before.items() if not name.startswith("logs")}
@@ -108,10 +114,10 @@ def test_it_has_the_project_to_itself_and_leaves_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", BESIDE.values(), ids=BESIDE)
-@pytest.mark.usefixtures("project", "run")
-def test_what_disturbs_no_run_is_not_refused(command: list[str]) -> None:
-    assert not isinstance(CliRunner().invoke(cli.app, command).exception, run_lock.Busy)
+@pytest.mark.parametrize(("command", "ended"), BESIDE.values(), ids=BESIDE)
+@pytest.mark.usefixtures("run")
+def test_what_disturbs_no_run_goes_on_to_what_the_project_lacks(project: Path, command: list[str], ended: str) -> None:
+    assert str(CliRunner().invoke(cli.app, command).exception) == ended.format(root=project)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_what_the_run_starts_itself_passes(
 ) -> None:
     found = run_lock.holder(tmp_path)
     assert found is not None
-    monkeypatch.setenv(run_lock.VARIABLE, found.identity)
+    monkeypatch.setenv(run_lock.RUN_VARIABLE, found.identity)
     assert isinstance(CliRunner().invoke(cli.app, command).exception, InterruptedError)
     assert len(reached) == 1
 
@@ -146,19 +152,71 @@ def test_outside_a_project_nothing_is_made(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / ".prefect").exists()
 
 
-def test_features_made_anew_while_they_are_read_are_not_filed_under_the_old_bars(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("splits", ["a", "b"])
+def test_features_made_anew_while_they_are_read_are_no_mixture_even_of_the_same_bars(
+    project: Path, splits: str
 ) -> None:
     from btcai.commands.project import features_unchanged
     from btcai.errors import ArtifactError
+    from btcai.files import whole
 
-    (project / paths.FEATURES).mkdir(parents=True)
-    versions = iter(["a", "a", "a", "b"])
-    monkeypatch.setattr(stages, "data_version", lambda root: next(versions))
+    def make(splits: str) -> None:
+        with whole(project / paths.FEATURES) as out:
+            (out / "meta.json").write_text(json.dumps({"data_version": "d1", "splits": splits}), encoding="utf-8")
+
+    with features_unchanged(project):
+        pass
+    make("a")
     with features_unchanged(project):
         pass
     with pytest.raises(ArtifactError, match="a run made it anew; run this again"), features_unchanged(project):
-        pass
+        make(splits)
+
+
+def test_a_refit_that_is_refused_has_seen_nothing_and_is_not_on_record(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from btcai.experiments import refitting  # imports torch
+
+    splits, plan = SimpleNamespace(), SimpleNamespace(name="forward", folds=())
+    monkeypatch.setattr(stages, "data_version", lambda root: "d1")
+    monkeypatch.setattr(stages, "load_features", lambda root: (SimpleNamespace(warmup_bars=0), splits, None))
+    monkeypatch.setattr(refitting, "Plan", SimpleNamespace(forward=lambda *_: plan))
+    for name, value in {"outcomes": [None], "seconds_left": None, "plan_key": "k", "refit": []}.items():
+        monkeypatch.setattr(refitting, name, lambda *_, value=value: value)
+    with another_run(project, part=paths.FOLDS):
+        assert isinstance(CliRunner().invoke(cli.app, ["refit"]).exception, run_lock.Busy)
+    assert not (project / paths.TRIALS).exists()
+    assert CliRunner().invoke(cli.app, ["refit"]).exception is None
+    (line,) = (project / paths.TRIALS).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["input_hash"] == "k"
+
+
+def test_a_trial_counts_for_the_market_it_was_made_on_whichever_is_in_use_when_it_ends(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from btcai.experiments import subjects, tuning, tuning_report  # they import torch
+    from btcai.params import load_config
+
+    def tune(*_: object) -> Iterator[object]:
+        params = project / paths.PARAMS
+        text = params.read_text(encoding="utf-8")
+        assert text.count(f"market: {made_on}") == 1
+        params.write_text(text.replace(f"market: {made_on}", "market: other"), encoding="utf-8")
+        yield SimpleNamespace(number=0, params={})
+
+    made_on = load_config(project / paths.PARAMS).data.market
+    subject = SimpleNamespace(name="market", terms={})
+    monkeypatch.setattr(subjects, "open_subject", lambda *_: subject)
+    for name, value in {"open_study": SimpleNamespace(study_name="s"), "ended": [], "seen_by": ()}.items():
+        monkeypatch.setattr(tuning, name, lambda *_, value=value: value)
+    monkeypatch.setattr(tuning, "tune", tune)
+    monkeypatch.setattr(tuning_report, "write", lambda *_: None)
+    monkeypatch.setattr(tuning_report, "view", lambda *_: "done")
+    assert CliRunner().invoke(cli.app, ["tune", "--on", "market"]).exception is None
+    assert load_config(project / paths.PARAMS).data.market == "other"
+    (line,) = (project / paths.TRIALS).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["market"] == made_on
 
 
 @pytest.mark.slow

@@ -192,7 +192,8 @@ def test_a_run_whose_process_is_killed_is_told_and_goes_on_when_it_is_retried(
     (notice,) = told
     assert notice["title"] == "btcai: btcai-refresh was killed"
     assert "SIGKILL" in notice["message"]
-    assert "; it was at toy\nwhat helps: nothing is lost, training goes on from its checkpoint" in notice["message"]
+    helps = "what was finished is kept; training goes on from its checkpoint"
+    assert f"; it was at toy\nwhat helps: {helps}" in notice["message"]
     assert "notice, failed: btcai-refresh was killed" in (project.root / "logs" / "btcai.log").read_text("utf-8")
     until(lambda: not any("crashed" in one.cmdline() for one in services.marked(project.root)))
     time.sleep(2.0)  # the worker reports the end once more, and would take the retry's state for its own run's

@@ -8,8 +8,10 @@ from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
+from export_fakes import loud_bundle
 
 from btcai import paths
+from btcai.schema import BUCKETS
 
 pytestmark = [
     pytest.mark.slow,  # Prefect's import
@@ -60,6 +62,25 @@ def test_bundles_that_cannot_be_read_count_as_none(monkeypatch: pytest.MonkeyPat
     (form, reason), _ = log.warning.call_args
     assert "the whole pipeline runs" in form
     assert "manifest.json" in str(reason)
+
+
+def test_a_damaged_bundle_is_no_leave_to_train_on_bars_that_nobody_has_looked_at(tmp_path: Path) -> None:
+    from flows import refresh
+    from flows.pipeline import StageFailed
+
+    for bucket in BUCKETS:
+        loud_bundle(tmp_path / paths.CANDIDATE / bucket, bucket)
+    (tmp_path / paths.CANDIDATE / "long" / "head.onnx").write_bytes(b"cut")
+    with pytest.raises(StageFailed, match=r"nothing was trained: .*long/head.onnx is missing or not .* btcai run"):
+        refresh.candidate_missing(tmp_path)
+
+
+def test_four_bundles_that_can_be_read_are_no_candidate_that_is_missing(tmp_path: Path) -> None:
+    from flows import refresh
+
+    for bucket in BUCKETS:
+        loud_bundle(tmp_path / paths.CANDIDATE / bucket, bucket)
+    assert not refresh.candidate_missing(tmp_path)
 
 
 def test_the_time_limit_of_a_pause_is_off_as_soon_as_it_is_heard(

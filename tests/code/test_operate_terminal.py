@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from operated_project import QUICK_S, UPDATES, Operated, make_project, undisturbed, until
+from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 
 from btcai import run_lock, services
 from btcai.cli import INTERRUPTED
@@ -33,12 +32,6 @@ cli.main()
 """
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Terminal:

@@ -1,7 +1,7 @@
 """A team's MLflow server as the record: by btcai's own setting alone, and no clone takes another's champions."""
 
 import os
-import socket
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 from faults import contents
+from mlflow.exceptions import MlflowException
+from operated_project import free_port
 from registry_fakes import project, register
 
 from btcai import paths
 from btcai.errors import ArtifactError, ConfigError
-from btcai.registry import garbage, place, promotion, recording, tracing, tracking, verification
+from btcai.registry import garbage, place, promotion, recording, succession, tracing, tracking, verification
 from btcai.schema import BUCKETS
 
 
@@ -96,6 +98,44 @@ def test_a_server_that_is_away_is_told_from_one_that_says_no(
     assert place.is_away(error) is is_away
 
 
+class Server:
+    """A client whose server has a run with `kept`, or is away; MLflow calls both a failed download of one name."""
+
+    def __init__(self, kept: list[str] | None) -> None:
+        self.kept = kept
+
+    def download_artifacts(self, run_id: str, path: str, into: str) -> str:
+        raise MlflowException("failures occurred while downloading")  # INTERNAL_ERROR, as for a plain 404
+
+    def list_artifacts(self, run_id: str, path: str | None = None) -> list[object]:
+        if self.kept is None:
+            raise answered(None)
+        return [SimpleNamespace(path=one) for one in self.kept if str(Path(one).parent) == (path or ".")]
+
+
+@pytest.mark.parametrize(
+    ("kept", "name", "is_lost"),
+    [
+        (["model_card.md"], "bundle", True),
+        (["bundle"], "bundle/manifest.json", True),
+        ([], "bundle", True),
+        (["bundle", "model_card.md"], "bundle", False),  # it failed in the middle
+        (["bundle/manifest.json"], "bundle/manifest.json", False),
+        (None, "bundle", False),
+    ],
+)
+def test_what_a_server_has_lost_costs_the_version_its_place_and_a_server_that_is_away_does_not(
+    kept: list[str] | None, name: str, is_lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(place.SERVER, "http://mlflow.example")
+    version = SimpleNamespace(tags={"data_version": "d", "code_version": "c", "score": "1", "edge": "none"})
+    version.version, version.run_id = 3, "run3"
+    with pytest.raises(ArtifactError if is_lost else MlflowException) as found:
+        recording.downloaded(Server(kept), recording.standing("short", version), name, tmp_path)
+    if is_lost:
+        assert f"short version 3 has no {name} in run run3" in str(found.value)
+
+
 @pytest.mark.slow  # MLflow is imported
 def test_runs_on_a_server_are_not_collected_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(place.SERVER, "http://mlflow.example")
@@ -145,9 +185,7 @@ def test_two_clones_on_one_server_keep_their_champions_and_go_on_after_it_was_aw
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = tmp_path / "ann", tmp_path / "bob"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     for root in (ann, bob):
         root.mkdir()
     with server(tmp_path, port) as address:
@@ -167,7 +205,7 @@ def test_two_clones_on_one_server_keep_their_champions_and_go_on_after_it_was_aw
         assert seats(ann) == {bucket: {"champion": 1, "challenger": 1} for bucket in BUCKETS}
         assert all(check.ok for check in verification.verify(ann))
         assert {bucket: contents(ann / paths.CHAMPION / bucket) for bucket in BUCKETS} == held
-        assert not (ann / place.STORE).exists()
+        assert not (ann / paths.MLFLOW_DB).exists()
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ArtifactError, match=r"could not be read or written: .*see that the server runs") as found:
@@ -176,3 +214,9 @@ def test_two_clones_on_one_server_keep_their_champions_and_go_on_after_it_was_aw
     assert {bucket: contents(ann / paths.CHAMPION / bucket) for bucket in BUCKETS} == held
     with server(tmp_path, port):
         assert all(check.ok for check in verification.verify(ann))
+        client = tracking.read_client(ann)
+        champion = succession.version(client, "long", 1)
+        (kept,) = (tmp_path / "files").glob(f"*/{champion.run_id}/artifacts/bundle")
+        shutil.rmtree(kept)  # lost on the server, which answers
+        with pytest.raises(ArtifactError, match="long version 1 has no bundle in run"):
+            recording.downloaded(client, champion, "bundle", tmp_path)

@@ -98,7 +98,10 @@ def test_what_moves_as_one_spreads_no_risk_and_two_strangers_root_two() -> None:
     assert np.isnan(diversification_ratio(np.stack([one, one], axis=1)[:19], half))
 
 
-@pytest.mark.parametrize("shares", [{"short": 1.0}, {"short": 0.5, "long": 0.6}, {"short": 1.5, "long": -0.5}])
+@pytest.mark.parametrize(
+    "shares",
+    [{"short": 1.0}, {"short": 0.5, "long": 0.6}, {"short": 1.5, "long": -0.5}, {"short": 1.0, "long": np.nan}],
+)
 def test_shares_that_are_no_division_of_the_capital_are_refused(shares: dict[str, float]) -> None:
     parts = {"short": path_result(np.array([100.0])), "long": path_result(np.array([100.0]))}
     with pytest.raises(ValueError, match="shares must be >= 0"):

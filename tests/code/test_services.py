@@ -16,9 +16,10 @@ import httpx
 import psutil
 import pytest
 import typer
+from operated_project import free_port
 from typer.testing import CliRunner
 
-from btcai import health, paths, services
+from btcai import health, paths, processes, services
 from btcai.commands import operate
 from btcai.environment import child_environment
 from btcai.errors import ConfigError
@@ -45,23 +46,18 @@ def write(root: Path, name: services.Name, pid: int, started_s: float, port: int
     (root / paths.SERVICES / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def start_of(pid: int) -> float:
-    return float(psutil.Process(pid).create_time())
-
-
 def test_a_record_names_our_process_by_id_and_start(tmp_path: Path) -> None:
     with sleeper() as process:
-        write(tmp_path, "prefect", process.pid, start_of(process.pid), 4321)
-        assert services.record(tmp_path, "prefect") == Record(
-            pid=process.pid, started_s=start_of(process.pid), port=4321
-        )
+        write(tmp_path, "prefect", process.pid, processes.started_s(process.pid), 4321)
+        started_s = processes.started_s(process.pid)
+        assert services.record(tmp_path, "prefect") == Record(pid=process.pid, started_s=started_s, port=4321)
         assert services.prefect_api(tmp_path) == "http://127.0.0.1:4321/api"
 
 
 def test_down_ends_ours_and_spares_whoever_has_its_old_id(tmp_path: Path) -> None:
     with sleeper() as ours, sleeper() as theirs:
-        write(tmp_path, "worker", ours.pid, start_of(ours.pid))
-        write(tmp_path, "prefect", theirs.pid, start_of(theirs.pid) - 3600.0, 4321)
+        write(tmp_path, "worker", ours.pid, processes.started_s(ours.pid))
+        write(tmp_path, "prefect", theirs.pid, processes.started_s(theirs.pid) - 3600.0, 4321)
         assert services.record(tmp_path, "prefect") is None
         assert services.down(tmp_path) == ["worker"]
         assert ours.poll() is not None
@@ -90,7 +86,7 @@ def test_one_that_ignores_the_first_request_is_asked_again_then_killed_with_its_
         "time.sleep(60)"
     )
     with sleeper(stubborn) as process:
-        write(tmp_path, "worker", process.pid, start_of(process.pid))
+        write(tmp_path, "worker", process.pid, processes.started_s(process.pid))
         give_up_at = time.monotonic() + 10.0
         while not (children := psutil.Process(process.pid).children()) and time.monotonic() < give_up_at:
             time.sleep(0.02)
@@ -133,7 +129,7 @@ def test_a_port_that_may_not_be_had_is_not_called_taken(tmp_path: Path, monkeypa
 def test_what_could_not_be_ended_keeps_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "stop", lambda process: None)
     monkeypatch.setattr(services, "marked", lambda root: [])
-    write(tmp_path, "worker", os.getpid(), start_of(os.getpid()))
+    write(tmp_path, "worker", os.getpid(), processes.started_s(os.getpid()))
     services.down(tmp_path)
     assert services.record(tmp_path, "worker") is not None
 
@@ -141,9 +137,7 @@ def test_what_could_not_be_ended_keeps_its_record(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # as after `up`
 def test_no_page_but_its_own_may_ask_prefects_server(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     env = {**child_environment(), "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": api}
     try:
@@ -165,7 +159,7 @@ def test_no_page_but_its_own_may_ask_prefects_server(tmp_path: Path) -> None:
 
 def test_a_service_that_runs_on_another_port_is_not_started_twice(tmp_path: Path) -> None:
     with sleeper() as process:
-        write(tmp_path, "prefect", process.pid, start_of(process.pid), 4321)
+        write(tmp_path, "prefect", process.pid, processes.started_s(process.pid), 4321)
         with pytest.raises(ServiceError, match="prefect runs on port 4321 already, not on 4200; end it first"):
             services.up(tmp_path, {}, prefect_port=4200, mlflow_port=1)
 
@@ -175,9 +169,7 @@ def test_one_that_ends_as_it_starts_is_told_with_its_last_line(tmp_path: Path, m
     script = "import sys, time; sys.stderr.write('no such table\\n'); time.sleep(0.2); sys.exit(3)"
     monkeypatch.setattr(services, "_prefect_server", lambda port: [sys.executable, "-c", script])
     monkeypatch.setattr(services, "POLL_S", 0.05)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(ServiceError, match="prefect ended as it started: no such table; see "):
         services.up(tmp_path, os.environ, prefect_port=port, mlflow_port=1, with_mlflow=False)
 
@@ -223,8 +215,8 @@ def test_pages_are_where_the_services_run_and_else_named_with_the_command_that_s
     started = "btcai up, then http://127.0.0.1:"
     assert services.pages(tmp_path) == {"MLflow": f"{started}5000", "Prefect": f"{started}4200"}
     with sleeper() as process:
-        write(tmp_path, "prefect", process.pid, start_of(process.pid), 4291)
-        write(tmp_path, "mlflow", process.pid, start_of(process.pid), 5091)
+        write(tmp_path, "prefect", process.pid, processes.started_s(process.pid), 4291)
+        write(tmp_path, "mlflow", process.pid, processes.started_s(process.pid), 5091)
         assert services.pages(tmp_path) == {"MLflow": "http://127.0.0.1:5091", "Prefect": "http://127.0.0.1:4291"}
         monkeypatch.setenv(place.PAGES, "https://mlflow.example/")
         assert services.pages(tmp_path)["MLflow"] == "https://mlflow.example"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from export_fakes import loud_bundle
 from feature_bars import walk, without
-from serving_fakes import HELD, cut
+from serving_fakes import HELD, bars_of, scalping_fixture
 
 from btcai.bundle import MANIFEST, PolicyBundle, file_sha256, load_bundle, write_manifest
 from btcai.evaluation.backtest import encode_decisions
@@ -23,14 +23,7 @@ from btcai.serving.live import Market
 
 NEEDED = 144 + WARMUP_BARS
 
-
-@pytest.fixture(scope="module")
-def scalping(tmp_path_factory: pytest.TempPathFactory) -> PolicyBundle:
-    return load_bundle(loud_bundle(tmp_path_factory.mktemp("scalping")))
-
-
-def bars_of(bars: Bars, first: int, stop: int) -> Bars:
-    return cut(bars, stop, stop - first)
+scalping = scalping_fixture
 
 
 def evaluated(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from export_fakes import loud_bundle
 from feature_bars import walk, without
-from serving_fakes import cut
+from serving_fakes import bars_of, scalping_fixture
 
 from btcai.bundle import PolicyBundle, load_bundle
 from btcai.errors import DataError
@@ -20,14 +20,7 @@ from btcai.serving.live import KEPT_BARS, Market, NotNextError, stamp
 
 NEEDED = 144 + WARMUP_BARS
 
-
-@pytest.fixture(scope="module")
-def scalping(tmp_path_factory: pytest.TempPathFactory) -> PolicyBundle:
-    return load_bundle(loud_bundle(tmp_path_factory.mktemp("scalping")))
-
-
-def bars_of(bars: Bars, first: int, stop: int) -> Bars:
-    return cut(bars, stop, stop - first)
+scalping = scalping_fixture
 
 
 def assert_same_window(found: MarketData, batch: MarketData, stop: int) -> None:

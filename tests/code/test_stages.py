@@ -20,7 +20,7 @@ from btcai.registry import packaging
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"environment", "errors", "files", "ledgers", "logs", "machine", "paths", "seals", "stages", "usage"}
+EXEMPT = {"checksums", "environment", "errors", "files", "ledgers", "logs", "machine", "paths", "stages", "usage"}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""

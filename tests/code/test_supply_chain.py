@@ -8,7 +8,7 @@ import pytest
 from registry_fakes import project, register
 
 from btcai import paths
-from btcai.registry import tracking
+from btcai.registry import place
 
 UNPICKLES = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle")
 """Modules whose reading runs what was written."""
@@ -75,7 +75,7 @@ def test_no_code_unpickles(root: Path, package: str) -> None:
 @pytest.mark.filterwarnings("ignore")  # MLflow warns of its own and its dependencies' deprecations
 def test_registered_models_and_champions_hold_no_pickle(tmp_path: Path) -> None:
     register(tmp_path, project(tmp_path), 0.1)
-    files = [file for place in (tracking.ARTIFACTS, paths.CHAMPION) for file in (tmp_path / place).rglob("*")]
+    files = [file for folder in (place.ARTIFACTS, paths.CHAMPION) for file in (tmp_path / folder).rglob("*")]
     assert any(file.suffix == ".onnx" for file in files)
     assert [file for file in files if file.suffix in PICKLED] == []
     started = [file for file in files if file.is_file() and file.read_bytes()[:1] == b"\x80"]  # as every pickle since 2

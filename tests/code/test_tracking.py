@@ -23,7 +23,7 @@ from btcai.champions import (
 )
 from btcai.errors import ArtifactError
 from btcai.params import flat, load_config, set_param
-from btcai.registry import recording, tracking
+from btcai.registry import place, recording, tracking
 from btcai.registry.recording import curve_points, usage_points
 from btcai.schema import BUCKETS
 
@@ -197,7 +197,7 @@ def test_life_of_a_champion(tmp_path: Path) -> None:
     assert register(tmp_path, config, 0.1) == first
     assert (tmp_path / paths.REGISTER).read_bytes() == report
     assert [v.version for v in client.search_model_versions("name = 'btcai-long'")] == [1]
-    experiment = client.get_experiment_by_name(recording.EXPERIMENT)
+    experiment = client.get_experiment_by_name(place.OWN)
     assert len(client.search_runs([experiment.experiment_id])) == 5
     assert len((tmp_path / paths.TRIALS).read_text(encoding="utf-8").splitlines()) == 1
 
@@ -300,5 +300,5 @@ def test_a_killed_attempt_is_removed_and_made_again(tmp_path: Path, monkeypatch:
     client = tracking._client(tmp_path)
     assert all(len(client.search_model_versions(f"name = 'btcai-{bucket}'")) == 1 for bucket in BUCKETS)
     assert report["buckets"]["scalping"]["aliases"]["champion"] == report["buckets"]["scalping"]["version"]
-    experiment = client.get_experiment_by_name(recording.EXPERIMENT)
+    experiment = client.get_experiment_by_name(place.OWN)
     assert len(client.search_runs([experiment.experiment_id])) == 5

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from btcai.checksums import with_checksum
 from btcai.errors import ArtifactError, DataError
 from btcai.features.scaling import STD_FLOOR, Scaler, fit_scaler
 from btcai.schema import Span
-from btcai.seals import sealed
 
 
 def test_mean_and_population_std_of_present_rows_inside_the_span_by_hand() -> None:
@@ -83,7 +83,7 @@ def test_json_reads_back_to_the_same_bits(mean: np.ndarray, std: np.ndarray) -> 
         "",
         "[]",
         json.dumps({"mean": [1.0], "std": [1.0]}),
-        json.dumps(sealed({"mean": [1.0], "std": [1.0]})).replace("1.0", "1.5", 1),
+        json.dumps(with_checksum({"mean": [1.0], "std": [1.0]})).replace("1.0", "1.5", 1),
     ],
     ids=["empty", "a_list", "without_its_hash", "a_digit_changed"],
 )
@@ -105,6 +105,6 @@ def test_a_broken_scaler_file_names_the_command_that_makes_it(text: str) -> None
 def test_columns_that_are_no_scaler_are_refused_though_nothing_changed_them(
     columns: dict[str, list[float]], said: str
 ) -> None:
-    for read in (Scaler.of, lambda found: Scaler.from_json(json.dumps(sealed(found)))):
+    for read in (Scaler.of, lambda found: Scaler.from_json(json.dumps(with_checksum(found)))):
         with pytest.raises(ArtifactError, match=said):
             read(columns)

@@ -8,7 +8,8 @@ from export_fakes import loud_network, tiny_config
 from safetensors.torch import load_file, save_file
 
 from btcai.errors import ArtifactError
-from btcai.training.checkpoint import WEIGHTS, load_model, save_model
+from btcai.paths import WEIGHTS
+from btcai.training.checkpoint import load_model, save_model
 
 
 def test_weights_come_back_as_they_were_and_one_that_is_not_finite_is_refused(tmp_path: Path) -> None:

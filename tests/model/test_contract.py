@@ -15,10 +15,11 @@ from scipy.stats import norm
 from serving_fakes import cut
 
 from btcai.bundle import GRAPHS, file_sha256, load_bundle
-from btcai.holdings import Rulebook, account_at_close
+from btcai.holdings import Rulebook, account_at_close, settle
 from btcai.inference import decide
-from btcai.market.account import CASH, EQUITY, PEAK_EQUITY, SINCE_TRADE, START_EQUITY
-from btcai.market.rules import make_rules
+from btcai.market.account import CASH, EQUITY, HALT, NO_ORDER, PEAK_EQUITY, PENDING, SINCE_TRADE, START_EQUITY
+from btcai.market.risk import NO_HALT
+from btcai.market.rules import Rules, make_rules
 from btcai.market.single import observe_one
 from btcai.market.sizing import lot_sizes
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, Action, Decision
@@ -26,7 +27,7 @@ from btcai.training import contract
 from btcai.training.export import fuse
 
 README = Path(__file__).parents[2] / "mlflow/README.md"
-NAMESPACE = {name: getattr(np, name) for name in ("clip", "mean", "sqrt", "log1p")} | {"norm": norm}
+NAMESPACE = {name: getattr(np, name) for name in ("clip", "mean", "sqrt", "log1p", "isfinite")} | {"norm": norm}
 
 
 def fused(folder: Path) -> Path:
@@ -76,11 +77,24 @@ def test_the_readmes_code_buys_nothing_that_sizing_forbids(tmp_path: Path, monke
     assert expect_the_decision(tmp_path, 8_000).action is Action.BUY  # the same graph without a doubt
 
 
-@pytest.mark.parametrize("cash_usdt", [60_000.0, 96_000.0])
-@pytest.mark.parametrize("lots", [[], [(0.5, 25_000.0), (0.1, 31_000.0)]], ids=["flat", "invested"])
-def test_the_accounts_formulas_are_those_of_the_market(cash_usdt: float, lots: list[tuple[float, float]]) -> None:
+def rules_of(allow_short: bool) -> Rules:
+    """Of a swap where lots may be sold short, else of spot."""
     config = settings()
     rules = make_rules(config.buckets["medium"], config.market, config.risk)
+    return rules._replace(perpetual=allow_short, allow_short=allow_short)
+
+
+WAITS: list[dict[str, Any]] = [{}, {"order_pending": "exit"}, {"cool_down_bars": 3}]
+
+
+@pytest.mark.parametrize("allow_short", [False, True])
+@pytest.mark.parametrize("waits", WAITS, ids=["free", "an order waits", "halted"])
+@pytest.mark.parametrize("cash_usdt", [5.0, 60_000.0, 96_000.0])
+@pytest.mark.parametrize("lots", [[], [(0.5, 25_000.0), (0.1, 31_000.0)]], ids=["flat", "invested"])
+def test_the_accounts_formulas_are_those_of_the_market(
+    cash_usdt: float, lots: list[tuple[float, float]], waits: dict[str, Any], allow_short: bool
+) -> None:
+    rules = rules_of(allow_short)
     book, mark, sigma = Rulebook.of(rules), 30_000.0, 0.004
     described = {
         "cash_usdt": cash_usdt,
@@ -88,6 +102,7 @@ def test_the_accounts_formulas_are_those_of_the_market(cash_usdt: float, lots: l
         "equity_start_usdt": 80_000.0,
         "peak_equity_usdt": 97_000.0,
         "decisions_since_trade": 7,
+        **waits,
     }
     row, rows = account_at_close(described, book, mark, 19_000)
     observed = np.empty((1, len(ACCOUNT_FEATURES)), np.float32)
@@ -96,9 +111,12 @@ def test_the_accounts_formulas_are_those_of_the_market(cash_usdt: float, lots: l
     names |= {"cash": row[CASH], "equity": row[EQUITY], "peak_equity": row[PEAK_EQUITY]}
     names |= {"start_equity": row[START_EQUITY], "decisions_since_fill": row[SINCE_TRADE]}
     names["entry"] = np.array([price for _, price in lots])
+    names |= {"order_waits": row[PENDING] != NO_ORDER, "halted": row[HALT] != NO_HALT}
+    names["least"] = eval(contract.LEAST, dict(names))
+    names["can_open"] = eval(contract.CAN_OPEN, dict(names))
     assert tuple(contract.ACCOUNT) == ACCOUNT_FEATURES
-    said = [eval(formula, dict(names)) for formula in list(contract.ACCOUNT.values())[:-2]]
-    assert observed[0, :-2].tolist() == pytest.approx(said, rel=1e-6)
+    said = [eval(formula, dict(names)) for formula in contract.ACCOUNT.values()]
+    assert observed[0].tolist() == pytest.approx(said, rel=1e-6)
     assert row[EQUITY] == cash_usdt + sum(btc * mark for btc, _ in lots)
 
 
@@ -112,6 +130,41 @@ def test_the_formula_of_a_lot_is_that_of_sizing(strategy: str, std: float, mean:
     names = {"mean": mean, "std": std, "sigma": sigma, "uncertainty": std / (sigma * horizon_bars**0.5)}
     names |= {"max_lots": max_lots, "target_volatility": sizing.target_volatility}
     assert eval(contract.SIZE_FRAC[strategy], NAMESPACE | names) == pytest.approx(wanted.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("broken", ["mean", "std", "sigma", "none", "unfamiliar", "in doubt", "std 0", "sigma 0"])
+def test_an_entry_is_allowed_where_sizing_says_so(broken: str) -> None:
+    config = settings()
+    names = {"mean": 0.001, "std": 0.01, "sigma": 0.003, "unfamiliarity": 0.5}
+    names |= {"unfamiliar": {"unfamiliarity": 9.0}, "in doubt": {"std": 0.9}}.get(broken, {})
+    names |= {"std 0": {"std": 0.0}, "sigma 0": {"sigma": 0.0}}.get(broken, {})
+    names |= {broken: np.nan} if broken in names else {}
+    _, (wanted,) = lot_sizes(*(np.array([value]) for value in names.values()), 12, 15, config.sizing)
+    with np.errstate(divide="ignore"):
+        names["uncertainty"] = float(np.divide(names["std"], names["sigma"] * 12**0.5))
+    said = contract._decision(config.buckets["medium"], config.sizing)["entry_allowed"]
+    assert eval(said, NAMESPACE | names) == wanted == (broken == "none")
+
+
+@pytest.mark.parametrize(("btc", "allow_short"), [(0.0, False), (0.1, False), (-0.1, True), (0.0, True), (0.1, True)])
+@pytest.mark.parametrize("action", [Action.BUY, Action.SELL, Action.CLOSE_ALL])
+def test_what_opens_a_lot_is_stopped_by_sizing_and_what_closes_one_is_not(
+    action: Action, btc: float, allow_short: bool
+) -> None:
+    book = Rulebook.of(rules_of(allow_short))
+    described = {"cash_usdt": 100_000.0, "lots": [{"btc": btc, "entry_price": 30_000.0}] if btc else []}
+    row, lots = account_at_close(described, book, 30_000.0, 19_000)
+    taken = {
+        (size_frac, allowed): settle(row.copy(), lots, action, size_frac, allowed, book)[0]
+        for size_frac in (0.0, 0.02)
+        for allowed in (False, True)
+    }
+    opens = eval(contract.OPENS, {"action": action.name, "btc": btc, "allow_short": allow_short})
+    if btc == 0.0 and not opens:  # can_sell is 0: there is nothing to close
+        assert set(taken.values()) == {Action.HOLD}
+        return
+    stopped = dict.fromkeys(taken, Action.HOLD) | {(0.02, True): action}
+    assert taken == (stopped if opens else dict.fromkeys(taken, action))
 
 
 @pytest.mark.slow
@@ -140,6 +193,8 @@ class TestExported:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         policy = manifest["io"]["graphs"]["policy.onnx"]
         assert policy["inputs"]["tokens"]["scaler_applied_in_graph"] is True
+        assert "exactly 144 patches, and one decision time" in policy["inputs"]["tokens"]["what"]
+        assert "at least 144 patches" in manifest["io"]["graphs"]["encoder.onnx"]["inputs"]["tokens"]["what"]
         for name in ("mean", "std", "quantiles"):
             assert policy["outputs"][name]["calibration_applied_in_graph"] is True
         assert policy["outputs"]["probabilities"]["order"] == [action.name for action in Action]

@@ -17,8 +17,8 @@ from btcai.experiments.running import Asked, make, plan
 from btcai.experiments.trials import Kept
 from btcai.models.actor_critic import ActorCritic
 from btcai.params import changed
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS, Bars, MarketData, Span
-from btcai.training.checkpoint import WEIGHTS
 from btcai.training.yardstick import learn
 from btcai.yardstick.two_scale import TwoScaleMarket
 

@@ -23,7 +23,7 @@ from btcai.champions import is_whole, read_standing
 from btcai.config import Config
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, BtcaiError
-from btcai.registry import garbage, promotion, tracking, verification
+from btcai.registry import garbage, promotion, verification
 from btcai.schema import BUCKETS
 
 pytestmark = [
@@ -56,7 +56,7 @@ def registered(first: Path, tmp_path: Path) -> tuple[Path, Config]:
 def moved(source: Path, root: Path) -> Path:
     """A copy of a project; its store knows files by their absolute paths, so they are told to it anew."""
     shutil.copytree(source, root)
-    with sqlite3.connect(root / tracking.STORE) as connection:
+    with sqlite3.connect(root / paths.MLFLOW_DB) as connection:
         for (table,) in connection.execute("select name from sqlite_master where type = 'table'").fetchall():
             for column in connection.execute(f"pragma table_info({table})").fetchall():
                 name = f'"{column[1]}"'
@@ -97,7 +97,7 @@ def test_a_store_that_another_process_locks_is_told_in_time_and_deciding_goes_on
 ) -> None:
     root, config = registered
     before = decides(root)
-    command = [sys.executable, "-c", HOLD, str(root / tracking.STORE)]
+    command = [sys.executable, "-c", HOLD, str(root / paths.MLFLOW_DB)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -139,7 +139,7 @@ register(root, load_config(root / "params.yaml"), 0.2)
 @pytest.mark.parametrize("where", ["pages", "cut"])
 def test_a_damaged_store_is_told_and_a_restored_one_goes_on(registered: tuple[Path, Config], where: str) -> None:
     root, config = registered
-    store, before = root / tracking.STORE, decides(root)
+    store, before = root / paths.MLFLOW_DB, decides(root)
     whole = store.read_bytes()
     broken = bytearray(whole)
     if where == "pages":
@@ -173,14 +173,14 @@ def test_a_disk_that_fills_while_it_registers(registered: tuple[Path, Config], s
         now = contents(root / paths.CHAMPION / bucket)
         assert now["encoder.onnx"] == (root / paths.CANDIDATE / bucket / "encoder.onnx").read_bytes()
         assert now != old[bucket]
-    with sqlite3.connect(root / tracking.STORE) as connection:
+    with sqlite3.connect(root / paths.MLFLOW_DB) as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
     connection.close()
 
 
 def is_sound(root: Path) -> bool:
     """The store, by SQLite's own check."""
-    with sqlite3.connect(root / tracking.STORE) as connection:
+    with sqlite3.connect(root / paths.MLFLOW_DB) as connection:
         (said,) = connection.execute("pragma integrity_check").fetchone()
     connection.close()
     return bool(said == "ok")
@@ -237,18 +237,19 @@ def test_a_disk_that_is_full_while_old_runs_are_collected(
     register(root, project(root, weight=3.0), 0.03)
     wanted = {one.parent for one in garbage.collect(root, 1, dry=True).drop}
     assert wanted
-    told = ""
+    told, disk = "", Disk(root, number, mode)
     try:
-        with watched(Disk(root, number, mode)):
+        with watched(disk):
             garbage.collect(root, 1, dry=False)
     except (BtcaiError, OSError) as error:
         told = str(error)
+    assert len(disk.writes) >= number, "the disk was never full"
     assert "\n" not in told
     assert is_sound(root)
     assert all(is_whole(root / paths.CHAMPION / bucket) for bucket in BUCKETS)
     garbage.collect(root, 1, dry=False)
     assert garbage.collect(root, 1, dry=True).drop == ()
-    with sqlite3.connect(root / tracking.STORE) as connection:
+    with sqlite3.connect(root / paths.MLFLOW_DB) as connection:
         left = {run for (run,) in connection.execute("select run_uuid from runs").fetchall()}
     connection.close()
     assert not wanted & left

@@ -80,7 +80,7 @@ def test_consolidate(project: Path, sweep: Sweep, config: Config, monkeypatch: p
 
 
 def test_warm_start(project: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = starts.Seen(market="m", data_version="d" * 64, fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
+    seen = starts.DataSeen(market="m", data_version="d" * 64, fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
     for bucket in BUCKETS:
         save_model(loud_network(tiny_config(), bucket), project / paths.CONSOLIDATE / bucket)
     bundle = loud_bundle(project / paths.CANDIDATE / "scalping")

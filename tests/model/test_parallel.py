@@ -20,9 +20,9 @@ from btcai.errors import ConfigError
 from btcai.experiments.spread import packed
 from btcai.machine import Machine
 from btcai.params import load_config
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS
 from btcai.training import parallel
-from btcai.training.checkpoint import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "parallel_run.py"

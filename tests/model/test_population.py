@@ -26,7 +26,7 @@ from btcai.experiments.history import History
 from btcai.experiments.known_answer import KnownAnswer, Size
 from btcai.models.actor_critic import ActorCritic
 from btcai.params import changed
-from btcai.training.checkpoint import WEIGHTS
+from btcai.paths import WEIGHTS
 from btcai.training.yardstick import mark
 from btcai.yardstick.scoring import Score
 from btcai.yardstick.two_scale import TwoScaleMarket

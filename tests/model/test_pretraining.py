@@ -53,8 +53,8 @@ def test_forecasts_are_right_on_average_over_the_whole_training_span(
 
 @pytest.mark.parametrize(
     ("errors", "kept"),
-    [([1.0, 0.9, 0.8], "those of update 2"), ([1.0, 0.9, 1.1], "those of update 1"),
-     ([1.0, 1.1, 1.2], "those that it began with: none validated better")],
+    [([1.0, 0.9, 0.8], "of update 2 of 2"), ([1.0, 0.9, 1.1], "of update 1 of 2"),
+     ([1.0, 1.1, 1.2], "it began with: none of 2 updates validated better")],
 )  # fmt: skip
 def test_a_phase_tells_which_weights_it_keeps(
     errors: list[float], kept: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -64,7 +64,7 @@ def test_a_phase_tells_which_weights_it_keeps(
     monkeypatch.setattr(pretraining, "_centre", lambda *_: None)
     with caplog.at_level("INFO"):
         taught(small_task(3000))
-    assert caplog.messages == [f"prediction: of 2 updates the weights that are kept are {kept}"]
+    assert caplog.messages == [f"prediction: keeps the weights {kept}"]
 
 
 def test_centring_moves_the_forecasts_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,12 @@ from btcai.agent.task import Task
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.models.actor_critic import ActorCritic
+from btcai.paths import WEIGHTS
 from btcai.report import panels
 from btcai.report.curves import read_importance
 from btcai.schema import BUCKETS, Span
 from btcai.training import importance, phase, progressive, trainer
-from btcai.training.checkpoint import WEIGHTS, load_model, save_model
+from btcai.training.checkpoint import load_model, save_model
 from btcai.training.convergence import Gain, Standing
 from btcai.training.phase import Row
 from btcai.training.play import Validation
@@ -240,7 +241,7 @@ def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path, caplog: pytest.
     save_model(teacher, tmp_path / "scalping")
     with caplog.at_level("INFO"):
         out = train(tmp_path / "short", "short", teacher=tmp_path / "scalping", pretrain_updates=0, ppo_updates=1)
-    assert "PPO: of 1 updates the weights that are kept are those of update 1" in caplog.messages
+    assert "PPO: keeps the weights of update 1 of 1" in caplog.messages
     student = load_model(out, "short", config)
     # 0.8 * 0.5 + 0.2 * fresh (|fresh| <= 1), moved by one update of at most a few 1e-3: near 0.4
     centre = torch.cat([weight.flatten() for weight in student.trunk.state_dict().values()]).median()

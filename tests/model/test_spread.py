@@ -30,7 +30,7 @@ from btcai.experiments.spread import Files, Piece, bring, code_here, elsewhere, 
 from btcai.experiments.trials import Measured
 from btcai.experiments.tuning import Search, open_study, tune
 from btcai.machine import Machine
-from btcai.training.checkpoint import WEIGHTS
+from btcai.paths import WEIGHTS
 
 SECONDS = 240
 """At most; on an idle machine it takes a tenth."""

@@ -9,16 +9,17 @@ import torch
 from export_fakes import loud_network, market, scaler, splits, tiny_config
 
 from btcai.errors import ArtifactError
+from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS, Span
 from btcai.training import importance, progressive, starts
-from btcai.training.checkpoint import WEIGHTS, load_model, save_model
+from btcai.training.checkpoint import load_model, save_model
 from btcai.training.convergence import Standing
 from btcai.training.progressive import train_bucket
-from btcai.training.starts import RECORD, Seen
+from btcai.training.starts import RECORD, DataSeen
 
 SHORT = splits(Span(2016, 7000), Span(7100, 9900))
 DAY_NS = 86_400_000_000_000
-SEEN = Seen(
+SEEN = DataSeen(
     market="btcusdt",
     data_version="d" * 64,
     fitted_until_ts_ns=19_000 * DAY_NS,

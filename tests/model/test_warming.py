@@ -13,9 +13,9 @@ from btcai.params import changed, load_config
 from btcai.schema import BUCKETS
 from btcai.training import starts
 from btcai.training.checkpoint import save_model
-from btcai.training.starts import Seen
+from btcai.training.starts import DataSeen
 
-SEEN = Seen(market="m", data_version="d" * 64, fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
+SEEN = DataSeen(market="m", data_version="d" * 64, fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
 
 
 @pytest.fixture
