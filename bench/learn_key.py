@@ -8,7 +8,9 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("bench", "btcai")
-_BY_VALUE = frozenset({"btcai.config", "btcai.errors"})
+_BY_VALUE = frozenset(
+    {"btcai.config", *(f"btcai.config.{part}" for part in ("bucket", "learning", "market", "section")), "btcai.errors"}
+)
 """Not followed: the settings in use are in the key by their values, and a message teaches nobody."""
 
 
