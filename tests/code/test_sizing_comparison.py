@@ -108,6 +108,7 @@ def test_the_twins_lots_are_the_mean_of_those_allowed_to_the_strategy(
     assert free.fixed.exposure_frac > row.fixed.exposure_frac
 
 
+@pytest.mark.slow
 def test_sizes_by_forecasts_that_know_earn_more_than_the_same_money_spread_evenly(
     config: Config, bucket: BucketConfig, market: MarketData, walked: BacktestResult
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_market_in_use_is_trained_and_judged_before_its_test_span(tmp_path: 
     assert [file.parent.name for file in (tmp_path / "whole").rglob(WEIGHTS)] == ["scalping-3"]
 
 
+@pytest.mark.slow
 def test_a_comparison_on_the_market_in_use(tmp_path: Path) -> None:
     config, subject = tiny_config(), history(tmp_path / "teachers", market())
     asked = Asked(arms=(SCRATCH,), buckets=("short",), seeds=1, shares=(1.0,))

@@ -39,6 +39,7 @@ def started(given: MetaConfig, data: MarketData | None = None) -> dict[str, Acto
     return models
 
 
+@pytest.mark.slow
 def test_all_buckets_end_with_one_trunk_and_stems_of_their_own() -> None:
     models = started(META)
     one, other = (models[name].trunk.state_dict() for name in TWO)

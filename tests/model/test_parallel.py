@@ -123,7 +123,7 @@ def test_a_stage_that_is_not_shared_is_run_by_one_process_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=f"{name} was started in 2, .*; run: btcai stage {name}"):
+    with pytest.raises(ConfigError, match=f"{name} was started in 2 processes, .*; run: btcai stage {name}"):
         stages.run_stage(name, load_config(ROOT / paths.PARAMS), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

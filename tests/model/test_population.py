@@ -72,6 +72,7 @@ def test_a_score_elsewhere_is_of_paths_that_nothing_was_chosen_on(
     assert open_subject(tmp_path).held_out(config, "scalping", 0, tmp_path / "0") is None
 
 
+@pytest.mark.slow
 def test_rounds_on_the_market_in_use_read_nothing_after_the_validation_span(tmp_path: Path) -> None:
     data, stop, config = market(), SPANS.valid.stop, tiny_config()
     beyond = data.features.copy()
