@@ -14,25 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from btcai.errors import BtcaiError, DiskError
+from btcai.errors import DiskError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that takes no more, which are no bug of ours."""
-
-
-@contextmanager
-def locked(path: Path, refusal: BtcaiError, wait_s: float = 0.0) -> Iterator[None]:
-    """One process at a time, by a lock file; `refusal` is raised where another still holds it after wait_s. The lock of
-    a killed process is free."""
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(path).acquire(timeout=wait_s)
-    except Timeout as error:
-        raise refusal from error
-    with lock:
-        yield
 
 
 @contextmanager

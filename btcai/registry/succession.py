@@ -17,6 +17,7 @@ from btcai import champions, files, paths, promotions
 from btcai.bundle import PolicyBundle, file_sha256, load_bundle
 from btcai.champions import MANIFEST, MODEL_CARD, Standing
 from btcai.errors import ArtifactError
+from btcai.file_lock import locked
 from btcai.promotions import Change, Kind, Seats
 from btcai.registry import recording
 
@@ -32,7 +33,7 @@ PINNED = "pinned"
 def alone(root: Path, wait_s: float = WAIT_S) -> Iterator[None]:
     """ArtifactError where another process goes on changing the registry; a killed one holds nothing."""
     message = f"another btcai has been changing the registry for {wait_s:g} s; wait for it, then run this again"
-    with files.locked(root / LOCK, ArtifactError(message), wait_s):
+    with locked(root / LOCK, ArtifactError(message), wait_s):
         yield
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from btcai.errors import ArtifactError
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.files import locked, remove, whole
+from btcai.file_lock import locked
+from btcai.files import remove, whole
 from btcai.paths import WEIGHTS
 from btcai.schema import BUCKETS
 

@@ -20,7 +20,19 @@ from btcai.registry import packaging
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / paths.PARAMS
 
-EXEMPT = {"checksums", "environment", "errors", "files", "ledgers", "logs", "machine", "paths", "stages", "usage"}
+EXEMPT = {
+    "file_lock",
+    "checksums",
+    "environment",
+    "errors",
+    "files",
+    "ledgers",
+    "logs",
+    "machine",
+    "paths",
+    "stages",
+    "usage",
+}
 """They change no result."""
 EXEMPT |= {"config", "versions"}
 """config: a stage names the settings it reads. versions: export's own hash, whose result is in the bundle."""
