@@ -69,7 +69,7 @@ def test_told_to_stop_it_answers_what_is_in_flight_and_ends_well(tmp_path: Path)
         assert running.stop() == 0
         for asker in askers:
             asker.join()
-    assert statuses == [200] * 3
+    assert statuses == [200] * 12
     assert "requests in flight are answered first" in running.log.read_text(encoding="utf-8")
 
 
