@@ -14,7 +14,6 @@ from bench.line import Goal, Line
 from bench.markets import trading_market
 from bench.stopwatch import Stopwatch
 from btcai import paths, reflection
-from btcai.bundle import Encoded, PolicyBundle, load_bundle
 from btcai.config import Config
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.metrics import DAYS_PER_YEAR
@@ -22,7 +21,8 @@ from btcai.evaluation.statistics import RESAMPLES, bootstrapped
 from btcai.explanation import explain_decision
 from btcai.features.pipeline import rows_of
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide
+from btcai.inference.bundle import Encoded, PolicyBundle, load_bundle
+from btcai.inference.decision import decide
 from btcai.reasoning.components import EQUAL_WEIGHTS
 from btcai.reasoning.memory import Memory
 from btcai.schema import BUCKETS, Bars, Float32Array, FloatArray, MarketData, Span

@@ -13,11 +13,11 @@ from bench.line import Fact, Goal, Line
 from bench.markets import trading_market
 from bench.stopwatch import Stopwatch, Timing
 from btcai import paths
-from btcai.bundle import PolicyBundle, tokens_of
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.pipeline import rows_of
-from btcai.inference import Account, Seen, consider_seen, look
+from btcai.inference.bundle import PolicyBundle, tokens_of
+from btcai.inference.decision import Account, Seen, consider_seen, look
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS, BUCKETS, TOKENS, Bars, Float32Array, FloatArray
 from btcai.serving.deciding import explain
 from btcai.serving.live import KEPT_BARS, Market

@@ -20,11 +20,11 @@ import numpy as np
 from bench.line import Goal, Line
 from bench.serve_http import accounts, copied, rows, serving, told
 from btcai import paths
-from btcai.bundle import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, write_manifest
-from btcai.champions import Standing, place_champion
 from btcai.errors import ArtifactError
 from btcai.features.pipeline import rows_of
-from btcai.inference import decide
+from btcai.inference.bundle import GRAPHS, MANIFEST, PolicyBundle, file_sha256, load_bundle, write_manifest
+from btcai.inference.decision import decide
+from btcai.records.champions import Standing, place_champion
 from btcai.schema import BUCKETS, Bars, Forecast
 from btcai.serving.live import KEPT_BARS
 

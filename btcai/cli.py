@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from btcai import endings
 from btcai.commands import (
     bench,
     decide,
@@ -29,6 +28,7 @@ from btcai.commands.project import project_root, writing
 from btcai.console import show, show_change
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM
+from btcai.operation import endings
 
 if TYPE_CHECKING:
     from btcai.config import Config
@@ -246,7 +246,8 @@ for panel, commands in _PANELS.items():
 
 
 def _report(root: Path, *, trained: bool) -> None:
-    from btcai import services, summary
+    from btcai import summary
+    from btcai.operation import services
     from btcai.stages import read_metrics
 
     results = summary.results_view(read_metrics(root))

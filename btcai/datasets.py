@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from btcai import lineage, paths
+from btcai import paths
 from btcai.config import Config
 from btcai.environment import child_environment
 from btcai.errors import DataError
 from btcai.params import set_param
+from btcai.records import lineage
 
 if TYPE_CHECKING:
     from btcai.data.store import Written

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from btcai.logging_context import for_child
+from btcai.logs.fields import for_child
 
 TELEMETRY_OFF: Mapping[str, str] = {
     "DO_NOT_TRACK": "true",  # MLflow accepts only this spelling, Prefect accepts it too

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from btcai import paths
-from btcai.bundle import PolicyBundle, load_bundle
 from btcai.errors import ArtifactError
 from btcai.evaluation.result import TRADE_COLUMNS
 from btcai.features.pipeline import rows_of
 from btcai.features.store import load_market
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import Considered, consider
+from btcai.inference.bundle import PolicyBundle, load_bundle
+from btcai.inference.decision import Considered, consider
 from btcai.market.rules import Rules
 from btcai.reasoning.chain import Case, reason
 from btcai.reasoning.components import EQUAL_WEIGHTS

@@ -28,7 +28,7 @@ SEALED = Path("reports/sealed")  # what was found there
 PROMOTIONS = Path("journal/promotions.jsonl")  # every change of champion, before it happened and after
 RUN_LOCK = Path(
     ".prefect/run.lock"
-)  # held while the files above are written; run.work, .json, .pause beside it: run_lock.py
+)  # held while the files above are written; run.work, .json, .pause beside it: operation/run_lock.py
 WEIGHTS = "model.safetensors"  # of a bucket's network, in TRAIN, CONSOLIDATE and STARTS
 MLFLOW_DB = Path("mlflow/mlflow.db")  # the project's own record of runs and versions
 SERVICES = Path(".prefect/services")  # SERVICE.json, SERVICE.log of what btcai up started

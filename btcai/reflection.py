@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from btcai.bundle import PolicyBundle
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.backtest import decisions_with_history, encode_decisions
 from btcai.evaluation.reliability import outcomes
 from btcai.evaluation.voices import scores_at, worth_on
 from btcai.features.splits import Splits
+from btcai.inference.bundle import PolicyBundle
 from btcai.reasoning.adjustment import Adjustment, adjust, adjustment_json, read_adjustment
 from btcai.reasoning.memory import Memory, Situations, new_memory
 from btcai.reasoning.memory_file import load_memory, save_memory

@@ -13,10 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from btcai import paths, versions
+from btcai import paths
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.files import whole
+from btcai.records import versions
 from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan, Span
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     from btcai.evaluation.stress import stress
     from btcai.evaluation.voices import voices
     from btcai.market.rules import make_rules
-    from btcai.openings import looks_at
+    from btcai.records.openings import looks_at
     from btcai.report import curves
     from btcai.report.evidence import Evidence
     from btcai.training.checkpoint import load_policy
@@ -243,9 +244,9 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
 
 def earlier_trials(root: Path, config: Config) -> list[float]:
     """Sharpe ratios of what was tried on this test span, or a part of it, before what is configured now."""
-    from btcai import champions
     from btcai.features.store import read_meta
     from btcai.params import flat
+    from btcai.records import champions
 
     first_ts_ns, last_ts_ns = tested_ts_ns(root)
     meta = read_meta(root / paths.FEATURES)
@@ -266,9 +267,9 @@ def tested_ts_ns(root: Path) -> tuple[int, int]:
 def incumbents(root: Path) -> "dict[str, Incumbent]":
     """The whole champions of models/champion: state, as the ledger of trials is. Who was chosen on bars that are
     judged on now is marked."""
-    from btcai import champions
-    from btcai.bundle import load_bundle
     from btcai.evaluation.incumbents import Incumbent
+    from btcai.inference.bundle import load_bundle
+    from btcai.records import champions
 
     found, judged_from_ts_ns = {}, tested_ts_ns(root)[0]
     for bucket in BUCKETS:
@@ -317,7 +318,7 @@ def reflect(config: Config, root: Path) -> None:
     Training and validation span alone are read.
     """
     from btcai import reflection
-    from btcai.bundle import load_bundle
+    from btcai.inference.bundle import load_bundle
 
     data, splits, _ = load_features(root)
     made_from, found = {"data": data_version(root), "code": versions.code_version()}, {}
@@ -343,7 +344,7 @@ def _history(root: Path) -> "History":
     """What artifacts/features say of the bars they were made from; of the bars themselves only the unsealed ones."""
     from btcai.data.frame import iso
     from btcai.features.store import read_meta
-    from btcai.lineage import market_md5
+    from btcai.records.lineage import market_md5
     from btcai.registry.submission import History
     from btcai.schema import BAR_NS
 
@@ -372,7 +373,7 @@ def drift(config: Config, root: Path) -> None:
 
 def newest_bars(config: Config, root: Path) -> "Finding":
     """What reports/drift, written here, tells. Without models/candidate only the bars themselves are judged."""
-    from btcai.bundle import load_bundle
+    from btcai.inference.bundle import load_bundle
     from btcai.watch.drift import measure_drift
     from btcai.watch.fit import measure_fit
     from btcai.watch.report import write_finding

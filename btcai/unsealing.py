@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from btcai import champions, openings, paths, stages, versions
-from btcai.bundle import PolicyBundle, load_bundle
+from btcai import paths, stages
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.assessment import assess
 from btcai.evaluation.judge import Judgement, Trials
 from btcai.features.store import read_meta
 from btcai.files import whole
-from btcai.openings import Opening
+from btcai.inference.bundle import PolicyBundle, load_bundle
+from btcai.records import champions, openings, versions
+from btcai.records.openings import Opening
 from btcai.report.record import strict_json
 from btcai.report.report import table
 from btcai.schema import BUCKETS, Span

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from btcai import champions, paths
-from btcai.bundle import load_bundle
+from btcai import paths
 from btcai.config import Config
 from btcai.data.funding import read_funding, with_funding
 from btcai.data.store import content_sha256, read_market
 from btcai.errors import ArtifactError
+from btcai.inference.bundle import load_bundle
 from btcai.params import set_param
+from btcai.records import champions
 from btcai.schema import BUCKETS
 from btcai.training import starts
 

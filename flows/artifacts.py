@@ -10,7 +10,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
-from btcai import logs, paths, services
+from btcai import logs, paths
+from btcai.operation import services
 from flows.news import Standings, changes
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _STEP = re.compile(r"(?P<phase>\w+: [\w ,]+?) \[[#.]+\] (?P<done>\d+)/(?P<all>\d
 
 
 _LOGGED = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (?P<level>[A-Z]+) +(?P<rest>\S+: .*)")
-"""A line that a child has logged (log_format.CONSOLE_LINE): its time and level are those of the page's own line."""
+"""A line that a child has logged (logs.format.CONSOLE_LINE): its time and level are those of the page's own line."""
 
 
 def relay(log: logging.Logger | logging.LoggerAdapter[Any], line: str) -> None:

@@ -15,8 +15,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling, Crashed, Suspended
 
-from btcai import run_lock
 from btcai.errors import BtcaiError
+from btcai.operation import run_lock
 from flows import news
 from flows.process import PATIENT_S
 from flows.steering import runs

@@ -22,10 +22,10 @@ from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
 from btcai import logs, paths
-from btcai.champions import Standing, read_standing
 from btcai.errors import ArtifactError, BtcaiError
-from btcai.notices import notify
+from btcai.operation.notices import notify
 from btcai.params import load_config
+from btcai.records.champions import Standing, read_standing
 from btcai.schema import BUCKETS
 
 logger = logging.getLogger(__name__)

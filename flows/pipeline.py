@@ -25,11 +25,12 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed
 
-from btcai import datasets, dvc_locks, endings, logs, paths, run_lock
-from btcai.champions import is_whole
+from btcai import datasets, logs, paths
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
+from btcai.operation import dvc_locks, endings, run_lock
 from btcai.params import load_config
+from btcai.records.champions import is_whole
 from btcai.redaction import redact
 from btcai.schema import BUCKETS
 from flows import news, steering

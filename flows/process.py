@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from btcai import run_lock
 from btcai.errors import BtcaiError
+from btcai.operation import run_lock
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from prefect.runtime import deployment
 from prefect.states import Completed
 
 from btcai import logs, paths
-from btcai.bundle import load_bundle
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, DamageError
+from btcai.inference.bundle import load_bundle
 from btcai.schema import BUCKETS
 from btcai.watch.report import read_verdict
 from flows import artifacts, news, steering

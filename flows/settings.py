@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from btcai import services
 from btcai.environment import telemetry_off
+from btcai.operation import services
 
 HOME = Path(".prefect")
 

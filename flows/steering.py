@@ -29,7 +29,7 @@ from prefect.runtime import deployment
 from prefect.states import Cancelled, Cancelling, Suspended
 from prefect.types._datetime import now
 
-from btcai import run_lock
+from btcai.operation import run_lock
 from flows.process import Halted
 
 logger = logging.getLogger(__name__)

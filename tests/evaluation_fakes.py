@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btcai.bundle import Encoded
+from btcai.inference.bundle import Encoded
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Float32Array, MarketData
 
 FEATURES = ("signal", "log_sigma", "mask")

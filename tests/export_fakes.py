@@ -14,13 +14,13 @@ import torch
 from learning_tasks import SMALL, settings
 from onnx import TensorProto, helper, numpy_helper
 
-from btcai.bundle import GRAPHS, MANIFEST, file_sha256, tokens_of, write_manifest
 from btcai.config import Config
 from btcai.data.store import to_grid
 from btcai.features.pipeline import build_market
 from btcai.features.scaling import Scaler, fit_scaler
 from btcai.features.splits import Splits
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
+from btcai.inference.bundle import GRAPHS, MANIFEST, file_sha256, tokens_of, write_manifest
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.schema import ACCOUNT_FEATURES, QUANTILE_LEVELS, TOKENS, Bars, MarketData, SealedSpan, Span

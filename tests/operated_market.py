@@ -31,7 +31,7 @@ HORIZONS_BARS = {"scalping": [2, 3, 4], "short": [4, 6, 8], "medium": [20, 30, 4
 LEARN = """
 import json, shutil
 from pathlib import Path
-from btcai.champions import Standing, place_champion
+from btcai.records.champions import Standing, place_champion
 from btcai.schema import BUCKETS
 from btcai import paths
 lives = Path("learned")

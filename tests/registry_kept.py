@@ -9,8 +9,8 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from btcai.bundle import file_sha256, load_bundle
-from btcai.champions import MANIFEST, MODEL_CARD
+from btcai.inference.bundle import file_sha256, load_bundle
+from btcai.records.champions import MANIFEST, MODEL_CARD
 
 BUCKET = "short"
 NAME = f"btcai-{BUCKET}"

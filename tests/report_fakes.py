@@ -11,7 +11,6 @@ from evaluation_fakes import make_market
 from scipy.stats import norm
 
 from btcai.agent.ppo import Losses
-from btcai.bundle import Encoded
 from btcai.config import Config, CostConfig
 from btcai.evaluation import judge as judging
 from btcai.evaluation.judge import Judgement, Results
@@ -22,6 +21,7 @@ from btcai.evaluation.slices import slice_table
 from btcai.evaluation.stress import StressRow
 from btcai.evaluation.voices import Voices
 from btcai.features.splits import Splits
+from btcai.inference.bundle import Encoded
 from btcai.params import load_config
 from btcai.report.evidence import Evidence
 from btcai.schema import BAR_NS, BARS_PER_DAY, BUCKETS, QUANTILE_LEVELS, Action, MarketData, SealedSpan, Span

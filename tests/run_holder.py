@@ -10,7 +10,7 @@ from pathlib import Path
 HOLD = """
 import sys, time
 from pathlib import Path
-from btcai import run_lock
+from btcai.operation import run_lock
 root, flow_run_id, part = sys.argv[1:]
 with run_lock.alone(Path(root), "btcai run", flow_run_id=flow_run_id or None, part=Path(part) if part else None):
     print("held", flush=True)

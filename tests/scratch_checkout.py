@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from btcai import lineage
 from btcai.environment import child_environment
+from btcai.records import lineage
 
 
 def run(root: Path, *command: str) -> str:

@@ -12,8 +12,8 @@ from export_fakes import frame, loud_bundle
 from fastapi import FastAPI
 
 from btcai import paths
-from btcai.bundle import PolicyBundle, load_bundle
-from btcai.champions import Standing, place_champion
+from btcai.inference.bundle import PolicyBundle, load_bundle
+from btcai.records.champions import Standing, place_champion
 from btcai.schema import RAW_COLUMNS, Bars
 from btcai.serving.app import create_app
 from btcai.serving.metrics import Metrics

@@ -26,16 +26,17 @@ def decide(
     """Decide with the champion at the newest bar on the bucket's clock, under the halts and limits of the backtest."""
     import time
 
-    from btcai import inference, summary
-    from btcai.bundle import load_bundle
-    from btcai.champions import read_standing
+    from btcai import summary
     from btcai.data.sources import read_bars
     from btcai.data.store import to_grid
+    from btcai.inference.bundle import load_bundle
+    from btcai.inference.decision import decide as decide_with
+    from btcai.records.champions import read_standing
 
     folder = champion_folder(Path.cwd(), bucket)
     holdings = read_account(account)
     bundle = load_bundle(folder)
-    decision = inference.decide(bundle, to_grid(read_bars(bars)), holdings)
+    decision = decide_with(bundle, to_grid(read_bars(bars)), holdings)
     standing = read_standing(folder)
     if as_json:
         typer.echo(summary.decision_json(decision, standing))

@@ -48,10 +48,10 @@ def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
     import time
 
     from btcai import paths, reflection, summary
-    from btcai.bundle import load_bundle
     from btcai.data.sources import read_bars
     from btcai.data.store import to_grid
     from btcai.explanation import explain_decision
+    from btcai.inference.bundle import load_bundle
     from btcai.reasoning.components import EQUAL_WEIGHTS
     from btcai.reasoning.records import reasoning_json
     from btcai.reasoning.view import rendered

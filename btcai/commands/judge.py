@@ -36,12 +36,13 @@ def refit(
     The profile in use says how much is trained. Resumable: a bucket is kept
     as soon as it is trained. Report: reports/folds.
     """
-    from btcai import champions, paths, stages
+    from btcai import paths, stages
     from btcai.agent.shards import SHARDS
     from btcai.errors import ConfigError
     from btcai.experiments import on_ray, refitting, refitting_report
     from btcai.experiments.report import about
     from btcai.experiments.spread import here
+    from btcai.records import champions
     from btcai.training import pieces
 
     if test_groups is not None and not combinatorial:
@@ -112,7 +113,8 @@ def sealed_list() -> None:
 
     from rich.table import Table
 
-    from btcai import openings, paths
+    from btcai import paths
+    from btcai.records import openings
 
     table = Table("opened, UTC", "market", "bars from", "to", "because", "models")
     for one in openings.looks(project_root() / paths.OPENINGS):

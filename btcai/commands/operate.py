@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from btcai import services
 from btcai.commands.project import project_root
 from btcai.console import show
+from btcai.operation import services
 
 NOT_UP = 3
 """Exit code of `btcai status` where not everything runs and answers."""
@@ -95,7 +95,7 @@ def _print_statuses(root: Path, *, as_json: bool) -> bool:
 
     from rich.table import Table
 
-    from btcai import run_lock
+    from btcai.operation import run_lock
 
     found, holder = services.statuses(root), run_lock.holder(root)
     if as_json:

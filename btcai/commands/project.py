@@ -20,7 +20,8 @@ def writing(what: str, *, pauses: bool = False, part: Path | None = None) -> Ite
 
     part: for what lasts for days and writes to this folder alone, which no run reads: only that is held.
     """
-    from btcai import paths, run_lock
+    from btcai import paths
+    from btcai.operation import run_lock
     from btcai.params import load_config
 
     root = Path.cwd()

@@ -33,7 +33,8 @@ def show_(
     params: Annotated[bool, typer.Option("--params", help="Every parameter, not only those that differ now.")] = False,
 ) -> None:
     """Trace a bucket's champion to its run, data, code, locks and settings, and say how to make it again."""
-    from btcai import paths, services
+    from btcai import paths
+    from btcai.operation import services
     from btcai.params import load_config
     from btcai.registry import tracing, view
 
@@ -148,7 +149,8 @@ def _say(done: "Done") -> None:
 
 
 def _pins() -> list[str]:
-    from btcai import paths, promotions
+    from btcai import paths
+    from btcai.records import promotions
 
     pins = promotions.pins(project_root() / paths.PROMOTIONS)
     return [

@@ -204,8 +204,9 @@ def _evolve(
 def _on_record(root: Path, config: "Config", subject: "Subject", key: str, tried: dict[str, object]) -> None:
     """Whatever was tried on the market in use is one more configuration that saw it: config's, as the subject was
     opened. Another may be in use by now."""
-    from btcai import champions, paths
+    from btcai import paths
     from btcai.experiments.history import History
+    from btcai.records import champions
 
     if subject.name == History.name:
         champions.append_trial(

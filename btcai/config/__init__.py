@@ -32,7 +32,7 @@ from btcai.config.market import (
     TransfersConfig,
 )
 from btcai.config.section import Section
-from btcai.log_settings import LogSettings
+from btcai.logs.settings import LogSettings
 from btcai.redaction import looks_secret
 from btcai.schema import BUCKETS
 

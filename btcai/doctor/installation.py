@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from btcai import lineage, paths
+from btcai import paths
 from btcai.doctor.findings import Finding, error, ok, warning
 from btcai.environment import TELEMETRY_OFF
 from btcai.machine import Machine, machine
+from btcai.records import lineage
 
 PYTHON = (3, 11)
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from btcai import datasets, dvc_locks, files, lineage, paths, run_lock
+from btcai import datasets, files, paths
 from btcai.doctor.findings import Finding, error, ok, warning
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError
-from btcai.ledgers import record_of
+from btcai.operation import dvc_locks, run_lock
 from btcai.params import load_config
-from btcai.promotions import open_change
+from btcai.records import lineage
+from btcai.records.ledgers import record_of
+from btcai.records.promotions import open_change
 from btcai.schema import BUCKETS
 
 WRITTEN = ("data", "artifacts", "models", "reports", "journal", "logs", "mlflow", ".prefect", ".dvc")

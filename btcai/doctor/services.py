@@ -6,9 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from btcai import champions, paths, services
-from btcai.bundle import load_bundle
+from btcai import paths
 from btcai.doctor.findings import Finding, error, ok, warning
+from btcai.inference.bundle import load_bundle
+from btcai.operation import services
+from btcai.records import champions
 from btcai.registry import place
 from btcai.schema import BUCKETS
 

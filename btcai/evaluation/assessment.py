@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from btcai.bundle import Policy
 from btcai.config import Config
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.baselines import run_baselines, run_twins
@@ -16,6 +15,7 @@ from btcai.evaluation.portfolio import Portfolio, combine
 from btcai.evaluation.robustness import cost_variants
 from btcai.evaluation.slices import slice_table
 from btcai.features.splits import Splits
+from btcai.inference.bundle import Policy
 from btcai.market.rules import make_rules, market_rules
 from btcai.schema import MarketData
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from btcai.bundle import Encoded, Policy
 from btcai.config import BucketConfig, SizingConfig
 from btcai.errors import DataError
 from btcai.evaluation.result import BacktestResult, trades_table
 from btcai.evaluation.walk import NO_DECISION, Record, new_record, walk
-from btcai.inference import sizes
+from btcai.inference.bundle import Encoded, Policy
+from btcai.inference.decision import sizes
 from btcai.market.account import CLOSED_LOTS, new_accounts
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import Rules

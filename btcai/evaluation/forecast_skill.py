@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from btcai.bundle import Encoded, Policy
 from btcai.calibration import MIN_INDEPENDENT, StaticCalibration
 from btcai.config import BucketConfig
 from btcai.evaluation import daily_scores as scores
@@ -28,6 +27,7 @@ from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.statistics import UNKNOWN, Interval
 from btcai.evaluation.volatility_forecast import VolatilityForecast, fit_volatility_forecasts
 from btcai.features.splits import Splits
+from btcai.inference.bundle import Encoded, Policy
 from btcai.reasoning.lessons import holm
 from btcai.schema import BARS_PER_DAY, BoolArray, FloatArray, IntArray, MarketData, Span
 

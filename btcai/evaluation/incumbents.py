@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from btcai.bundle import Policy
 from btcai.config import BucketConfig, Config
 from btcai.errors import DataError
 from btcai.evaluation.backtest import backtest, decisions_with_history, encode_decisions
 from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.robustness import cost_variants
+from btcai.inference.bundle import Policy
 from btcai.market.rules import make_rules
 from btcai.schema import ACCOUNT_FEATURES, MarketData, Span
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from btcai.champions import Edge
 from btcai.config import BucketConfig
 from btcai.evaluation import gate, metrics
 from btcai.evaluation.gate import Check
@@ -19,6 +18,7 @@ from btcai.evaluation.significance import deflated_sharpe, luck_p_value
 from btcai.evaluation.statistics import RESAMPLES, Bootstrap, Interval, bootstrapped, sharpe_difference_interval
 from btcai.evaluation.superiority import superiority
 from btcai.evaluation.twins import Ranks
+from btcai.records.champions import Edge
 from btcai.schema import FloatArray, Span
 
 _DAYS = metrics.DAYS_PER_YEAR

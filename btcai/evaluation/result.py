@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from btcai.bundle import Encoded
+from btcai.inference.bundle import Encoded
 from btcai.schema import BUCKETS, FloatArray, IntArray, Span
 
 LABELS = {

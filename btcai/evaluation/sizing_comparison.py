@@ -11,14 +11,14 @@ from typing import get_args
 
 import numpy as np
 
-from btcai.bundle import Encoded, Policy
 from btcai.config import BucketConfig, SizingConfig, SizingStrategy
 from btcai.evaluation import metrics
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.result import BacktestResult
 from btcai.evaluation.rows import daily_returns
 from btcai.evaluation.statistics import RESAMPLES, Interval, sharpe_difference_interval
-from btcai.inference import sizes
+from btcai.inference.bundle import Encoded, Policy
+from btcai.inference.decision import sizes
 from btcai.market.rules import Rules
 from btcai.schema import TOKENS, Action, Float32Array, IntArray, MarketData
 

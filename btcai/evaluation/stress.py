@@ -6,7 +6,6 @@ from itertools import count
 
 import numpy as np
 
-from btcai.bundle import Policy
 from btcai.config import Config
 from btcai.data.store import to_grid
 from btcai.evaluation import metrics
@@ -15,7 +14,8 @@ from btcai.evaluation.baselines import run_rules_of_thumb
 from btcai.evaluation.result import BacktestResult
 from btcai.features.pipeline import build_market
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import sizes
+from btcai.inference.bundle import Policy
+from btcai.inference.decision import sizes
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules, market_rules
 from btcai.schema import BARS_PER_DAY, Action, MarketData, Span

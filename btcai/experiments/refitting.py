@@ -29,11 +29,11 @@ from btcai.machine import training_bytes
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules, market_rules
 from btcai.paths import WEIGHTS
+from btcai.records.versions import JUDGING_CODE, NO_PART_IN_JUDGING, code_sha256
 from btcai.schema import BUCKETS, MarketData, Span
 from btcai.training.checkpoint import load_policy
 from btcai.training.pieces import market_of, train_and_valid
 from btcai.training.progressive import train_bucket
-from btcai.versions import JUDGING_CODE, NO_PART_IN_JUDGING, code_sha256
 
 BESIDE = ("buy_and_hold", "volatility_targeted")
 """Baselines that every path is shown beside."""
@@ -181,7 +181,7 @@ def _place(config: Config, fold: Fold, folder: Path, data_version: str) -> Path:
 @cache
 def _judging_code() -> str:
     """As this process began with it: a fold must be found after it was made, whatever is edited meanwhile."""
-    return code_sha256((*JUDGING_CODE, "bundle.py", "inference.py", "holdings.py"), without=NO_PART_IN_JUDGING)
+    return code_sha256((*JUDGING_CODE, "inference"), without=NO_PART_IN_JUDGING)
 
 
 def plan_key(config: Config, plan: Plan, data_version: str) -> str:

@@ -14,8 +14,8 @@ from btcai.config import Config
 from btcai.experiments.arms import ARMS, BASE, arm_config
 from btcai.experiments.spread import Piece, Runner
 from btcai.experiments.trials import Kept, Measured, Outcome, Trial
+from btcai.records.versions import MODEL_CODE, code_sha256
 from btcai.schema import BUCKETS
-from btcai.versions import MODEL_CODE, code_sha256
 
 CODE = (*MODEL_CODE, "experiments", "yardstick")
 """Files and packages of btcai that shape a score."""

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from btcai.errors import ConfigError
-from btcai.versions import code_sha256
+from btcai.records.versions import code_sha256
 
 Files = dict[str, bytes]
 """Content by path below a folder, with slashes."""

@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from btcai.ledgers import append_line
+from btcai.records.ledgers import append_line
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Limits on an account, the same in training, backtest and live: who may open a lot, and the two halts.
 
 In training and backtest the kernel calls them on every bar; live, `decide` calls them on the account it is told of
-(btcai/holdings.py), and whoever keeps that account restarts its peak and its day's start when a halt ends, as below.
+(inference/holdings.py); whoever keeps it restarts its peak and its day's start when a halt ends, as below.
 
 Daily halt: equity daily_loss_halt_frac below where the UTC day began: no new lots until cool_down_bars have passed, and
 an order for one that still waits is dropped; the day's start then restarts at the equity of the moment. Drawdown halt:

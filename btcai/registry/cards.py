@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from btcai import paths, usage
-from btcai.bundle import file_sha256
 from btcai.config import BucketConfig
 from btcai.evaluation.rows import Row
 from btcai.features.table import WARMUP_BARS
+from btcai.inference.bundle import file_sha256
 from btcai.registry.submission import Judged, Submission
 from btcai.report.formats import COLUMNS, between, cost_text, duration, flag, percent, percents, ratio, sealed_words
 from btcai.report.record import judgement_of

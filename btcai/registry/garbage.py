@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from btcai import lineage
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, ConfigError
 from btcai.files import bytes_of
+from btcai.records import lineage
 from btcai.registry import place, recording, succession, tracking, warm_starts
 from btcai.schema import BUCKETS
 from btcai.training import starts

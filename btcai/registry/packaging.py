@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from btcai import pyfunc
-from btcai.champions import Edge
 from btcai.config import BucketConfig
 from btcai.data.frame import VALUE_COLUMNS, make_frame
 from btcai.errors import ArtifactError
 from btcai.features.table import WARMUP_BARS
+from btcai.inference import pyfunc
+from btcai.records.champions import Edge
+from btcai.records.versions import PACKAGE
 from btcai.schema import BAR_NS, RAW_COLUMNS, Bars
-from btcai.versions import PACKAGE
 
 REQUIREMENTS = ("llvmlite", "numba", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic")
-"""What btcai.pyfunc imports, through all that it imports; MLflow adds itself."""
+"""What btcai.inference.pyfunc imports, through all that it imports; MLflow adds itself."""
 
 
 class Logged(NamedTuple):

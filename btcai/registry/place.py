@@ -12,7 +12,7 @@ from pathlib import Path
 
 from btcai import paths
 from btcai.errors import ConfigError
-from btcai.promotions import user
+from btcai.records.promotions import user
 
 SERVER, NAME, PAGES = "BTCAI_MLFLOW_URI", "BTCAI_MLFLOW_NAME", "BTCAI_MLFLOW_PAGES"
 """Environment variables: the server's address, this clone's name on it, its address in a browser where that differs."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from btcai import paths
-from btcai.champions import Standing
 from btcai.errors import ArtifactError
-from btcai.promotions import Change, Entry, entries, open_change, reasoned
+from btcai.records.champions import Standing
+from btcai.records.promotions import Change, Entry, entries, open_change, reasoned
 from btcai.registry import recording, succession, tracking
 from btcai.schema import BUCKETS
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from btcai import lineage, paths, usage
-from btcai.bundle import file_sha256
-from btcai.champions import MANIFEST, MODEL_CARD, Standing
+from btcai import paths, usage
 from btcai.errors import ArtifactError
+from btcai.inference.bundle import file_sha256
 from btcai.params import flat
+from btcai.records import lineage
+from btcai.records.champions import MANIFEST, MODEL_CARD, Standing
 from btcai.registry import cards, packaging, place, self_check
 from btcai.registry.submission import Submission
 from btcai.schema import BUCKETS, RAW_COLUMNS

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from btcai import pyfunc
 from btcai.errors import ArtifactError
+from btcai.inference import pyfunc
 
 FOLDER = "self_check"
 BARS = "bars.parquet"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from btcai.champions import Edge
 from btcai.config import Config
+from btcai.records.champions import Edge
 from btcai.schema import Bars
 
 

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, files, paths, promotions
-from btcai.bundle import PolicyBundle, file_sha256, load_bundle
-from btcai.champions import MANIFEST, MODEL_CARD, Standing
+from btcai import files, paths
 from btcai.errors import ArtifactError
 from btcai.file_lock import locked
-from btcai.promotions import Change, Kind, Seats
+from btcai.inference.bundle import PolicyBundle, file_sha256, load_bundle
+from btcai.records import champions, promotions
+from btcai.records.champions import MANIFEST, MODEL_CARD, Standing
+from btcai.records.promotions import Change, Kind, Seats
 from btcai.registry import recording
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from btcai import lineage, paths
-from btcai.champions import MODEL_CARD, STANDING
+from btcai import paths
 from btcai.config import Config
 from btcai.errors import ArtifactError, DataError
 from btcai.params import flat
+from btcai.records import lineage
+from btcai.records.champions import MODEL_CARD, STANDING
+from btcai.records.versions import code_version
 from btcai.registry import tracking
 from btcai.registry.recording import (
     every_version,
@@ -24,7 +26,6 @@ from btcai.registry.recording import (
     standings,
 )
 from btcai.schema import BUCKETS
-from btcai.versions import code_version
 
 CHAMPION = "champion"
 

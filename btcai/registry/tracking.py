@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, lineage, paths, promotions, versions
-from btcai.champions import Standing
+from btcai import paths
 from btcai.config import Config
 from btcai.environment import QUIET
 from btcai.errors import ArtifactError
 from btcai.params import flat
+from btcai.records import champions, lineage, promotions, versions
+from btcai.records.champions import Standing
 from btcai.registry import place, recording, succession
 from btcai.registry.recording import model_name
 from btcai.registry.submission import History, Judged, Submission

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from btcai import champions, paths, promotions
-from btcai.bundle import file_sha256, load_bundle
-from btcai.champions import MODEL_CARD, STANDING, Standing
+from btcai import paths
 from btcai.errors import ArtifactError, BtcaiError
+from btcai.inference.bundle import file_sha256, load_bundle
+from btcai.records import champions, promotions
+from btcai.records.champions import MODEL_CARD, STANDING, Standing
 from btcai.registry import recording, self_check, succession, tracking
 from btcai.registry.promotion import opened
 

@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from btcai import lineage, paths, promotions
+from btcai import paths
+from btcai.records import lineage, promotions
 from btcai.registry import place
 from btcai.registry.garbage import Plan
 from btcai.registry.tracing import CHAMPION, Entry, Shelf, Trace, Use

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import yaml
 
-from btcai import lineage, paths
+from btcai import paths
 from btcai.errors import ArtifactError
 from btcai.files import bytes_of
+from btcai.records import lineage
 from btcai.training import starts
 
 PARAMS = str(paths.PARAMS)

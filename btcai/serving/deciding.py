@@ -6,7 +6,7 @@ import numpy as np
 
 from btcai.errors import DataError
 from btcai.explanation import explain_considered
-from btcai.inference import Account, AccountHalf, Seen, account_half, consider_seen, decided
+from btcai.inference.decision import Account, AccountHalf, Seen, account_half, consider_seen, decided
 from btcai.reasoning.components import EQUAL_WEIGHTS
 from btcai.reasoning.memory import Memory
 from btcai.reasoning.records import Reasoning

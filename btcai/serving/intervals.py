@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from btcai.bundle import GRAPHS, PolicyBundle
 from btcai.calibration import adjust, learn, new_adaptive, overlap_and_delay
-from btcai.inference import Seen
+from btcai.inference.bundle import GRAPHS, PolicyBundle
+from btcai.inference.decision import Seen
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, BoolArray, FloatArray, IntArray
 
 Marks = Callable[[IntArray], tuple[FloatArray, BoolArray]]

@@ -7,11 +7,11 @@ from dataclasses import fields
 
 import numpy as np
 
-from btcai.bundle import PolicyBundle
 from btcai.errors import DataError
 from btcai.features.pipeline import check_bars, fill_features, rows_of
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import Seen, look
+from btcai.inference.bundle import PolicyBundle
+from btcai.inference.decision import Seen, look
 from btcai.schema import (
     BAR_NS,
     BUCKETS,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from btcai.pyfunc import bars_of
+from btcai.inference.pyfunc import bars_of
 from btcai.schema import RAW_COLUMNS, Bars
 
 MAX_BODY_BYTES = 8 * 2**20

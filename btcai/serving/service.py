@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from btcai.errors import DataError
-from btcai.inference import Account
+from btcai.inference.decision import Account
 from btcai.reasoning.records import reasoning_record
 from btcai.schema import Bars, Decision
 from btcai.serving.deciding import decide_each, explain

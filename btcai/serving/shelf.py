@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from btcai import paths, reflection
-from btcai.bundle import GRAPHS, MANIFEST, PolicyBundle, load_bundle
-from btcai.champions import STANDING, Edge, Standing, read_standing
 from btcai.errors import ArtifactError, ConfigError
 from btcai.features.scaling import Scaler
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
 from btcai.files import backup_of
-from btcai.inference import consider_seen, look
+from btcai.inference.bundle import GRAPHS, MANIFEST, PolicyBundle, load_bundle
+from btcai.inference.decision import consider_seen, look
 from btcai.reasoning.memory import Memory
+from btcai.records.champions import STANDING, Edge, Standing, read_standing
 from btcai.schema import BAR_NS, BUCKETS, Bars, MarketData
 from btcai.serving.live import LONGEST_PATCH_BARS
 

@@ -8,11 +8,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from btcai.bundle import Encoded, tokens_of
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError
 from btcai.features.table import FEATURE_NAMES
+from btcai.inference.bundle import Encoded, tokens_of
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.paths import WEIGHTS

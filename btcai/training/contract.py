@@ -10,9 +10,9 @@ from typing import Any
 
 import onnx
 
-from btcai.bundle import GRAPHS
 from btcai.config import BucketConfig, SizingConfig
 from btcai.features.scaling import CLIP
+from btcai.inference.bundle import GRAPHS
 from btcai.market.risk import MIN_LOT_FRAC
 from btcai.market.rules import Rules
 from btcai.market.sizing import KELLY_SHARE

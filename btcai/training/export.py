@@ -10,11 +10,20 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from btcai.bundle import GRAPHS, Encoded, PolicyBundle, file_sha256, load_bundle, session, tokens_of, write_manifest
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
 from btcai.files import whole
+from btcai.inference.bundle import (
+    GRAPHS,
+    Encoded,
+    PolicyBundle,
+    file_sha256,
+    load_bundle,
+    session,
+    tokens_of,
+    write_manifest,
+)
 from btcai.market.rules import make_rules
 from btcai.models.actor_critic import ActorCritic
 from btcai.models.graphs import EncoderGraph, HeadGraph

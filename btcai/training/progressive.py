@@ -30,6 +30,7 @@ from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules
 from btcai.market.sizing import lot_sizes
 from btcai.models.actor_critic import ActorCritic
+from btcai.records.versions import code_sha256
 from btcai.schema import BUCKETS, BoolArray, FloatArray, MarketData
 from btcai.training.augmentation import augmented
 from btcai.training.calibrating import calibrate
@@ -42,7 +43,6 @@ from btcai.training.play import Validation, validate
 from btcai.training.pretraining import forecast_error
 from btcai.training.resume import Checkpoints, run_key
 from btcai.training.trainer import Row, pretrain, train_ppo
-from btcai.versions import code_sha256
 
 log = logging.getLogger(__name__)
 

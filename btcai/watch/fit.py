@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btcai.bundle import Policy
 from btcai.calibration import coverage
 from btcai.evaluation.backtest import decision_bars, encode_decisions
 from btcai.evaluation.reliability import outcomes, pinball_losses, sigma_of
+from btcai.inference.bundle import Policy
 from btcai.schema import BARS_PER_DAY, QUANTILE_LEVELS, FloatArray, IntArray, MarketData, Span
 
 LEAST_APART = 4

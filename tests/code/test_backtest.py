@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from evaluation_fakes import FakePolicy, make_market
 
-from btcai.bundle import Encoded
 from btcai.config import BucketConfig, Config, CostConfig
 from btcai.errors import DataError
 from btcai.evaluation.backtest import backtest, decision_bars, decisions_with_history, encode_decisions
 from btcai.evaluation.result import BacktestResult
-from btcai.inference import sizes
+from btcai.inference.bundle import Encoded
+from btcai.inference.decision import sizes
 from btcai.market.account import COSTS_PAID, EQUITY, new_accounts
 from btcai.market.bars import bar_arrays
 from btcai.market.kernel import decision_step, observe

@@ -13,13 +13,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from btcai import acquisition, cli, console, datasets, paths, services, summary, usage
-from btcai.champions import Standing
+from btcai import acquisition, cli, console, datasets, paths, summary, usage
 from btcai.commands import decide
 from btcai.data.sources import read_bars
 from btcai.data.store import changed
 from btcai.errors import DataError
+from btcai.operation import services
 from btcai.params import load_config, set_param
+from btcai.records.champions import Standing
 from btcai.schema import Action, Decision, Forecast
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from btcai import services
 from btcai.environment import TELEMETRY_OFF
+from btcai.operation import services
 from btcai.registry import place
 
 

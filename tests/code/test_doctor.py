@@ -15,12 +15,13 @@ import pytest
 from scratch_checkout import bars, checkout, committed, dvc
 from typer.testing import CliRunner
 
-from btcai import cli, dvc_locks, paths, processes
+from btcai import cli, paths
 from btcai.doctor import checkup, installation, project, services
 from btcai.doctor.findings import Finding, error, looked, ok, warning
 from btcai.environment import TELEMETRY_OFF
 from btcai.errors import ConfigError
 from btcai.machine import Machine
+from btcai.operation import dvc_locks, processes
 from btcai.params import set_param
 from btcai.schema import BUCKETS
 from btcai.training import starts

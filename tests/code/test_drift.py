@@ -15,9 +15,9 @@ from scipy.stats import ks_2samp
 from typer.testing import CliRunner
 
 from btcai import cli, paths, stages
-from btcai.bundle import Encoded
 from btcai.config import DriftConfig
 from btcai.errors import ArtifactError, DataError
+from btcai.inference.bundle import Encoded
 from btcai.params import load_config, set_param
 from btcai.schema import (
     BAR_NS,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from scratch_checkout import checkout, dvc
 
-from btcai.dvc_locks import GUARD, RWLOCK, freed, stale
 from btcai.environment import child_environment
+from btcai.operation.dvc_locks import GUARD, RWLOCK, freed, stale
 
 NOBODY = 2**22 + 1
 """Above what Linux gives."""

@@ -13,7 +13,6 @@ from reasoning_fakes import bucket_of
 from typer.testing import CliRunner
 
 from btcai import explanation, paths
-from btcai.bundle import load_bundle
 from btcai.commands import explain
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.result import TRADE_COLUMNS
@@ -27,7 +26,8 @@ from btcai.explanation import (
     read_trades,
 )
 from btcai.features.store import save_market
-from btcai.inference import consider, decide
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import consider, decide
 from btcai.market.account import PENDING
 from btcai.reasoning.memory import Situations, new_memory
 from btcai.reasoning.remembering import remember

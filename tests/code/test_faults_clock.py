@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from export_fakes import frame, hand_made_bundle, market, newest_bars
 
-from btcai import promotions, summary, usage
-from btcai.bundle import load_bundle
-from btcai.champions import JudgedSpan, append_trial, trial_sharpes
+from btcai import summary, usage
 from btcai.data.sources import read_source
 from btcai.errors import DataError
 from btcai.fetch.exchange import asked_s
-from btcai.inference import decide
-from btcai.openings import Opening, looks, opened
-from btcai.promotions import Change, Seats
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import decide
+from btcai.records import promotions
+from btcai.records.champions import JudgedSpan, append_trial, trial_sharpes
+from btcai.records.openings import Opening, looks, opened
+from btcai.records.promotions import Change, Seats
 from btcai.schema import SealedSpan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ WALL = ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "clock_m
 HOUR_NS = 3_600_000_000_000
 
 MAY_SUBTRACT = {
-    "btcai/log_mail.py": "time since a file was written, by the clock that stamped it; a test puts the clock back",
+    "btcai/logs/mail.py": "time since a file was written, by the clock that stamped it; a test puts the clock back",
     "btcai/acquisition.py": "the newest bar to ask for: a moment, by the clock that the exchange's is held against",
     "btcai/commands/fetch.py": "the newest bar to ask for, likewise",
     "btcai/fetch/exchange.py": "the newest bar that has ended, by this clock or the exchange's",

@@ -16,15 +16,16 @@ import torch
 from export_fakes import frame, hand_made_bundle, market, newest_bars, scaler
 from learning_tasks import SMALL, settings
 
-from btcai import champions, inference
-from btcai.bundle import MANIFEST, load_bundle
-from btcai.champions import Standing, place_champion
 from btcai.data.frame import content_sha256
 from btcai.data.store import read_market, write_market
 from btcai.errors import ArtifactError, BtcaiError
 from btcai.features.scaling import Scaler
 from btcai.features.store import FILES, load_market, save_market
+from btcai.inference.bundle import MANIFEST, load_bundle
+from btcai.inference.decision import decide
 from btcai.paths import WEIGHTS
+from btcai.records import champions
+from btcai.records.champions import Standing, place_champion
 from btcai.schema import Bars
 from btcai.training.checkpoint import load_model, new_model, save_model
 
@@ -135,7 +136,7 @@ def test_bundle(tmp_path: Path, name: str) -> None:
     bars = newest_bars(market().bars, 9000, 2400)
 
     def read() -> Any:
-        return inference.decide(load_bundle(tmp_path), bars)
+        return decide(load_bundle(tmp_path), bars)
 
     refused, same = tried(tmp_path / name, read, name)
     assert refused + same == TRIES

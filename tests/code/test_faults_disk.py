@@ -16,15 +16,16 @@ from disk_sweep import MODES, Sweep, locks, once, one_line
 from export_fakes import frame, hand_made_bundle, loud_bundle, market
 from faults import Disk, Mode, contents, watched
 
-from btcai import acquisition, champions, cli, datasets, paths, stages, unsealing
-from btcai.champions import Standing, append_trial
+from btcai import acquisition, cli, datasets, paths, stages, unsealing
 from btcai.config import Config
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM, whole, write_bytes
-from btcai.openings import Opening, looks, opened
 from btcai.params import load_config, set_param
+from btcai.records import champions
+from btcai.records.champions import Standing, append_trial
+from btcai.records.openings import Opening, looks, opened
+from btcai.records.versions import judged_on
 from btcai.schema import BUCKETS, SealedSpan, Span
-from btcai.versions import judged_on
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from btcai import cli, endings, paths
+from btcai import cli, paths
 from btcai.environment import child_environment
+from btcai.operation import endings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +103,7 @@ from btcai import cli, stages
 from btcai.data import store
 from btcai.features import pipeline, scaling, splits, store as features
 import numpy, pyarrow.parquet, numba, pandas, typer, rich
-from btcai import log_files, logs
+from btcai.logs import files as log_files
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[1]) * 2**20,) * 2)
 sys.argv = ["btcai", "stage", "features"]

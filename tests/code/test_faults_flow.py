@@ -14,8 +14,8 @@ import pytest
 import yaml
 from scratch_checkout import checkout
 
-from btcai.dvc_locks import RWLOCK
 from btcai.environment import child_environment
+from btcai.operation.dvc_locks import RWLOCK
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = Path(__file__).resolve().parents[1] / "offline"
@@ -46,7 +46,7 @@ LONG_S = "3"
 COUNTING = """
 import hashlib, sys, time
 from pathlib import Path
-from btcai import run_lock
+from btcai.operation import run_lock
 from btcai.errors import BtcaiError
 from btcai.files import whole
 kept = Path("checkpoint")

@@ -178,7 +178,7 @@ class TestUnderDvc:
     def test_a_run_in_a_terminal_is_told_to_end_only_where_its_process_is_still_it(
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lives: bool, what: str
     ) -> None:
-        from btcai import run_lock
+        from btcai.operation import run_lock
         from flows import control
 
         found = run_lock.Holder(pid=7, started_s=1.0, since="now", what=what)
@@ -327,7 +327,7 @@ class TestUnderDvc:
     def test_a_new_champion_and_a_proven_edge_are_told_once(
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from btcai.champions import Standing
+        from btcai.records.champions import Standing
         from flows import artifacts, news
 
         old = Standing(

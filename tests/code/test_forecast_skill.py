@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import integrate, stats
 
-from btcai.bundle import Encoded
 from btcai.calibration import StaticCalibration
 from btcai.config import Config
 from btcai.evaluation.crps import quantile_crps, student_t_crps
@@ -33,6 +32,7 @@ from btcai.evaluation.volatility_forecast import (
     fit_volatility_forecasts,
     likeliest_student_t,
 )
+from btcai.inference.bundle import Encoded
 from btcai.params import load_config
 from btcai.paths import PARAMS
 from btcai.report.page_forecasts import worth

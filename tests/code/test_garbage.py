@@ -9,10 +9,11 @@ import pytest
 from registry_fakes import project, register
 from scratch_checkout import bars, cached, checkout, committed, dvc, git
 
-from btcai import paths, versions
-from btcai.bundle import file_sha256
+from btcai import paths
 from btcai.errors import ArtifactError, ConfigError
+from btcai.inference.bundle import file_sha256
 from btcai.params import changed
+from btcai.records import versions
 from btcai.registry import garbage, place, promotion, recording, succession, tracking, verification, warm_starts
 from btcai.registry.garbage import Recorded
 from btcai.schema import BUCKETS

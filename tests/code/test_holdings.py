@@ -10,14 +10,14 @@ import pytest
 from export_fakes import frame, hand_made_bundle, loud_bundle, market, newest_bars
 from learning_tasks import settings
 
-from btcai.bundle import PolicyBundle, load_bundle
 from btcai.data.store import to_grid
 from btcai.errors import DataError
 from btcai.evaluation.backtest import backtest, encode_decisions
 from btcai.features.pipeline import build_market
 from btcai.features.table import WARMUP_BARS
-from btcai.holdings import account_rows
-from btcai.inference import decide, sizes
+from btcai.inference.bundle import PolicyBundle, load_bundle
+from btcai.inference.decision import decide, sizes
+from btcai.inference.holdings import account_rows
 from btcai.market.account import (
     CASH,
     COOL_DOWN,

@@ -10,13 +10,14 @@ import pytest
 from evaluation_fakes import FakePolicy, make_market
 from export_fakes import change_manifest, loud_bundle, settings
 
-from btcai import champions, paths, stages
-from btcai.bundle import Encoded
-from btcai.champions import Standing, place_champion
+from btcai import paths, stages
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.incumbents import Incumbent, is_same, walk_incumbents
 from btcai.evaluation.robustness import cost_variants
+from btcai.inference.bundle import Encoded
 from btcai.market.rules import make_rules
+from btcai.records import champions
+from btcai.records.champions import Standing, place_champion
 from btcai.schema import Action, Float32Array, Span
 
 CONFIG, MARKET, SPAN = settings(), make_market(1_500, seed=4), Span(700, 1_500)

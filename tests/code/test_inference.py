@@ -12,12 +12,12 @@ import pytest
 from export_fakes import VERSIONS, exported, hand_made_bundle, market, newest_bars
 from learning_tasks import settings
 
-from btcai.bundle import MANIFEST, file_sha256, load_bundle, write_manifest
 from btcai.checksums import CHECKSUM
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference import decide
+from btcai.inference.bundle import MANIFEST, file_sha256, load_bundle, write_manifest
+from btcai.inference.decision import decide
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
 
 NEEDED = {"scalping": TOKENS + WARMUP_BARS, "medium": 10 * TOKENS + WARMUP_BARS}
@@ -268,8 +268,8 @@ def test_deciding_imports_no_torch_mlflow_or_prefect(buying: Path, tmp_path: Pat
         "from pathlib import Path\n"
         "from btcai.simulator.bars import simulate_bars\n"
         "from btcai.data.store import to_grid\n"
-        "from btcai.bundle import load_bundle\n"
-        "from btcai.inference import decide\n"
+        "from btcai.inference.bundle import load_bundle\n"
+        "from btcai.inference.decision import decide\n"
         f"decision = decide(load_bundle(Path({str(buying)!r})), to_grid(simulate_bars(2500, 1)))\n"
         "heavy = [m for m in ('torch', 'mlflow', 'prefect', 'onnx') if m in sys.modules]\n"
         "print(json.dumps([decision.action.name, heavy]))"

@@ -17,9 +17,9 @@ from bench.judge_rule import CrossRule, Traded, check_same
 from bench.line import Line
 from bench.stopwatch import Stopwatch
 from btcai import paths, reflection, stages
-from btcai.bundle import load_bundle
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError
+from btcai.inference.bundle import load_bundle
 from btcai.params import load_config
 from btcai.reasoning.memory import Situations, new_memory
 from btcai.reasoning.memory_file import save_memory

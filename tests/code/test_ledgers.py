@@ -9,10 +9,10 @@ from threading import Thread
 
 import pytest
 
-from btcai import champions, openings, promotions
 from btcai.doctor import project
 from btcai.errors import ArtifactError, DiskError
-from btcai.ledgers import append_line, record_of
+from btcai.records import champions, openings, promotions
+from btcai.records.ledgers import append_line, record_of
 
 TESTED = champions.JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")
 

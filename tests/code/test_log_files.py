@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btcai.log_files import SharedFile, Turn, archives, tidy, turn_before
-from btcai.log_settings import LogSettings, Rotation
+from btcai.logs.files import SharedFile, Turn, archives, tidy, turn_before
+from btcai.logs.settings import LogSettings, Rotation
 
 DAY_S = 86_400
 SMALL = LogSettings(max_mb=0.001)
@@ -262,7 +262,7 @@ def test_text_that_is_no_unicode_is_written_escaped(small: SharedFile, path: Pat
 WRITER = """
 import logging, pathlib, sys
 from btcai import logs
-from btcai.log_settings import LogSettings
+from btcai.logs.settings import LogSettings
 folder, name, count, width = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 logs.setup("INFO", folder, LogSettings(max_mb=float(sys.argv[5]), keep=10_000))
 for number in range(count):

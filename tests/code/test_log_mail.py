@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from btcai import logs, redaction
-from btcai.log_mail import MailHandler, _subject
-from btcai.log_settings import LogSettings
+from btcai.logs.mail import MailHandler, _subject
+from btcai.logs.settings import LogSettings
 
 logger = logging.getLogger("btcai.somewhere")
 
@@ -175,7 +175,7 @@ def test_a_mail_that_was_refused_is_kept_and_said_without_another_mail(
 def test_a_server_that_hangs_stops_nobody(
     server: Server, settings: LogSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("btcai.log_mail.EXIT_GRACE_S", 0.1)
+    monkeypatch.setattr("btcai.logs.mail.EXIT_GRACE_S", 0.1)
     server.hangs = True
     handler = MailHandler(tmp_path, settings, lambda: None)
     handler.handle(critical("first"))
@@ -192,7 +192,7 @@ def test_a_server_that_hangs_stops_nobody(
 
 
 def test_what_waits_is_limited(settings: LogSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("btcai.log_mail.MOST_BYTES", 1000)
+    monkeypatch.setattr("btcai.logs.mail.MOST_BYTES", 1000)
     (tmp_path / "mail.sent").touch()
     handler = MailHandler(tmp_path, settings, lambda: None)
     for _ in range(50):
@@ -219,7 +219,7 @@ def test_a_subject_is_one_short_line() -> None:
 def test_an_exception_that_ends_a_process_is_mailed_before_it_is_gone(server: Server, tmp_path: Path) -> None:
     """Although every handler was closed before, as Prefect's dictConfig does while it is imported."""
     code = (
-        "import logging.config, pathlib, sys; from btcai import logs; from btcai.log_settings import LogSettings;"
+        "import logging.config, pathlib, sys; from btcai import logs; from btcai.logs.settings import LogSettings;"
         "to = dict(email_to=('a@b.org',), smtp_host='127.0.0.1', smtp_port=int(sys.argv[2]), smtp_security='none');"
         "logs.setup('INFO', pathlib.Path(sys.argv[1]), LogSettings(**to));"
         "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': False});"

@@ -9,7 +9,7 @@ import pytest
 from btcai import logs
 from btcai.config import Config
 from btcai.errors import ConfigError
-from btcai.log_settings import LogSettings
+from btcai.logs.settings import LogSettings
 from btcai.params import flat, load_config
 
 logger = logging.getLogger("btcai.somewhere")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from btcai import logging_context, logs
+from btcai import logs
 from btcai.environment import child_environment
+from btcai.logs import fields
 
 logger = logging.getLogger("btcai.somewhere")
 
@@ -69,7 +70,7 @@ def test_a_child_process_inherits_run_and_context(tmp_path: Path) -> None:
         "logging.getLogger('btcai').info('child')"
     )
     with logs.context(stage="features", nothing=None):
-        run = logging_context.current()["run"]
+        run = fields.current()["run"]
         subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)], env=child_environment(), check=True, capture_output=True
         )
@@ -80,5 +81,5 @@ def test_a_child_process_inherits_run_and_context(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[1]", "no json", ""])
 def test_a_context_that_is_not_ours_is_no_context(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(logging_context.CONTEXT_VARIABLE, text)
-    assert logging_context._inherited() == {}
+    monkeypatch.setenv(fields.CONTEXT_VARIABLE, text)
+    assert fields._inherited() == {}

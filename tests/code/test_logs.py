@@ -15,7 +15,7 @@ import pytest
 
 from btcai import logs
 from btcai.errors import ConfigError
-from btcai.log_settings import LogSettings
+from btcai.logs.settings import LogSettings
 
 logger = logging.getLogger("btcai.somewhere")
 
@@ -182,7 +182,7 @@ def test_a_stack_shows_lines_around_and_names_of_locals_but_no_values(tmp_path: 
         (0, "RuntimeError"), (1, "ConfigError"), (1, "ConfigError"), (1, "ConfigError"),
     ]  # fmt: skip
     last = stack[-1]
-    assert (last["file"].endswith("btcai/logs.py"), last["function"]) == (True, "_checked_levels")
+    assert (last["file"].endswith("btcai/logs/__init__.py"), last["function"]) == (True, "_checked_levels")
     assert last["source"].startswith("raise ConfigError(")
     assert last["source"] in {line.strip() for line in last["around"]}
     assert len(last["around"]) == 7

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 from webhook import webhook
 
-from btcai import notices, redaction
-from btcai.notices import notify
+from btcai import redaction
+from btcai.operation import notices
+from btcai.operation.notices import notify
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise imports it
 

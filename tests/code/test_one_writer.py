@@ -12,8 +12,9 @@ from faults import contents
 from run_holder import another_run
 from typer.testing import CliRunner
 
-from btcai import acquisition, cli, datasets, paths, run_lock, stages, unsealing, warming
+from btcai import acquisition, cli, datasets, paths, stages, unsealing, warming
 from btcai.commands import operate
+from btcai.operation import run_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 

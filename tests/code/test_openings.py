@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from btcai.errors import ArtifactError, ConfigError
-from btcai.openings import Opening, looks, opened
+from btcai.records.openings import Opening, looks, opened
 from btcai.schema import SealedSpan, Span
 
 SEALED = SealedSpan(100, 200)

@@ -15,7 +15,7 @@ import pytest
 from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 from webhook import webhook
 
-from btcai import run_lock, services
+from btcai.operation import run_lock, services
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from operated_project import Operated, free_port, until
 from webhook import webhook
 
 from bench.loopback_exchange import LoopbackExchange, serving
-from btcai import services
 from btcai.data.store import market_status
+from btcai.operation import services
 
 pytestmark = pytest.mark.slow
 

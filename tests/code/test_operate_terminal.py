@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 
-from btcai import run_lock, services
 from btcai.cli import INTERRUPTED
+from btcai.operation import run_lock, services
 from flows.process import GRACE_S
 
 ROOT = Path(__file__).resolve().parents[2]

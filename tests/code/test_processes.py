@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from btcai import processes
+from btcai.operation import processes
 
 
 @pytest.fixture(params=[-7200, -1, 1, 6, 7200])

@@ -14,13 +14,13 @@ import pytest
 from export_fakes import frame, hand_made_bundle, loud_bundle, market, newest_bars
 from learning_tasks import settings
 
-from btcai.bundle import load_bundle
 from btcai.data.sources import read_bars
 from btcai.data.store import to_grid
 from btcai.errors import DataError
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide
-from btcai.pyfunc import DecisionModel, decision_row, forecast_names
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import decide
+from btcai.inference.pyfunc import DecisionModel, decision_row, forecast_names
 from btcai.registry import packaging
 from btcai.schema import TOKENS, Bars
 
@@ -160,7 +160,7 @@ def test_the_example_is_long_enough_and_its_newest_bar_is_the_newest_given(
 @pytest.mark.slow
 def test_the_requirements_are_what_deciding_imports(folder: Path) -> None:
     script = (
-        "import sys, btcai.pyfunc as p; p._load_pyfunc(sys.argv[1])\n"
+        "import sys, btcai.inference.pyfunc as p; p._load_pyfunc(sys.argv[1])\n"
         "print(*[m.__file__ for n, m in list(sys.modules.items()) if n.partition('.')[0] == 'btcai'], sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", script, str(folder)], text=True, capture_output=True, check=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from btcai.errors import ConfigError
 from btcai.features.pipeline import build_market
-from btcai.holdings import Rulebook, account_at_close
+from btcai.inference.holdings import Rulebook, account_at_close
 from btcai.reasoning.chain import Case, reason
 from btcai.reasoning.components import COMPONENTS, EQUAL_WEIGHTS
 from btcai.reasoning.records import Recalled, reasoning_json

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from btcai import cli, logs, redaction
 from btcai.errors import ArtifactError
-from btcai.log_settings import LogSettings
+from btcai.logs.settings import LogSettings
 
 logger = logging.getLogger("btcai.somewhere")
 

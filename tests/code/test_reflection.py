@@ -9,9 +9,9 @@ from export_fakes import loud_bundle, market
 from learning_tasks import settings
 
 from btcai import reflection
-from btcai.bundle import PolicyBundle, load_bundle
 from btcai.errors import ArtifactError
 from btcai.features.splits import Splits
+from btcai.inference.bundle import PolicyBundle, load_bundle
 from btcai.reasoning.components import COMPONENTS
 from btcai.reflection import MEMORY, Reflection, memory_of, metrics_json, reflect, table, weights_of
 from btcai.schema import BAR_NS, Bars, MarketData, SealedSpan, Span

@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from btcai import cli, paths
-from btcai.bundle import file_sha256
 from btcai.errors import ArtifactError
+from btcai.inference.bundle import file_sha256
 from btcai.params import load_config, set_param
 from btcai.registry import tracing
 from btcai.registry.tracing import Entry, Shelf, Trace

@@ -5,7 +5,7 @@ from pathlib import Path
 from registry_fakes import PARAMS, history, project
 
 from btcai import paths
-from btcai.bundle import file_sha256
+from btcai.inference.bundle import file_sha256
 from btcai.params import load_config
 from btcai.registry import cards
 from btcai.registry.submission import Judged, Submission

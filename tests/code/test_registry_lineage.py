@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from btcai import lineage, paths
+from btcai import paths
+from btcai.records import lineage
 
 BARS_MD5 = "3660d846ecf510babb6aa21d1309691d.dir"
 """What DVC 3.67.1 names the folder that `bars` writes (dvc add)."""

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from run_holder import another_run
 
-from btcai import paths, processes, run_lock
+from btcai import paths
+from btcai.operation import processes, run_lock
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from bench.serve_http import accounts
 from bench.serve_soak import Soak, Soaked
 from bench.stopwatch import Stopwatch
 from btcai import paths
-from btcai.bundle import load_bundle
 from btcai.errors import ArtifactError
-from btcai.inference import decide
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import decide
 from btcai.params import load_config
 from btcai.schema import BUCKETS, Action
 from btcai.serving import shelf

@@ -19,12 +19,13 @@ import typer
 from operated_project import free_port
 from typer.testing import CliRunner
 
-from btcai import health, paths, processes, services
+from btcai import paths
 from btcai.commands import operate
 from btcai.environment import child_environment
 from btcai.errors import ConfigError
+from btcai.operation import health, processes, services
+from btcai.operation.services import Record, ServiceError
 from btcai.registry import place
-from btcai.services import Record, ServiceError
 
 
 @contextmanager

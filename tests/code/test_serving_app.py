@@ -27,13 +27,13 @@ from serving_fakes import (
 )
 
 from btcai import paths
-from btcai.bundle import load_bundle
-from btcai.champions import place_champion
 from btcai.errors import ConfigError
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import decide
 from btcai.machine import Machine
 from btcai.reasoning.records import Reasoning
+from btcai.records.champions import place_champion
 from btcai.schema import Action, Decision
 from btcai.serving import app as app_module
 from btcai.serving import gate, server

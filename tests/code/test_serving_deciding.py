@@ -10,11 +10,11 @@ import pytest
 from export_fakes import exported, frame, hand_made_bundle, loud_bundle, market
 from serving_fakes import ACCOUNTS, HELD, cut
 
-from btcai.bundle import PolicyBundle, load_bundle, tokens_of
 from btcai.errors import DataError
 from btcai.explanation import explain_decision
-from btcai.inference import Account, Seen, consider_seen, decide, look
-from btcai.pyfunc import DecisionModel, decision_row
+from btcai.inference.bundle import PolicyBundle, load_bundle, tokens_of
+from btcai.inference.decision import Account, Seen, consider_seen, decide, look
+from btcai.inference.pyfunc import DecisionModel, decision_row
 from btcai.reasoning.memory import Memory, Situations, new_memory
 from btcai.reasoning.records import reasoning_json
 from btcai.reasoning.remembering import remember

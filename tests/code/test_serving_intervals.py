@@ -11,12 +11,12 @@ from export_fakes import loud_bundle
 from feature_bars import walk, without
 from serving_fakes import HELD, bars_of, scalping_fixture
 
-from btcai.bundle import MANIFEST, PolicyBundle, file_sha256, load_bundle, write_manifest
 from btcai.evaluation.backtest import encode_decisions
 from btcai.evaluation.reliability import forms_of, outcomes, sigma_of
 from btcai.features.pipeline import build_market
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import Seen, consider_seen, decide
+from btcai.inference.bundle import MANIFEST, PolicyBundle, file_sha256, load_bundle, write_manifest
+from btcai.inference.decision import Seen, consider_seen, decide
 from btcai.schema import BAR_NS, Bars, BoolArray, FloatArray, IntArray, MarketData, Span
 from btcai.serving import live
 from btcai.serving.live import Market

@@ -10,10 +10,10 @@ from export_fakes import loud_bundle
 from feature_bars import walk, without
 from serving_fakes import bars_of, scalping_fixture
 
-from btcai.bundle import PolicyBundle, load_bundle
 from btcai.errors import DataError
 from btcai.features.pipeline import build_market
 from btcai.features.table import WARMUP_BARS
+from btcai.inference.bundle import PolicyBundle, load_bundle
 from btcai.schema import BAR_NS, Bars, MarketData
 from btcai.serving import live
 from btcai.serving.live import KEPT_BARS, Market, NotNextError, stamp

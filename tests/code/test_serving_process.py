@@ -15,9 +15,9 @@ from export_fakes import market
 from serving_fakes import HELD, champion, cut, plain, raw_rows
 
 from bench.serve_http import Running, serving
-from btcai.bundle import load_bundle
 from btcai.features.table import WARMUP_BARS
-from btcai.inference import decide
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import decide
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,12 @@ from export_fakes import hand_made_bundle, loud_bundle, scaler
 from serving_fakes import champion, standing
 
 from btcai import paths
-from btcai.bundle import file_sha256, load_bundle
-from btcai.champions import place_champion
 from btcai.errors import ConfigError
 from btcai.features.scaling import Scaler
 from btcai.features.table import FEATURE_NAMES
 from btcai.files import backup_of
+from btcai.inference.bundle import file_sha256, load_bundle
+from btcai.records.champions import place_champion
 from btcai.serving import shelf as shelf_module
 from btcai.serving.shelf import NotServedError, Shelf, holds_scaler
 

@@ -13,11 +13,12 @@ from registry_kept import BUCKET, NAME, KeptRegistry, kept_registry
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
-from btcai import champions, cli, files, paths, promotions, summary
-from btcai.champions import MODEL_CARD, is_whole, read_standing
+from btcai import cli, files, paths, summary
 from btcai.errors import ArtifactError, ConfigError
 from btcai.features.table import FEATURE_NAMES
-from btcai.promotions import Seats
+from btcai.records import champions, promotions
+from btcai.records.champions import MODEL_CARD, is_whole, read_standing
+from btcai.records.promotions import Seats
 from btcai.registry import promotion, succession, tracking
 
 SCORES = {1: 0.1, 2: 0.3, 3: 0.2}

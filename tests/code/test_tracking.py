@@ -10,8 +10,10 @@ from export_fakes import hand_made_bundle
 from registry_fakes import PARAMS, SYSTEM_ROW, project, register
 
 from btcai import paths, usage
-from btcai.bundle import file_sha256, load_bundle
-from btcai.champions import (
+from btcai.errors import ArtifactError
+from btcai.inference.bundle import file_sha256, load_bundle
+from btcai.params import flat, load_config, set_param
+from btcai.records.champions import (
     MODEL_CARD,
     Standing,
     append_trial,
@@ -21,8 +23,6 @@ from btcai.champions import (
     promotion,
     read_standing,
 )
-from btcai.errors import ArtifactError
-from btcai.params import flat, load_config, set_param
 from btcai.registry import place, recording, tracking
 from btcai.registry.recording import curve_points, usage_points
 from btcai.schema import BUCKETS

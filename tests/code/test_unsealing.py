@@ -9,16 +9,17 @@ import pytest
 from evaluation_fakes import make_market
 from report_fakes import FOLDS, baselines, judge, losing_buckets
 
-from btcai import champions, openings, paths, stages, unsealing
-from btcai.champions import Standing
+from btcai import paths, stages, unsealing
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.assessment import Assessment
 from btcai.features.splits import Splits
 from btcai.params import load_config
+from btcai.records import champions, openings
+from btcai.records.champions import Standing
+from btcai.records.versions import judged_on
 from btcai.schema import SealedSpan, Span
 from btcai.unsealing import unseal
-from btcai.versions import judged_on
 
 N = 4_000
 SPLITS = Splits(

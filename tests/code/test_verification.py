@@ -15,12 +15,13 @@ from registry_fakes import project, register
 from registry_kept import BUCKET, KeptRegistry, kept_registry
 from rich.console import Console, RenderableType
 
-from btcai import paths, promotions
-from btcai import versions as terms
-from btcai.champions import is_whole
+from btcai import paths
 from btcai.doctor import checkup, services
 from btcai.errors import ArtifactError
-from btcai.promotions import Change, Seats
+from btcai.records import promotions
+from btcai.records import versions as terms
+from btcai.records.champions import is_whole
+from btcai.records.promotions import Change, Seats
 from btcai.registry import promotion, recording, self_check, succession, tracing, tracking, verification, view
 from btcai.registry.garbage import Plan
 from btcai.registry.verification import Check

@@ -14,9 +14,9 @@ from learning_tasks import settings
 from scipy.stats import norm
 from serving_fakes import cut
 
-from btcai.bundle import GRAPHS, file_sha256, load_bundle
-from btcai.holdings import Rulebook, account_at_close, settle
-from btcai.inference import decide
+from btcai.inference.bundle import GRAPHS, file_sha256, load_bundle
+from btcai.inference.decision import decide
+from btcai.inference.holdings import Rulebook, account_at_close, settle
 from btcai.market.account import CASH, EQUITY, HALT, NO_ORDER, PEAK_EQUITY, PENDING, SINCE_TRADE, START_EQUITY
 from btcai.market.risk import NO_HALT
 from btcai.market.rules import Rules, make_rules

@@ -13,10 +13,10 @@ import torch
 from export_fakes import VERSIONS, export_to, exported, loud_network, market, scaler
 from learning_tasks import settings
 
-from btcai.bundle import GRAPHS, MANIFEST, file_sha256, load_bundle, session
 from btcai.errors import ArtifactError
 from btcai.features.scaling import Scaler
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
+from btcai.inference.bundle import GRAPHS, MANIFEST, file_sha256, load_bundle, session
 from btcai.models.graphs import EncoderGraph, HeadGraph
 from btcai.schema import ACCOUNT_FEATURES, BUCKETS, TOKENS
 from btcai.serving.shelf import holds_scaler

@@ -17,12 +17,13 @@ from export_fakes import market, newest_bars
 from faults import Disk, Mode, contents, watched
 from registry_fakes import project, register
 
-from btcai import inference, paths
-from btcai.bundle import load_bundle
-from btcai.champions import is_whole, read_standing
+from btcai import paths
 from btcai.config import Config
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, BtcaiError
+from btcai.inference.bundle import load_bundle
+from btcai.inference.decision import decide
+from btcai.records.champions import is_whole, read_standing
 from btcai.registry import garbage, promotion, verification
 from btcai.schema import BUCKETS
 
@@ -69,7 +70,7 @@ def moved(source: Path, root: Path) -> Path:
 def decides(root: Path) -> str:
     """Which model the champion's folder decides with."""
     bundle = load_bundle(root / paths.CHAMPION / "scalping")
-    return inference.decide(bundle, newest_bars(market().bars, 9000, 2400)).model_version
+    return decide(bundle, newest_bars(market().bars, 9000, 2400)).model_version
 
 
 def in_time(root: Path, config: Config, words: str) -> None:

@@ -3,8 +3,8 @@
 import pytest
 from export_fakes import exported, loud_network, market, settings
 
-from btcai.bundle import load_bundle
 from btcai.evaluation.incumbents import is_same
+from btcai.inference.bundle import load_bundle
 from btcai.schema import Span
 from btcai.training.checkpoint import TorchPolicy
 

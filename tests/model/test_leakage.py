@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from learning_tasks import played, settings
 
 from btcai.agent.task import Task, sample_stretches
-from btcai.bundle import Encoded, Policy, load_bundle
 from btcai.data.store import to_grid
 from btcai.envs.scenario import Scenario
 from btcai.envs.trading_env import TradingEnv
@@ -20,6 +19,7 @@ from btcai.evaluation.backtest import backtest, decisions_with_history, encode_d
 from btcai.evaluation.result import BacktestResult
 from btcai.features.pipeline import build_market
 from btcai.features.scaling import fit_scaler
+from btcai.inference.bundle import Encoded, Policy, load_bundle
 from btcai.market.rules import make_rules
 from btcai.models.trunk import BANDED
 from btcai.schema import BUCKETS, TOKENS, Float32Array, FloatArray, MarketData, Span

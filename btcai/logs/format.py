@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, cast
 
-from btcai.logging_context import current
+from btcai.logs.fields import current
 from btcai.redaction import redact, redact_word
 
 CONSOLE_LINE: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-8s %(name)s: %(message)s"

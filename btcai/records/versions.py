@@ -7,7 +7,7 @@ from pathlib import Path
 
 from btcai.config import Config
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 MODEL_CODE = (
     "agent",
     "calibration.py",
@@ -20,8 +20,8 @@ MODEL_CODE = (
     "schema.py",
     "training",
 )
-"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on bundle.py, holdings.py
-and inference.py, which prove the bundle."""
+"""Files and packages of btcai that shape a bundle; `export` in dvc.yaml depends on them, and on inference,
+which proves the bundle."""
 JUDGING_CODE = ("compiled.py", "evaluation", "market")
 """Files and packages that turn decisions into a score."""
 NO_PART_IN_JUDGING = frozenset(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.errors import ArtifactError
 from btcai.files import whole
-from btcai.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, record_of
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from btcai.errors import ArtifactError, ConfigError
-from btcai.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, record_of
 from btcai.schema import SealedSpan, Span
 
 

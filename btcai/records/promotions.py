@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from btcai.errors import ConfigError
-from btcai.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, record_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Final
 
-from btcai.log_settings import LogSettings
+from btcai.logs.settings import LogSettings
 
 INTERVAL_S: Final = 60.0
 TIMEOUT_S: Final = 10.0

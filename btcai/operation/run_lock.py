@@ -19,8 +19,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Final
 
-from btcai import paths, processes
+from btcai import paths
 from btcai.errors import BtcaiError
+from btcai.operation import processes
 
 logger = logging.getLogger(__name__)
 

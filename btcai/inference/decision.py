@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from btcai.bundle import Encoded, Policy, PolicyBundle
 from btcai.config import BucketConfig, SizingConfig
 from btcai.errors import DataError
 from btcai.features.pipeline import build_market
 from btcai.features.table import WARMUP_BARS
-from btcai.holdings import ACTIONS, BUY, HOLD, NOT_ALLOWED, SELL, account_at_close, settle
+from btcai.inference.bundle import Encoded, Policy, PolicyBundle
+from btcai.inference.holdings import ACTIONS, BUY, HOLD, NOT_ALLOWED, SELL, account_at_close, settle
 from btcai.market.account import OPEN_LONG, OPEN_SHORT, PENDING
 from btcai.market.single import observe_one
 from btcai.market.sizing import lot_sizes

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from btcai import health, paths, processes
+from btcai import paths
 from btcai.errors import BtcaiError
+from btcai.operation import health, processes
 from btcai.registry import place
 
 if TYPE_CHECKING:

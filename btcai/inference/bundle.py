@@ -16,7 +16,7 @@ from btcai.config import BucketConfig, SizingConfig
 from btcai.environment import telemetry_off
 from btcai.errors import ArtifactError, DamageError, DataError
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.holdings import Rulebook
+from btcai.inference.holdings import Rulebook
 from btcai.market.rules import Rules
 from btcai.schema import TOKENS, Float32Array
 

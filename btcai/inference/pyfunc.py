@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from btcai.bundle import PolicyBundle, load_bundle
 from btcai.data.cells import numbers, open_ms
 from btcai.data.checks import check_bars, check_spacing
 from btcai.data.frame import make_frame, parts, sort_unique
 from btcai.data.sources import clock_ms
 from btcai.data.store import to_grid
 from btcai.errors import DataError
-from btcai.inference import decide
+from btcai.inference.bundle import PolicyBundle, load_bundle
+from btcai.inference.decision import decide
 from btcai.schema import QUANTILE_LEVELS, RAW_COLUMNS, Action, Bars, Decision, Forecast
 
 GIVEN = "the given bars"

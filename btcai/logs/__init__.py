@@ -15,9 +15,9 @@ from typing import Final
 
 from btcai import redaction
 from btcai.errors import ConfigError
-from btcai.log_format import CONSOLE_LINE, FILE_LINE, STAMP, FileFormatter, JsonFormatter, TextFormatter, make_record
-from btcai.log_settings import LEVELS, LogSettings
-from btcai.logging_context import begin, bound, context, current
+from btcai.logs.fields import begin, bound, context, current
+from btcai.logs.format import CONSOLE_LINE, FILE_LINE, STAMP, FileFormatter, JsonFormatter, TextFormatter, make_record
+from btcai.logs.settings import LEVELS, LogSettings
 
 __all__ = [
     "LEVELS",
@@ -126,7 +126,7 @@ def _console_handler(level: str) -> logging.Handler:
 
 
 def _file_handlers(folder: Path, settings: LogSettings, level: str) -> list[logging.Handler]:
-    from btcai.log_files import SharedFile
+    from btcai.logs.files import SharedFile
 
     formatters: dict[str, logging.Formatter] = {"btcai.log": FileFormatter(FILE_LINE, STAMP)}
     if settings.json_lines:
@@ -153,7 +153,7 @@ def _mail_handlers(folder: Path, settings: LogSettings) -> list[logging.Handler]
         return []
     from functools import partial
 
-    from btcai.log_mail import MailHandler
+    from btcai.logs.mail import MailHandler
     from btcai.secrets import secret
 
     handler = MailHandler(folder, settings, partial(secret, "SMTP_PASSWORD"))

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from btcai.log_settings import LogSettings, Rotation
+from btcai.logs.settings import LogSettings, Rotation
 
 _BLOCK_BYTES: Final = 65_536
 """Bytes read at a time when looking for the end of the last whole line."""
