@@ -153,8 +153,8 @@ def _bootstrap(stopwatch: Stopwatch, size: Size) -> Iterator[Line]:
 
 def _report(stopwatch: Stopwatch, config: Config, root: Path) -> Iterator[Line]:
     """From all evidence of the evaluation to its page, pictures and tables."""
+    from btcai.judging import gather_evidence
     from btcai.report.report import write_report
-    from btcai.stages import gather_evidence
 
     evidence = gather_evidence(config, root)
 

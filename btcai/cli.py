@@ -248,7 +248,7 @@ for panel, commands in _PANELS.items():
 def _report(root: Path, *, trained: bool) -> None:
     from btcai import summary
     from btcai.operation import services
-    from btcai.stages import read_metrics
+    from btcai.outputs import read_metrics
 
     results = summary.results_view(read_metrics(root))
     if trained and (table := summary.trained_view(root)):

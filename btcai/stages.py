@@ -3,7 +3,6 @@
 Imports happen inside the functions, so that the command line answers at once and a stage loads only what it needs.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -13,21 +12,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from btcai import paths
+from btcai import outputs, paths
 from btcai.config import Config
-from btcai.errors import ArtifactError, ConfigError, DataError
+from btcai.errors import ConfigError, DataError
 from btcai.files import whole
 from btcai.records import versions
-from btcai.schema import BARS_PER_DAY, BUCKETS, IntArray, MarketData, SealedSpan, Span
+from btcai.schema import BARS_PER_DAY, BUCKETS
 
 if TYPE_CHECKING:
-    from btcai.evaluation.incumbents import Incumbent
-    from btcai.evaluation.sizing_comparison import SizingRow
-    from btcai.features.scaling import Scaler
-    from btcai.features.splits import Splits
     from btcai.registry.submission import History
-    from btcai.report.evidence import Evidence
-    from btcai.training.starts import DataSeen
     from btcai.watch.verdict import Finding
 
 logger = logging.getLogger(__name__)
@@ -94,12 +87,12 @@ def train(config: Config, root: Path, *, bucket: str) -> None:
 
     teachers = dict((after, before) for before, after in pairwise(BUCKETS))
     teacher = root / paths.TRAIN / teachers[bucket] if bucket in teachers else None
-    data, splits, scaler = load_features(root)
+    data, splits, scaler = outputs.load_features(root)
     machine().require(training_bytes(len(data)), f"training on {len(data):,} bars", processes_here())
     checkpoints = root / paths.CHECKPOINTS / bucket
     name, start = config.warm_start.name, None
     if name != starts.NONE:
-        start = starts.opened(name, root / paths.STARTS, seen(root)) / bucket
+        start = starts.opened(name, root / paths.STARTS, outputs.seen(root)) / bucket
     with (
         parallel.joined(config.device),
         stopping.on_signals(),
@@ -110,29 +103,12 @@ def train(config: Config, root: Path, *, bucket: str) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def seen(root: Path) -> "DataSeen":
-    """What networks trained on artifacts/features are fitted to and chosen on."""
-    from btcai.features.store import read_meta
-    from btcai.training.starts import DataSeen
-
-    data, splits, _ = load_features(root)
-    meta, rows = read_meta(root / paths.FEATURES), (splits.train.stop - 1, splits.valid.first, splits.valid.stop - 1)
-    fitted_until, chosen_from, until = (int(data.bars.close_ts_ns[row]) for row in rows)
-    return DataSeen(
-        market=meta["market"],
-        data_version=meta["data_version"],
-        fitted_until_ts_ns=fitted_until,
-        chosen_from_ts_ns=chosen_from,
-        until_ts_ns=until,
-    )
-
-
 def consolidate(config: Config, root: Path) -> None:
     """artifacts/train -> artifacts/consolidate: the four models that are judged."""
     from btcai.machine import machine, processes_here, training_bytes
     from btcai.training import parallel, progressive, stopping
 
-    data, splits, scaler = load_features(root)
+    data, splits, scaler = outputs.load_features(root)
     machine().require(training_bytes(len(data)), f"consolidating on {len(data):,} bars", processes_here())
     checkpoints = root / paths.CHECKPOINTS / "consolidate"
     with (
@@ -146,6 +122,7 @@ def consolidate(config: Config, root: Path) -> None:
 
 def evaluate(config: Config, root: Path) -> None:
     """artifacts/consolidate -> reports/evaluation: the four buckets and the baselines on the test span, judged."""
+    from btcai.judging import gather_evidence
     from btcai.report.report import write_report
 
     evidence = gather_evidence(config, root)
@@ -154,158 +131,14 @@ def evaluate(config: Config, root: Path) -> None:
     logger.info("wrote %d files to %s", len(written), paths.EVALUATION)
 
 
-def gather_evidence(config: Config, root: Path) -> "Evidence":
-    """What reports/evaluation shows.
-
-    Beside the judgement: how each bucket learned (curves.csv, metrics.json of artifacts/train and
-    artifacts/consolidate), which features it reads (importance.csv of the latter), how it reasons, what it does in
-    simulated markets under stress, and the ablations there are.
-    """
-    import numpy as np
-
-    from btcai.evaluation.assessment import assess
-    from btcai.evaluation.forecast_skill import forecast_skills
-    from btcai.evaluation.judge import Trials
-    from btcai.evaluation.reliability import reliability
-    from btcai.evaluation.review import review
-    from btcai.evaluation.robustness import cost_variants
-    from btcai.evaluation.sizing_comparison import compare_sizings
-    from btcai.evaluation.stress import stress
-    from btcai.evaluation.voices import voices
-    from btcai.market.rules import make_rules
-    from btcai.records.openings import looks_at
-    from btcai.report import curves
-    from btcai.report.evidence import Evidence
-    from btcai.training.checkpoint import load_policy
-
-    data, splits, _ = load_features(root)
-    times = load_whole(root)[0].bars.close_ts_ns  # to say when the sealed span is
-    folders = {bucket: (root / paths.TRAIN / bucket, root / paths.CONSOLIDATE / bucket) for bucket in BUCKETS}
-    policies = {bucket: load_policy(folders[bucket][1], bucket, config) for bucket in BUCKETS}
-    trials = Trials(sharpes=np.array(earlier_trials(root, config)))
-    found = assess(policies, data, splits, config, trials, incumbents(root))
-    walked = {bucket: by[config.market.severity] for bucket, by in found.results.items()}
-
-    def sized(bucket: str) -> "tuple[SizingRow, ...]":
-        settings = config.buckets[bucket]
-        rules = make_rules(settings, config.market, config.risk)
-        return compare_sizings(walked[bucket], policies[bucket], data, settings, rules, config.sizing, seed=config.seed)
-
-    said = {bucket: voices(walk, data, splits, config, bucket) for bucket, walk in walked.items()}
-    looked = {bucket: review(walk, data, config.buckets[bucket], said[bucket]) for bucket, walk in walked.items()}
-    return Evidence(
-        judgement=found.judgement,
-        results=found.results,
-        baselines=found.baselines,
-        beside=found.beside,
-        correlation=found.portfolio.correlation,
-        diversification_ratio=found.portfolio.diversification_ratio,
-        slices=found.slices,
-        stress=stress(policies, config, seed=config.seed),
-        forecasts={
-            bucket: reliability(walk, data, config.buckets[bucket], splits.train, policies[bucket].calibration)
-            for bucket, walk in walked.items()
-        },
-        skills=forecast_skills(
-            policies,
-            {bucket: policy.calibration for bucket, policy in policies.items()},
-            walked,
-            data,
-            splits,
-            config.buckets,
-            seed=config.seed,
-        ),
-        curves={bucket: curves.read_curves(*both) for bucket, both in folders.items()},
-        importance={bucket: curves.read_importance(after) for bucket, (_, after) in folders.items()},
-        measures={bucket: curves.read_measures(after) for bucket, (_, after) in folders.items()},
-        trained={bucket: curves.read_trained(*both) for bucket, both in folders.items()},
-        ablation=curves.read_ablation(root / paths.ABLATION),
-        reasoning=said,
-        reviews={bucket: one for bucket, one in looked.items() if one is not None},
-        market=config.data.market,
-        data_version=data_version(root),
-        severities=cost_variants(config.market),
-        splits_text=splits.printed(times),
-        sealed_text=_days(splits.sealed, times),
-        sealed_looks=looks_at(
-            config.data.market,
-            int(times[splits.sealed.first]),
-            int(times[splits.sealed.stop - 1]),
-            root / paths.OPENINGS,
-        ),
-        sizings={bucket: sized(bucket) for bucket, walk in walked.items() if walk.traded_usdt > 0.0},
-        start_equity_usdt=config.market.equity_usdt,
-        data=data,
-        splits=splits,
-        buckets=config.buckets,
-        sizing=config.sizing,
-    )
-
-
-def earlier_trials(root: Path, config: Config) -> list[float]:
-    """Sharpe ratios of what was tried on this test span, or a part of it, before what is configured now."""
-    from btcai.features.store import read_meta
-    from btcai.params import flat
-    from btcai.records import champions
-
-    first_ts_ns, last_ts_ns = tested_ts_ns(root)
-    meta = read_meta(root / paths.FEATURES)
-    tested = champions.JudgedSpan(
-        market=meta["market"], first_ts_ns=first_ts_ns, last_ts_ns=last_ts_ns, data_version=meta["data_version"]
-    )
-    present = {"config": flat(config), "code_version": versions.code_version()}
-    return champions.trial_sharpes(root / paths.TRIALS, tested, present)
-
-
-def tested_ts_ns(root: Path) -> tuple[int, int]:
-    """Closes of the first and the last bar of the test span of artifacts/features."""
-    data, splits, _ = load_features(root)
-    first, last = (int(data.bars.close_ts_ns[row]) for row in (splits.test.first, splits.test.stop - 1))
-    return first, last
-
-
-def incumbents(root: Path) -> "dict[str, Incumbent]":
-    """The whole champions of models/champion: state, as the ledger of trials is. Who was chosen on bars that are
-    judged on now is marked."""
-    from btcai.evaluation.incumbents import Incumbent
-    from btcai.inference.bundle import load_bundle
-    from btcai.records import champions
-
-    found, judged_from_ts_ns = {}, tested_ts_ns(root)[0]
-    for bucket in BUCKETS:
-        folder = root / paths.CHAMPION / bucket
-        standing = champions.read_standing(folder) if champions.is_whole(folder) else None
-        if standing is None:
-            continue
-        try:
-            bundle = load_bundle(folder)
-        except ArtifactError as error:  # of other features: `register` will place one of today's
-            logger.warning("the champion of %s is not judged beside: %s", bucket, error)
-            continue
-        chosen = champions.seen_of(folder)
-        unseen = chosen is not None and chosen["until_ts_ns"] < judged_from_ts_ns
-        note = "" if unseen else "may have been chosen on bars of this span"
-        found[bucket] = Incumbent(policy=bundle, settings=bundle.settings, note=note)
-    return found
-
-
-def _days(span: Span | SealedSpan, close_ts_ns: IntArray) -> str:
-    """First and last UTC day of a span, and its length: "2024-10-01 .. 2025-03-31, 52,416 bars"."""
-    import numpy as np
-
-    ends = close_ts_ns[[span.first, span.stop - 1]].astype("datetime64[ns]").astype("datetime64[D]")
-    first, last = np.datetime_as_string(ends)
-    return f"{first} .. {last}, {len(span):,} bars"
-
-
 def export(config: Config, root: Path) -> None:
     """artifacts/consolidate -> models/candidate: one ONNX bundle per bucket, parity proven."""
     from dataclasses import asdict
 
     from btcai.training.export import export_bundle
 
-    data, _, scaler = load_features(root)
-    made_from, shown = {"data": data_version(root), "code": versions.code_version()}, asdict(seen(root))
+    data, _, scaler = outputs.load_features(root)
+    made_from, shown = {"data": outputs.data_version(root), "code": versions.code_version()}, asdict(outputs.seen(root))
     with whole(root / paths.CANDIDATE) as out:
         for bucket in BUCKETS:
             trained, folder = root / paths.CONSOLIDATE / bucket, out / bucket
@@ -320,8 +153,8 @@ def reflect(config: Config, root: Path) -> None:
     from btcai import reflection
     from btcai.inference.bundle import load_bundle
 
-    data, splits, _ = load_features(root)
-    made_from, found = {"data": data_version(root), "code": versions.code_version()}, {}
+    data, splits, _ = outputs.load_features(root)
+    made_from, found = {"data": outputs.data_version(root), "code": versions.code_version()}, {}
     with whole(root / paths.REFLECTION) as out:
         for bucket in BUCKETS:
             bundle = load_bundle(root / paths.CANDIDATE / bucket)
@@ -335,7 +168,7 @@ def register(config: Config, root: Path) -> None:
     """models/candidate and reports/evaluation -> MLflow, models/champion, reports/register.json."""
     from btcai.registry import cards, tracking
 
-    found = read_metrics(root)
+    found = outputs.read_metrics(root)
     judged = {bucket: _judged(found, bucket) for bucket in BUCKETS}
     tracking.register(root, config, judged, _history(root), cards.results(found))
 
@@ -348,7 +181,7 @@ def _history(root: Path) -> "History":
     from btcai.registry.submission import History
     from btcai.schema import BAR_NS
 
-    data, splits, _ = load_whole(root)
+    data, splits, _ = outputs.load_whole(root)
     meta = read_meta(root / paths.FEATURES)
     opens_ms = (data.bars.close_ts_ns[data.bars.present] - BAR_NS) // 1_000_000
     return History(
@@ -358,7 +191,7 @@ def _history(root: Path) -> "History":
         last=iso(opens_ms[-1]),
         data_version=meta["data_version"],
         dvc_md5=market_md5(root, meta["market"]),
-        tested_ts_ns=tested_ts_ns(root),
+        tested_ts_ns=outputs.tested_ts_ns(root),
         unsealed=data.until(splits.sealed.first).bars,
     )
 
@@ -379,58 +212,16 @@ def newest_bars(config: Config, root: Path) -> "Finding":
     from btcai.watch.report import write_finding
     from btcai.watch.verdict import judge
 
-    data, splits, _ = load_whole(root)
+    data, splits, _ = outputs.load_whole(root)
     n_bars = config.drift.window_days * BARS_PER_DAY
     measured = measure_drift(data.features, data.feature_names, data.mark, splits.train, n_bars)
     candidate = root / paths.CANDIDATE
     policies = [load_bundle(candidate / bucket) for bucket in BUCKETS] if candidate.is_dir() else []
     fit = measure_fit(policies, data, splits.train, splits.test, n_bars)
-    finding = judge(measured, fit, config.drift, _days(measured.window, data.bars.close_ts_ns))
+    finding = judge(measured, fit, config.drift, outputs.days(measured.window, data.bars.close_ts_ns))
     with whole(root / paths.DRIFT) as out:
         write_finding(out, finding)
     return finding
-
-
-def load_features(root: Path) -> "tuple[MarketData, Splits, Scaler]":
-    """What the features stage wrote, memory-mapped, up to the sealed span: what tunes or judges cannot reach that."""
-    data, splits, scaler = load_whole(root)
-    return data.until(splits.sealed.first), splits, scaler
-
-
-def load_whole(root: Path) -> "tuple[MarketData, Splits, Scaler]":
-    """The same with the sealed bars: for the record of what there is, for drift, and for who opens the seal."""
-    from btcai.features.scaling import Scaler
-    from btcai.features.splits import Splits
-    from btcai.features.store import load_market, read_meta
-
-    folder = root / paths.FEATURES
-    data = load_market(folder)
-    scaler_path = folder / "scaler.json"
-    if not scaler_path.is_file():
-        raise ArtifactError(f"{scaler_path} not found; make it with: btcai run")
-    saved = read_meta(folder)["splits"]
-    splits = Splits(
-        **{name: Span(**saved[name]) for name in ("train", "valid", "test")},
-        folds=tuple(Span(**fold) for fold in saved["folds"]),
-        sealed=SealedSpan(**saved["sealed"]),
-    )
-    return data, splits, Scaler.from_json(scaler_path.read_bytes())
-
-
-def data_version(root: Path) -> str:
-    """The hash of the raw bars' content that the features were made from."""
-    from btcai.features.store import read_meta
-
-    return str(read_meta(root / paths.FEATURES)["data_version"])
-
-
-def read_metrics(root: Path) -> dict[str, Any]:
-    """reports/evaluation/metrics.json."""
-    path = root / paths.EVALUATION / "metrics.json"
-    if not path.is_file():
-        raise ArtifactError(f"{path} not found; make it with: btcai run")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _judged(found: dict[str, Any], bucket: str) -> Any:

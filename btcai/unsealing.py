@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from btcai import paths, stages
+from btcai import judging, outputs, paths
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.assessment import assess
@@ -35,8 +35,8 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
     Its folds are as many as the test span's. Nothing that is found here chooses, promotes or trains anything.
     ArtifactError where a champion was judged on other terms: other spans may have shown it what is sealed now.
     """
-    data, splits, _ = stages.load_whole(root)
-    version = stages.data_version(root)
+    data, splits, _ = outputs.load_whole(root)
+    version = outputs.data_version(root)
     bundles = {bucket: _champion(root, bucket, config, version) for bucket in BUCKETS}
     times = data.bars.close_ts_ns
     opening = Opening(
@@ -49,7 +49,7 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
         models={bucket: bundle.version for bucket, bundle in bundles.items()},
     )
     span, looks = openings.opened(splits.sealed, opening, root / paths.OPENINGS)
-    trials = Trials(sharpes=np.array(stages.earlier_trials(root, config)))
+    trials = Trials(sharpes=np.array(judging.earlier_trials(root, config)))
     found = assess(bundles, data, replace(splits, test=span, folds=_parts(span, len(splits.folds))), config, trials)
     folder = root / paths.SEALED / str(len(openings.looks(root / paths.OPENINGS)))
     with whole(folder) as out:

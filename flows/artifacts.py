@@ -106,8 +106,8 @@ def champions(before: Standings, after: Standings) -> str:
 
 def results(root: Path) -> str:
     """Markdown: the table of results with the verdicts, links to MLflow, the report's place on disk."""
+    from btcai.outputs import read_metrics
     from btcai.report.report import markdown
-    from btcai.stages import read_metrics
 
     return "\n".join([markdown(read_metrics(root)), "", *_places(root)])
 

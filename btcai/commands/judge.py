@@ -36,7 +36,7 @@ def refit(
     The profile in use says how much is trained. Resumable: a bucket is kept
     as soon as it is trained. Report: reports/folds.
     """
-    from btcai import paths, stages
+    from btcai import outputs, paths
     from btcai.agent.shards import SHARDS
     from btcai.errors import ConfigError
     from btcai.experiments import on_ray, refitting, refitting_report
@@ -49,8 +49,8 @@ def refit(
         raise ConfigError("--test-groups needs --combinatorial: walking forward tests one group at a time")
     root = Path.cwd()
     with features_unchanged(root):
-        config, version = _config(root), stages.data_version(root)
-        data, splits, _ = stages.load_features(root)
+        config, version = _config(root), outputs.data_version(root)
+        data, splits, _ = outputs.load_features(root)
     gap = config.purge_bars, config.splits.embargo_bars
     least = pieces.least_bars(config.splits, config.purge_bars, data.warmup_bars) + config.purge_bars
     plan = (

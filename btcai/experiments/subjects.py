@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from btcai import paths, stages
+from btcai import outputs, paths
 from btcai.config import Config
 from btcai.errors import ConfigError
 from btcai.experiments.history import History
@@ -15,7 +15,7 @@ def open_subject(on: str, config: Config, root: Path) -> KnownAnswer | History:
     if on in MARKETS:
         return KnownAnswer(config, Size(), teachers, on)
     if on == History.name:
-        return History(config, *stages.load_features(root), stages.data_version(root), teachers)
+        return History(config, *outputs.load_features(root), outputs.data_version(root), teachers)
     raise ConfigError(
         f"--on must be {', '.join(MARKETS)} or {History.name}, was {on}; run: btcai ablate --on two_scale"
     )

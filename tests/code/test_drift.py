@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from typer.testing import CliRunner
 
-from btcai import cli, paths, stages
+from btcai import cli, outputs, paths, stages
 from btcai.config import DriftConfig
 from btcai.errors import ArtifactError, DataError
 from btcai.inference.bundle import Encoded
@@ -354,7 +354,7 @@ def test_the_command_reports_and_its_exit_code_tells_a_scheduler(
     for key, value in LIMITS.model_dump().items():
         set_param(tmp_path / paths.PARAMS, f"drift.{key}", str(value))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stages, "load_whole", lambda root: (data, splits, None))
+    monkeypatch.setattr(outputs, "load_whole", lambda root: (data, splits, None))
     steady = CliRunner().invoke(cli.app, ["drift"])
     assert steady.exit_code == 0, steady.output
     data.features = moved

@@ -16,7 +16,7 @@ from disk_sweep import MODES, Sweep, locks, once, one_line
 from export_fakes import frame, hand_made_bundle, loud_bundle, market
 from faults import Disk, Mode, contents, watched
 
-from btcai import acquisition, cli, datasets, paths, stages, unsealing
+from btcai import acquisition, cli, datasets, judging, outputs, paths, stages, unsealing
 from btcai.config import Config
 from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM, whole, write_bytes
@@ -118,7 +118,7 @@ def test_evaluate(project: Path, sweep: Sweep, config: Config, monkeypatch: pyte
 
     buckets = losing_buckets()
     found = evidence(judge(buckets, baselines(), FOLDS), buckets)
-    monkeypatch.setattr(stages, "gather_evidence", lambda config, root: found)
+    monkeypatch.setattr(judging, "gather_evidence", lambda config, root: found)
     once(monkeypatch, report, "draw")
     tried = sweep(project, partial(stages.run_stage, "evaluate", config))
     assert tried.errors > tried.writes
@@ -133,9 +133,9 @@ def test_export(project: Path, sweep: Sweep, config: Config, monkeypatch: pytest
         hand_made_bundle(arguments[-1], arguments[1])
 
     saw = DataSeen(market="m", data_version="d", fitted_until_ts_ns=1, chosen_from_ts_ns=2, until_ts_ns=3)
-    monkeypatch.setattr(stages, "seen", lambda root: saw)
-    monkeypatch.setattr(stages, "load_features", lambda root: (None, None, None))
-    monkeypatch.setattr(stages, "data_version", lambda root: "d")
+    monkeypatch.setattr(outputs, "seen", lambda root: saw)
+    monkeypatch.setattr(outputs, "load_features", lambda root: (None, None, None))
+    monkeypatch.setattr(outputs, "data_version", lambda root: "d")
     monkeypatch.setattr(export, "export_bundle", write)
     tried = sweep(project, partial(stages.run_stage, "export", config))
     assert tried.errors > tried.writes
@@ -153,8 +153,8 @@ def test_reflect(project: Path, sweep: Sweep, config: Config, monkeypatch: pytes
     shutil.rmtree(project / paths.CANDIDATE)
     for bucket in BUCKETS:
         loud_bundle(project / paths.CANDIDATE / bucket, "scalping")
-    monkeypatch.setattr(stages, "load_features", lambda root: (market(), spans, None))
-    monkeypatch.setattr(stages, "data_version", lambda root: "d")
+    monkeypatch.setattr(outputs, "load_features", lambda root: (market(), spans, None))
+    monkeypatch.setattr(outputs, "data_version", lambda root: "d")
     once(monkeypatch, reflection, "reflect")
     tried = sweep(project, partial(stages.run_stage, "reflect", config))
     assert tried.errors > tried.writes
@@ -209,9 +209,9 @@ def test_a_look_at_the_sealed_span(
         bucket="any", version=1, data_version="d", code_version="c", judged_on=judged_on(config, "d"), score=0.0,
         edge="none", run_id="r",
     )  # fmt: skip
-    monkeypatch.setattr(stages, "load_whole", lambda root: (make_market(4_000), splits, None))
-    monkeypatch.setattr(stages, "data_version", lambda root: "d")
-    monkeypatch.setattr(stages, "earlier_trials", lambda root, config: [])
+    monkeypatch.setattr(outputs, "load_whole", lambda root: (make_market(4_000), splits, None))
+    monkeypatch.setattr(outputs, "data_version", lambda root: "d")
+    monkeypatch.setattr(judging, "earlier_trials", lambda root, config: [])
     monkeypatch.setattr(unsealing, "read_meta", lambda folder: {"market": "btcusdt"})
     monkeypatch.setattr(unsealing, "load_bundle", lambda folder: SimpleNamespace(version=f"v-{folder.name}"))
     monkeypatch.setattr(champions, "read_standing", lambda folder: standing)

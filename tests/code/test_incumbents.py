@@ -10,7 +10,7 @@ import pytest
 from evaluation_fakes import FakePolicy, make_market
 from export_fakes import change_manifest, loud_bundle, settings
 
-from btcai import paths, stages
+from btcai import judging, outputs, paths
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.incumbents import Incumbent, is_same, walk_incumbents
 from btcai.evaluation.robustness import cost_variants
@@ -94,7 +94,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(stages, "tested_ts_ns", lambda root: (1000, 2000))
+    monkeypatch.setattr(outputs, "tested_ts_ns", lambda root: (1000, 2000))
     place_champion(bundle, STANDING, tmp_path / paths.CHAMPION / "scalping")
     return tmp_path
 
@@ -104,7 +104,7 @@ def test_whole_champions_are_found_and_those_that_saw_the_span_are_marked(
     project: Path, until: int | None, marked: bool
 ) -> None:
     change_manifest(project / paths.CHAMPION / "scalping", seen=until and {"until_ts_ns": until})
-    (found,) = stages.incumbents(project).items()
+    (found,) = judging.incumbents(project).items()
     assert found[0] == "scalping"
     assert found[1].settings == BUCKET
     assert found[1].note == ("may have been chosen on bars of this span" if marked else "")
@@ -114,12 +114,12 @@ def test_without_a_whole_champion_nothing_is_judged_beside(project: Path, tmp_pa
     folder = project / paths.CHAMPION / "scalping"
     (folder / "head.onnx").write_bytes(b"cut short")
     assert not champions.is_whole(folder)
-    assert stages.incumbents(project) == {}
+    assert judging.incumbents(project) == {}
     shutil.rmtree(folder)
-    assert stages.incumbents(project) == {}
+    assert judging.incumbents(project) == {}
 
 
 def test_a_champion_of_other_features_is_skipped_and_named(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     change_manifest(project / paths.CHAMPION / "scalping", feature_names=["mask"])
-    assert stages.incumbents(project) == {}
+    assert judging.incumbents(project) == {}
     assert "the champion of scalping is not judged beside: a bundle must be made for this btcai's" in caplog.text

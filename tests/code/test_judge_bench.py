@@ -16,7 +16,7 @@ from bench import harness, judge, judge_rule, peers
 from bench.judge_rule import CrossRule, Traded, check_same
 from bench.line import Line
 from bench.stopwatch import Stopwatch
-from btcai import paths, reflection, stages
+from btcai import judging, paths, reflection
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError
 from btcai.inference.bundle import load_bundle
@@ -234,7 +234,7 @@ def test_the_report_is_written_of_the_evaluations_evidence(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evidence = replace(full_evidence(), market="planted")
-    monkeypatch.setattr(stages, "gather_evidence", lambda *_: evidence)
+    monkeypatch.setattr(judging, "gather_evidence", lambda *_: evidence)
     (found,) = measured(config, tmp_path, "report")
     assert found.name == "report of planted"
     assert (found.unit, found.goal) == ("s", "value <= 30")

@@ -12,7 +12,7 @@ from faults import contents
 from run_holder import another_run
 from typer.testing import CliRunner
 
-from btcai import acquisition, cli, datasets, paths, stages, unsealing, warming
+from btcai import acquisition, cli, datasets, outputs, paths, stages, unsealing, warming
 from btcai.commands import operate
 from btcai.operation import run_lock
 
@@ -180,8 +180,8 @@ def test_a_refit_that_is_refused_has_seen_nothing_and_is_not_on_record(
     from btcai.experiments import refitting  # imports torch
 
     splits, plan = SimpleNamespace(), SimpleNamespace(name="forward", folds=())
-    monkeypatch.setattr(stages, "data_version", lambda root: "d1")
-    monkeypatch.setattr(stages, "load_features", lambda root: (SimpleNamespace(warmup_bars=0), splits, None))
+    monkeypatch.setattr(outputs, "data_version", lambda root: "d1")
+    monkeypatch.setattr(outputs, "load_features", lambda root: (SimpleNamespace(warmup_bars=0), splits, None))
     monkeypatch.setattr(refitting, "Plan", SimpleNamespace(forward=lambda *_: plan))
     for name, value in {"outcomes": [None], "seconds_left": None, "plan_key": "k", "refit": []}.items():
         monkeypatch.setattr(refitting, name, lambda *_, value=value: value)

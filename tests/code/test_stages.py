@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from btcai import paths, stages
+from btcai import outputs, paths, stages
 from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError, DataError
 from btcai.params import load_config
@@ -30,6 +30,7 @@ EXEMPT = {
     "records.ledgers",
     "logs",
     "machine",
+    "outputs",
     "paths",
     "stages",
     "usage",
@@ -249,7 +250,7 @@ def test_checkpoints_outlive_a_stage_that_was_killed_and_not_one_that_has_ended(
             raise KeyboardInterrupt
         (out / "model.safetensors").touch()
 
-    monkeypatch.setattr(stages, "load_features", lambda root: ([], None, None))
+    monkeypatch.setattr(outputs, "load_features", lambda root: ([], None, None))
     monkeypatch.setattr(progressive, function, partial(training, killed=True))
     with pytest.raises(KeyboardInterrupt):
         stages.run_stage(stage, load_config(PARAMS), tmp_path)
@@ -263,9 +264,9 @@ def test_checkpoints_outlive_a_stage_that_was_killed_and_not_one_that_has_ended(
 
 def test_missing_outputs_name_the_run_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="make it with: btcai run"):
-        stages.load_features(tmp_path)
+        outputs.load_features(tmp_path)
     with pytest.raises(ArtifactError, match="make it with: btcai run"):
-        stages.read_metrics(tmp_path)
+        outputs.read_metrics(tmp_path)
 
 
 def test_undefined_figures_come_back_as_nan(tmp_path: Path) -> None:
@@ -306,14 +307,14 @@ class TestOnASimulatedMarket:
         stages.run_stage("validate", config, tmp_path)
         assert json.loads((tmp_path / paths.VALIDATION / "report.json").read_text(encoding="utf-8"))["success"]
         stages.run_stage("features", config, tmp_path)
-        data, splits, scaler = stages.load_whole(tmp_path)
+        data, splits, scaler = outputs.load_whole(tmp_path)
         assert len(data) == 140_000
-        unsealed = stages.load_features(tmp_path)[0]
+        unsealed = outputs.load_features(tmp_path)[0]
         assert len(unsealed) == len(unsealed.features) == len(unsealed.mark) == splits.sealed.first
         assert splits.train.first == data.warmup_bars
         assert len(splits.folds) == config.splits.test_folds
         assert scaler.mean.shape == (len(data.feature_names),)
-        assert stages.data_version(tmp_path) == content_sha256(frame)
+        assert outputs.data_version(tmp_path) == content_sha256(frame)
         unsealed = stages._history(tmp_path).unsealed
         assert len(unsealed) == splits.sealed.first
         shown = packaging.example(unsealed, config.buckets["long"])["open_time"]

@@ -9,7 +9,7 @@ import pytest
 from evaluation_fakes import make_market
 from report_fakes import FOLDS, baselines, judge, losing_buckets
 
-from btcai import paths, stages, unsealing
+from btcai import judging, outputs, paths, unsealing
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.assessment import Assessment
@@ -39,9 +39,9 @@ def project(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> 
         bucket="any", version=1, data_version="d", code_version="c", judged_on=judged_on(config, "d"), score=0.0,
         edge="none", run_id="r",
     )  # fmt: skip
-    monkeypatch.setattr(stages, "load_whole", lambda root: (make_market(N), SPLITS, None))
-    monkeypatch.setattr(stages, "data_version", lambda root: "d")
-    monkeypatch.setattr(stages, "earlier_trials", lambda root, config: [])
+    monkeypatch.setattr(outputs, "load_whole", lambda root: (make_market(N), SPLITS, None))
+    monkeypatch.setattr(outputs, "data_version", lambda root: "d")
+    monkeypatch.setattr(judging, "earlier_trials", lambda root, config: [])
     monkeypatch.setattr(unsealing, "read_meta", lambda folder: {"market": "btcusdt"})
     monkeypatch.setattr(unsealing, "load_bundle", lambda folder: SimpleNamespace(version=f"v-{folder.name}"))
     monkeypatch.setattr(champions, "read_standing", lambda folder: standing)

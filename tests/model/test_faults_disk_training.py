@@ -13,7 +13,7 @@ from disk_sweep import Sweep, once
 from export_fakes import change_manifest, loud_bundle, loud_network, market, scaler, splits, tiny_config
 from registry_fakes import PARAMS
 
-from btcai import paths, stages, usage, warming
+from btcai import outputs, paths, stages, usage, warming
 from btcai.config import Config
 from btcai.experiments.trials import Kept, Measured, Outcome, Trial
 from btcai.machine import Machine
@@ -38,7 +38,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Config:
     """A small network of few updates, a checkpoint after each; importance is measured on a handful of windows."""
     for name, value in {"STRETCHES": 2, "REPEATS": 1, "WINDOWS": importance.WINDOWS_AT_ONCE}.items():
         monkeypatch.setattr(importance, name, value)
-    monkeypatch.setattr(stages, "load_features", lambda root: (market(), SHORT, scaler()))
+    monkeypatch.setattr(outputs, "load_features", lambda root: (market(), SHORT, scaler()))
     monkeypatch.setattr(Machine, "require", lambda *_: None)
     return tiny_config()
 
@@ -67,7 +67,7 @@ def test_train(project: Path, sweep: Sweep, config: Config) -> None:
 def test_consolidate(project: Path, sweep: Sweep, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it writes of each bucket; that it trains as `train` does, with its checkpoints, is tried there."""
     data = market(14_000)
-    monkeypatch.setattr(stages, "load_features", lambda root: (data, LONG, scaler()))
+    monkeypatch.setattr(outputs, "load_features", lambda root: (data, LONG, scaler()))
     for name in ("validate", "feature_importance"):
         once(monkeypatch, progressive, name)
     for bucket in BUCKETS:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_project import small_project
 from torch import Tensor
 
-from btcai import paths, stages
+from btcai import outputs, paths, stages
 from btcai.agent.shards import place
 from btcai.errors import ConfigError
 from btcai.experiments.spread import packed
@@ -130,7 +130,7 @@ def test_a_stage_that_is_not_shared_is_run_by_one_process_alone(
 
 @pytest.mark.parametrize("name", stages.TOGETHER)
 def test_two_processes_need_the_memory_of_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    monkeypatch.setattr(stages, "load_features", lambda root: (range(1_000_000), None, None))
+    monkeypatch.setattr(outputs, "load_features", lambda root: (range(1_000_000), None, None))
     small = Machine(cores=2, memory_bytes=2 * 10**9)  # enough for one: 1 GB and 700 bytes a bar
     monkeypatch.setattr("btcai.machine.machine", lambda: small)
     for variable in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
