@@ -3,8 +3,7 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from btcai import paths
 from btcai.config import Config
 from btcai.environment import child_environment
 from btcai.errors import DataError
+from btcai.file_lock import locked
 from btcai.params import set_param
 from btcai.records import lineage
 
@@ -25,17 +25,10 @@ PIN = Path("data.dvc")
 LOCK = Path(".dvc/tmp/btcai.lock")
 
 
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> AbstractContextManager[None]:
     """DataError where another process changes markets too: each would take the other's half for its own."""
-    from filelock import FileLock, Timeout
-
-    (root / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise DataError(f"another btcai is changing {paths.DATA}/; wait for it, then run this again") from error
+    refusal = DataError(f"another btcai is changing {paths.DATA}/; wait for it, then run this again")
+    return locked(root / LOCK, refusal)
 
 
 def simulate(root: Path) -> str:

@@ -12,14 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from btcai import paths
 from btcai.errors import BtcaiError
+from btcai.file_lock import locked
 from btcai.operation import health, processes
 from btcai.registry import place
 
@@ -138,16 +139,9 @@ def _down(root: Path) -> list[Name]:
     return ended
 
 
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    (root / paths.SERVICES).mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(root / paths.SERVICES / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise ServiceError("another btcai up or down is at work here; wait for it, then run this again") from None
+def _alone(root: Path) -> AbstractContextManager[None]:
+    refusal = ServiceError("another btcai up or down is at work here; wait for it, then run this again")
+    return locked(root / paths.SERVICES / "lock", refusal)
 
 
 def statuses(root: Path) -> list[Status]:
