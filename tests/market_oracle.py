@@ -170,6 +170,9 @@ class Oracle(Book):
         rules = self.rules
         if self.halt:
             self.cool_down -= 1
+            if self.halt == "drawdown" and self.lots and self.cool_down <= 0:
+                self.cool_down = 1
+                self.events["drawdown halt prolonged"] += 1
             if self.cool_down <= 0:
                 self.peak = self.equity if self.halt == "drawdown" else self.peak
                 self.day_start, self.halt = self.equity, ""

@@ -31,12 +31,13 @@ from btcai.market.account import (
 )
 from btcai.market.bars import BarArrays
 from btcai.market.kernel import decision_step, observe
-from btcai.market.reward import TERMS
+from btcai.market.reward import TERMS, return_price
 from btcai.market.rules import Rules
 from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, Action, BoolArray, Float32Array, FloatArray, IntArray
 
 N_ACTIONS = len(Action)
 CASH_FRAC, LOTS_FRAC = ACCOUNT_FEATURES.index("cash_frac"), ACCOUNT_FEATURES.index("lots_frac")
+DRAWDOWN_FRAC, GOAL_PROGRESS = ACCOUNT_FEATURES.index("drawdown_frac"), ACCOUNT_FEATURES.index("goal_progress")
 MOST_DECISIONS = 20_000
 """Since the last trade of an account that training starts with."""
 LEAST_GAIN = 0.25
@@ -107,21 +108,31 @@ def intended_exposure_frac(rollout: Rollout, max_lots: int) -> FloatArray:
     return held + change
 
 
+def paid_exposure(rollout: Rollout, rules: Rules) -> FloatArray:
+    """What a decision's reward is paid for the market's return, as it is known when deciding, (S, G, M - 1).
+
+    The exposure where the reward is the log return of equity alone.
+    """
+    drawdown, progress = np.moveaxis(rollout.observation[:, :, :-1, [DRAWDOWN_FRAC, GOAL_PROGRESS]], -1, 0)
+    price = return_price(drawdown.astype(np.float64), progress.astype(np.float64), rules)
+    return intended_exposure_frac(rollout, rules.max_lots) * price
+
+
 def without_surprise(
-    reward: FloatArray, exposure_frac: FloatArray, surprise: FloatArray, share: float
+    reward: FloatArray, exposure: FloatArray, surprise: FloatArray, share: float
 ) -> tuple[FloatArray, float]:
     """Rewards (S, G, K) less what the market's surprises made of them, and the share of their variance that this was.
 
-    surprise (S, K): return to the next decision less its forecast. Exposure times surprise has mean zero whatever was
-    decided, if the forecast is right on average, so it is a control variate of the reward (Glasserman 2004, section
-    4.1): its coefficient is fitted to the update, and `share` of it is taken out. It is what the market paid for it, so
-    the coefficient is at most 1: a forecast that is too timid misses a part of what it foresaw, and a fit would take
-    out all of that as a multiple of this part. Where the forecast is wrong, so is what is left, by the exposure times
-    that error. It is the action-dependent relative of input-dependent baselines
+    exposure (S, G, K): as paid_exposure has it; surprise (S, K): return to the next decision less its forecast. Their
+    product has mean zero whatever was decided, if the forecast is right on average, so it is a control variate of the
+    reward (Glasserman 2004, section 4.1): its coefficient is fitted to the update, and `share` of it is taken out. It
+    is what the market paid for it, so the coefficient is at most 1: a forecast that is too timid misses a part of what
+    it foresaw, and a fit would take out all of that as a multiple of this part. Where the forecast is wrong, so is what
+    is left, by the exposure times that error. It is the action-dependent relative of input-dependent baselines
     (Mao et al. 2019, arXiv 1807.02264), which take out what surprises do to all actions alike: here they do most to
     the difference between holding and not.
     """
-    control = exposure_frac * surprise[:, None]
+    control = exposure * surprise[:, None]
     square = float((control**2).mean())
     coefficient = min(1.0, float((control * reward).mean()) / square) if square > 0 else 0.0
     cleaned = reward - share * coefficient * control

@@ -116,7 +116,8 @@ class RiskConfig(Section):
     daily_loss_halt_frac: float = Field(gt=0, le=1)
     """A UTC day's loss that stops new lots until cool_down_bars have passed."""
     drawdown_halt_frac: float = Field(gt=0, le=1)
-    """A drawdown that closes everything and stops new lots until cool_down_bars have passed; the peak restarts then."""
+    """A drawdown that closes everything and stops new lots until none is left and cool_down_bars have passed; the peak
+    restarts then."""
     cool_down_bars: int = Field(ge=0)
 
 

@@ -1,6 +1,7 @@
 """What the accounts of an environment share: a span of a market, a bucket's rules, sizes, and where episodes begin."""
 
 import operator
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -70,14 +71,7 @@ class Scenario:
         self.close_ts_ns = data.bars.close_ts_ns
         self.size_frac = self._per_bar(rules.max_exposure_frac / rules.max_lots if size_frac is None else size_frac)
         self.entry_allowed = self._allowed(entry_allowed)
-        self._windows = self._scaled_windows(data, scaler)
-        self.observation_space = spaces.Dict(
-            {
-                "market": spaces.Box(-CLIP, CLIP, self._windows.shape[1:], np.float32),
-                "account": spaces.Box(ACCOUNT_LOW, ACCOUNT_HIGH, dtype=np.float32),
-            }
-        )
-        self.action_space = spaces.Discrete(len(Action))
+        self._rows = self._scaled_rows(data, scaler)
 
     @classmethod
     def from_config(
@@ -105,6 +99,12 @@ class Scenario:
             equity_usdt=config.market.equity_usdt,
         )
 
+    def new_spaces(self) -> tuple[spaces.Dict, spaces.Discrete]:
+        """Of observations and of actions of one account; each space samples from a generator of its own."""
+        market = spaces.Box(-CLIP, CLIP, (self.lookback_bars, self._rows.shape[1]), np.float32)
+        account = spaces.Box(ACCOUNT_LOW, ACCOUNT_HIGH, dtype=np.float32)
+        return spaces.Dict({"market": market, "account": account}), spaces.Discrete(len(Action))
+
     def start(self, rng: np.random.Generator, options: dict[str, Any] | None) -> tuple[int, int]:
         """(bar of the first decision, seed of the account's random transfers), two draws of the episode's generator."""
         latest = self.first_bar if self.episode_decisions is None else self.last_start_bar
@@ -126,8 +126,17 @@ class Scenario:
 
     def market_window(self, bar: int) -> Float32Array:
         """The same (lookback_bars, F) of one bar."""
-        window: Float32Array = self._windows[bar - self.first_bar].copy()
-        return window
+        first = bar - self.first_bar
+        return self._rows[first : first + self.lookback_bars].copy()
+
+    @cached_property
+    def _windows(self) -> Float32Array:
+        """A view (decision bars, lookback_bars, F) of the rows."""
+        return sliding_window_view(self._rows, self.lookback_bars, axis=0).transpose(0, 2, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the view, of which a pickle or a copy would write out every lookback."""
+        return {name: value for name, value in self.__dict__.items() if name != "_windows"}
 
     def _check_span(self, data: MarketData) -> None:
         span, episode_decisions = self.span, self.episode_decisions
@@ -174,8 +183,8 @@ class Scenario:
             )
         return allowed
 
-    def _scaled_windows(self, data: MarketData, scaler: Scaler) -> Float32Array:
-        """A view (decision bars, lookback_bars, F) of the span's scaled rows, so that memory grows with the bars."""
+    def _scaled_rows(self, data: MarketData, scaler: Scaler) -> Float32Array:
+        """The span's features (bars, F) as they are observed: the lookback of a decision is a slice of them."""
         rows = np.array(data.features[self.span.first : self.span.stop], dtype=np.float32)
         if scaler.mean.shape != rows.shape[1:]:
             raise DataError(
@@ -192,7 +201,7 @@ class Scenario:
         rows /= scaler.std
         np.clip(rows, -CLIP, CLIP, out=rows)
         rows *= mask
-        return sliding_window_view(rows, self.lookback_bars, axis=0).transpose(0, 2, 1)
+        return rows
 
 
 def as_action(action: Any) -> int | None:

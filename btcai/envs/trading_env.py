@@ -80,8 +80,8 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
       scale the start's equity, the peak and the day's start, so that they are neither profit nor loss. A withdrawal
       takes at most half the equity, and only free cash.
     - Halts: a UTC day's loss of `daily_loss_halt_frac` stops new lots for `cool_down_bars` and drops an entry that
-      waits; a drawdown of `drawdown_halt_frac` also closes all lots, and the peak restarts after the cool-down. The
-      day's start restarts after either.
+      waits; a drawdown of `drawdown_halt_frac` also closes all lots, lasts until none is left, and the peak restarts
+      after it. The day's start restarts after either.
     - A close that waits is for the oldest lot of the moment it fills: where a stop took that lot, for the next.
 
     ## Observation space: Dict, float32
@@ -144,8 +144,7 @@ class TradingEnv(gymnasium.Env[Observation, np.int64]):
             raise ConfigError(f"render_mode must be None or rgb_array, was {render_mode}; choose one of these")
         self.scenario = scenario
         self.render_mode = render_mode
-        self.observation_space = scenario.observation_space
-        self.action_space = scenario.action_space
+        self.observation_space, self.action_space = scenario.new_spaces()
         self._running = False
         self._bar = scenario.first_bar
         self._start: tuple[int, int] | None = None

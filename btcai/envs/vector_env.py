@@ -40,10 +40,9 @@ class TradingVectorEnv(VectorEnv[Observation, IntArray, np.ndarray[Any, Any]]):
             raise ConfigError(f"num_envs must be >= 1, was {num_envs}; give the market an account")
         self.scenario = scenario
         self.num_envs = num_envs
-        self.single_observation_space = scenario.observation_space
-        self.single_action_space = scenario.action_space
-        self.observation_space = batch_space(scenario.observation_space, num_envs)
-        self.action_space = batch_space(scenario.action_space, num_envs)
+        self.single_observation_space, self.single_action_space = scenario.new_spaces()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self._generators: Generators = []
         self._bar = np.full(num_envs, scenario.first_bar)
         self._decisions = np.zeros(num_envs, np.int64)

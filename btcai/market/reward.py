@@ -15,7 +15,11 @@ goal        change of min(gain / goal_frac, 1), gain = E / S - 1
 
 import math
 
+import numpy as np
+
 from btcai.compiled import inlined
+from btcai.market.rules import Rules
+from btcai.schema import FloatArray
 
 TERMS = ("net_profit", "cost", "drawdown", "win_rate", "bonus", "goal")
 NET_PROFIT, COST, DRAWDOWN, WIN_RATE, BONUS, GOAL = range(len(TERMS))
@@ -56,3 +60,15 @@ def bonus_return(net_return: float, goal_frac: float) -> float:
 def goal_progress(gain: float, goal_frac: float) -> float:
     """Equity / start's equity, less 1, over the goal; 1 at most."""
     return min((gain - 1.0) * (1.0 / goal_frac), 1.0)
+
+
+def return_price(drawdown_frac: FloatArray, goal_progress: FloatArray, rules: Rules) -> FloatArray:
+    """What the reward pays for a small return of an equity, as the account stands when it decides; arrays of any shape.
+
+    net_profit and, below the goal, the goal pay every return; drawdown pays losses alone, which is half of returns that
+    rise as often as they fall. The other terms pay when a lot closes, for what it did before. Profits that do not
+    compound are paid as at the start's equity.
+    """
+    of_goal = np.where(goal_progress < 1.0, 1.0 / rules.goal_frac + goal_progress, 0.0)  # E / S over the goal
+    paid: FloatArray = rules.w_net_profit + 0.5 * rules.w_drawdown * (1.0 - drawdown_frac) + rules.w_goal * of_goal
+    return paid

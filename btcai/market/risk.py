@@ -5,8 +5,10 @@ In training and backtest the kernel calls them on every bar; live, `decide` call
 
 Daily halt: equity daily_loss_halt_frac below where the UTC day began: no new lots until cool_down_bars have passed, and
 an order for one that still waits is dropped; the day's start then restarts at the equity of the moment. Drawdown halt:
-drawdown_halt_frac below the peak: the same, and all lots are closed (again on every bar until none is left); the peak
-then restarts at the equity of the moment. A halt lasts one bar at least; a limit of 1 never trips a long account.
+drawdown_halt_frac below the peak: the same, and all lots are closed, again on every bar until none is left; it lasts
+until then, however long that takes, and the peak then restarts at the equity of the moment. It does end: closing all
+takes lots of any size, so one bar is enough whose volume share covers them. A halt lasts one bar at least; a limit of 1
+never trips a long account.
 """
 
 from btcai.compiled import inlined
@@ -77,6 +79,8 @@ def apply_halts(account: FloatArray, rules: Rules) -> None:
     """
     if account[HALT] != NO_HALT:
         account[COOL_DOWN] -= 1
+        if account[HALT] == DRAWDOWN_HALT and account[N_LOTS] > 0.0:
+            account[COOL_DOWN] = max(account[COOL_DOWN], 1.0)  # it goes on while a lot is left
         if account[COOL_DOWN] <= 0:
             _end_halt(account)
     if account[HALT] != DRAWDOWN_HALT and account[EQUITY] <= account[PEAK_EQUITY] * (1.0 - rules.drawdown_halt_frac):

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from btcai.agent.horizons import is_stormy
 from btcai.agent.shards import SHARDS, Shards, shards
@@ -16,7 +16,7 @@ from btcai.config import MetaConfig, PretrainConfig
 from btcai.models.actor_critic import ActorCritic
 from btcai.training.health import TrainingError, fault
 from btcai.training.phase import make_optimizer, set_rates
-from btcai.training.pretraining import prediction_loss
+from btcai.training.pretraining import part_loss
 
 CANDIDATES = 4
 """Stretches drawn for one that is kept: the calmest of them, or the stormiest."""
@@ -68,7 +68,9 @@ def _both_regimes(
         for _ in range(meta.inner_updates):
             batch = regime_stretches(task, config, rng, stormy=stormy)
             halves = np.split(np.arange(config.stretches), SHARDS)
-            loss = workers.gradients(parameters, [partial(_loss, student, task, batch.part(rows)) for rows in halves])
+            loss = workers.gradients(
+                parameters, [partial(part_loss, student, task, batch.part(rows)) for rows in halves]
+            )
             norm = float(nn.utils.clip_grad_norm_(parameters, 1.0))
             optimizer.step()
             if reason := fault({"forecast": float(loss)}, norm, student):
@@ -88,11 +90,6 @@ def regime_stretches(task: Task, config: PretrainConfig, rng: np.random.Generato
     order = np.argsort(share, kind="stable")
     kept = order[-config.stretches :] if stormy else order[: config.stretches]
     return stretches_from(task, task.train, starts[kept], config.decisions)
-
-
-def _loss(model: ActorCritic, task: Task, part: Stretches) -> tuple[Tensor, Tensor]:
-    loss = prediction_loss(task, model.read(part.tokens, banded=True), part)
-    return loss, loss.detach()
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """A network at play: forecasts and accounts along the market, greedily for validation or sampled for training."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from btcai.agent.head_weights import HeadWeights, head_weights
-from btcai.agent.rollout import Rollout, intended_exposure_frac, joined, walk, without_surprise
+from btcai.agent.rollout import Rollout, joined, paid_exposure, walk, without_surprise
 from btcai.agent.shards import SHARDS, Shards
 from btcai.agent.task import Stretches, Task, clock_decisions, spread_bars, stretches_at
 from btcai.market.reward import NET_PROFIT
@@ -138,7 +138,7 @@ def _played(
     walks = [_walk_path(task, path, market, head) for path, market in zip(paths, projected, strict=True)]
     parts = []
     for rollout, surprise in zip(walks, surprises, strict=True):
-        exposure = intended_exposure_frac(rollout, task.rules.max_lots)
+        exposure = paid_exposure(rollout, task.rules)
         cleaned, _ = without_surprise(rollout.reward, exposure, surprise[None, :-1], share)
         parts.append([block.sum() for block in np.array_split(cleaned[0, 0], BLOCKS)])
     return _mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0)
@@ -298,18 +298,12 @@ class Forecasts:
 def forecasts(model: ActorCritic, task: Task, span: Span) -> Forecasts:
     """Forecasts at every decision time of the span at one phase, with the outcomes that lie inside the span."""
     parts = []
-    for encoding, stretch in _encode_all(model, task, clock_decisions(task, span, 0), span):
+    for bars in decision_chunks(clock_decisions(task, span, 0)):
+        encoding, stretch = encode_chunk(model, task, bars, span)
         said = (tensor[0].numpy() for tensor in (*model.calibrated(encoding), model.unfamiliarity(encoding)))
         parts.append((stretch.target[0, :, 1:], stretch.known[0, :, 1:], *said))
     columns = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Forecasts(**dict(zip(Forecasts.__dataclass_fields__, columns, strict=True)))
-
-
-def _encode_all(
-    model: ActorCritic, task: Task, decision_bars: IntArray, span: Span
-) -> Iterator[tuple[Encoding, Stretches]]:
-    """Encode consecutive decision bars (D,) in chunks of (1, M); targets are known inside `span` only."""
-    return (encode_chunk(model, task, bars, span) for bars in decision_chunks(decision_bars))
 
 
 def decision_chunks(decision_bars: IntArray) -> list[IntArray]:

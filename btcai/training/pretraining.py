@@ -10,11 +10,10 @@ from torch import Tensor
 
 from btcai.agent.horizons import is_stormy, leaning, skill_of
 from btcai.agent.shards import SHARDS, Shards, shards
-from btcai.agent.task import Stretches, Task, clock_decisions, sample_stretches, spread_bars, stretches_at
+from btcai.agent.task import Stretches, Task, clock_decisions, sample_stretches, spread_bars
 from btcai.config import PretrainConfig
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.models.heads import TARGET_CLIP, forecast_loss
-from btcai.models.trunk import BANDED
 from btcai.schema import BoolArray, Float32Array, FloatArray, IntArray
 from btcai.training.health import BlewUp, fault
 from btcai.training.phase import Memory, Row, is_due, make_optimizer, say_kept, set_rates, survivable
@@ -53,7 +52,7 @@ def pretrain(
             batch = sample_stretches(task, task.train, config.stretches, config.decisions, rng)
             leans = memory.facts["leans"]
             parts = [
-                partial(_forecast_part, model, task, batch.part(rows), leans)
+                partial(part_loss, model, task, batch.part(rows), leans)
                 for rows in np.split(np.arange(config.stretches), SHARDS)
             ]
             loss = float(workers.gradients(parameters, parts))
@@ -87,9 +86,10 @@ def decay_at(update: int, updates: int, config: PretrainConfig) -> float:
     return config.weight_decay * min(1.0, (update + 1) / max(1.0, config.decay_rise_frac * updates))
 
 
-def _forecast_part(
-    model: ActorCritic, task: Task, part: Stretches, leans: list[list[float]] | None
+def part_loss(
+    model: ActorCritic, task: Task, part: Stretches, leans: list[list[float]] | None = None
 ) -> tuple[Tensor, Tensor]:
+    """prediction_loss of a part of an update's stretches, as Shards.gradients takes it: with gradients, and without."""
     loss = prediction_loss(task, model.read(part.tokens, banded=True), part, leans)
     return loss, loss.detach()
 
@@ -137,16 +137,11 @@ def forecast_error(model: ActorCritic, task: Task, workers: Shards) -> float:
 def forecast_errors(model: ActorCritic, task: Task, workers: Shards) -> FloatArray:
     """The prediction loss on stretches spread evenly over the validation span, in time, by groups of AT_ONCE."""
 
-    @torch.no_grad()
     def error(bars: IntArray) -> float:
-        return float(_stretch_loss(model, task, stretches_at(task, task.valid, bars), banded=HELD_OUT % BANDED == 0))
+        return float(prediction_loss(task, *encode_chunk(model, task, bars, task.valid)))
 
     bars = np.split(spread_bars(task, task.valid, JUDGED_ON, HELD_OUT), JUDGED_ON // AT_ONCE)
     return np.array(workers.map(error, bars))
-
-
-def _stretch_loss(model: ActorCritic, task: Task, batch: Stretches, *, banded: bool = False) -> Tensor:
-    return prediction_loss(task, model.read(batch.tokens, banded=banded), batch)
 
 
 def prediction_loss(task: Task, encoding: Encoding, part: Stretches, leans: list[list[float]] | None = None) -> Tensor:

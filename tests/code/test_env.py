@@ -1,6 +1,9 @@
 """The gymnasium environment: its contract, and that its numbers are the kernel's."""
 
 import doctest
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from market_world import FREE, Trader, make_market
 from btcai.envs import trading_env as env_module
 from btcai.envs.scenario import Scenario
 from btcai.envs.trading_env import TradingEnv
+from btcai.envs.vector_env import TradingVectorEnv
 from btcai.errors import ConfigError, DataError
 from btcai.features.scaling import Scaler, fit_scaler
 from btcai.market.reward import TERMS
@@ -208,6 +212,44 @@ def test_many_environments_of_a_scenario_share_its_arrays(data: MarketData) -> N
     scenario = make_env(data).scenario
     envs = [TradingEnv(scenario) for _ in range(3)]
     assert all(env.scenario.bars is scenario.bars for env in envs)
+
+
+@pytest.mark.parametrize("copied", [lambda env: pickle.loads(pickle.dumps(env)), deepcopy])
+def test_copy_of_an_environment_goes_on_as_it_does(
+    data: MarketData, copied: Callable[[TradingEnv], TradingEnv]
+) -> None:
+    env = make_env(data, episode_decisions=50)
+    env.reset(seed=3)
+    env.step(Action.BUY)
+    twin = copied(env)
+    for action in (Action.HOLD, Action.SELL, Action.BUY):
+        ours, theirs = env.step(action), twin.step(action)
+        assert ours[1:] == theirs[1:]
+        for name in ("market", "account"):
+            np.testing.assert_array_equal(ours[0][name], theirs[0][name])
+
+
+def test_pickle_of_a_scenario_holds_its_rows_once_and_no_lookback(data: MarketData) -> None:
+    # 600 bars of 2 features are 4.8 kB; their 457 lookbacks of 144 bars would be 526 kB
+    scenario = make_env(data).scenario
+    scenario.market_windows(np.array([143, 144]))
+    per_bar = (*scenario.bars, scenario.close_ts_ns, scenario.size_frac, scenario.entry_allowed)
+    held = N_BARS * data.features.shape[1] * 4 + sum(values.nbytes for values in per_bar)
+    assert len(pickle.dumps(scenario)) < 1.2 * held
+
+
+def test_spaces_of_two_environments_sample_each_by_its_own_seed(data: MarketData) -> None:
+    scenario = make_env(data).scenario
+    for make in (TradingEnv, lambda shared: TradingVectorEnv(shared, 2)):
+        one, other = make(scenario), make(scenario)
+        for env in (one, other):
+            env.action_space.seed(0)
+            env.observation_space.seed(0)
+        drawn = [(one.action_space.sample().tolist(), other.action_space.sample().tolist()) for _ in range(20)]
+        assert all(ours == theirs for ours, theirs in drawn)
+        assert len({str(ours) for ours, _ in drawn}) > 1
+        market, same = (env.observation_space.sample()["market"] for env in (one, other))
+        np.testing.assert_array_equal(market, same)
 
 
 def test_steps_before_and_after_an_episode_are_refused(data: MarketData) -> None:

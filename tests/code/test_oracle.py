@@ -32,7 +32,8 @@ EVENTS = {
     *(f"{kind}, {how}" for kind in (OPEN_LONG, OPEN_SHORT, REDUCE) for how in ("taken", "rested")),
     f"{CLOSE}, taken",
     *("opened", "whole", "partial", "stop", "target", "liquidation"),
-    *("funding", "funding unknown", "deposit", "withdrawal", "daily halt", "drawdown halt"),
+    *("funding", "funding unknown", "deposit", "withdrawal"),
+    *("daily halt", "drawdown halt", "drawdown halt prolonged"),
 }
 """What the walks must have met, or their agreement says nothing about it."""
 

@@ -2,11 +2,12 @@
 
 from math import log, log1p, sqrt
 
+import numpy as np
 import pytest
 from market_world import FREE, Trader, make_market
 
-from btcai.market.account import SINCE_TRADE
-from btcai.market.reward import TERMS, bonus_return, bounded_return
+from btcai.market.account import SINCE_TRADE, exposure_frac
+from btcai.market.reward import TERMS, bonus_return, bounded_return, return_price
 from btcai.schema import Action
 
 HOLD, BUY, SELL, CLOSE_ALL = Action
@@ -128,3 +129,36 @@ def test_a_stop_is_a_trade_too() -> None:
 def test_observed_returns_and_goal_are_clipped() -> None:
     seen = Trader(make_market([100, 100, 900, 900]), GOAL).walk(BUY, size_frac=0.9).seen()
     assert (seen["open_return_sigmas"], seen["oldest_return_sigmas"], seen["goal_progress"]) == (5.0, 5.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("drawdown_frac", "goal_progress", "price"),
+    [
+        (0.0, 0.0, 2.0 + 0.15 + 0.1 / 0.5),
+        (0.2, -0.6, 2.0 + 0.8 * 0.15 + 0.1 * 0.7 / 0.5),  # equity 70 % of the start's
+        (0.2, 0.4, 2.0 + 0.8 * 0.15 + 0.1 * 1.2 / 0.5),
+        (0.2, 1.0, 2.0 + 0.8 * 0.15),  # beyond the goal no more of it is to be had
+    ],
+)
+def test_price_of_a_return_by_hand(drawdown_frac: float, goal_progress: float, price: float) -> None:
+    rules = GOAL._replace(w_net_profit=2.0, w_drawdown=0.3, w_goal=0.1, w_cost=9.0, w_win_rate=9.0, w_bonus=9.0)
+    assert return_price(np.array(drawdown_frac), np.array(goal_progress), rules) == pytest.approx(price, rel=1e-12)
+
+
+@pytest.mark.parametrize("weight", ["w_net_profit", "w_cost", "w_drawdown", "w_win_rate", "w_bonus", "w_goal"])
+@pytest.mark.parametrize("gain", [0.0, -0.1, 0.1, 0.19, 0.25])
+@pytest.mark.parametrize(("order", "side"), [(BUY, 1), (SELL, -1)])
+def test_price_of_a_return_is_what_the_kernel_pays_for_a_small_rise_and_fall(
+    weight: str, gain: float, order: int, side: int
+) -> None:
+    # half the equity in a lot: at the start's equity, in a drawdown, on the way to the goal of 20 %, beyond it
+    weights = {"w_net_profit": 0.0} | {weight: 2.0}
+    rules = FREE._replace(goal_frac=0.2, compound=True, perpetual=True, allow_short=True, **weights)
+    before, paid = 100 * (1 + 2 * side * gain), []
+    for moved in (1e-5, -1e-5):
+        trader = Trader(make_market([100, 100, before, before * (1 + moved)]), rules)
+        trader.decide(order, 0.5)
+        seen, exposure = trader.seen(), exposure_frac(trader.account)
+        paid.append(trader.decide(HOLD)[0] / moved)
+    price = return_price(np.array(seen["drawdown_frac"]), np.array(seen["goal_progress"]), rules)
+    assert np.mean(paid) == pytest.approx(exposure * price, rel=1e-4, abs=1e-9)

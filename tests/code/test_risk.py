@@ -9,6 +9,7 @@ from btcai.market.account import (
     COOL_DOWN,
     EQUITY,
     HALT,
+    HELD_BTC,
     N_LOTS,
     PEAK_EQUITY,
     PENDING,
@@ -131,6 +132,43 @@ def test_drawdown_halt_sells_again_until_nothing_is_left() -> None:
         trader.decide(Action.HOLD)
         held = exposure_frac(trader.account) * trader[EQUITY] / 80
         assert held == pytest.approx(left, rel=1e-10, abs=1e-9)
+
+
+@pytest.mark.parametrize(("cool_down_bars", "outage"), [(0, 0), (5, 6)])
+def test_drawdown_halt_outlasts_its_cool_down_until_the_account_is_flat(cool_down_bars: int, outage: int) -> None:
+    # 50 BTC bought at 100 with half the equity; at the close of bar 2, 60, it is down 20 %, and each bar after that (or
+    # after an outage) takes 10 BTC
+    missing = range(3, 3 + outage)
+    market = make_market([100, 100, 100] + [60] * 30, volume=[1e9] * 3 + [100.0] * 30, missing=missing)
+    rules = FREE._replace(drawdown_halt_frac=0.15, cool_down_bars=cool_down_bars, max_volume_share=0.1)
+    trader = Trader(market, rules)
+    trader.decide(Action.BUY, 0.5)
+    trader.decide(Action.HOLD)
+    assert trader[HALT] == DRAWDOWN_HALT
+    for _ in missing:
+        trader.decide(Action.BUY, 0.5)
+    for left in (40, 30, 20, 10):
+        trader.decide(Action.BUY, 0.5)
+        assert (trader[HELD_BTC], trader[HALT], trader[PENDING]) == (left, DRAWDOWN_HALT, orders.CLOSE_ALL)
+        assert trader[COOL_DOWN] >= 1
+        assert trader[PEAK_EQUITY] == 10_000.0
+    trader.decide(Action.BUY, 0.5)
+    assert (trader[N_LOTS], trader[HALT], trader[PEAK_EQUITY], trader[CASH]) == (0, NO_HALT, 8000.0, 8000.0)
+    trader.decide(Action.BUY, 0.06)
+    assert trader[HELD_BTC] == pytest.approx(0.06 * 10_000 / 60)
+
+
+def test_drawdown_halt_ends_though_what_is_left_is_less_than_the_exchange_takes_of_an_order() -> None:
+    # 50 BTC in steps of 1; bar 3 takes 49 of its 49.5, and the last one, worth 60 where 500 is the least, goes in bar 4
+    volume = [1e9, 1e9, 1e9, 49.5, 1e9, 1e9]
+    rules = FREE._replace(drawdown_halt_frac=0.15, lot_step_btc=1.0, min_notional_usdt=500.0)
+    trader = Trader(make_market([100, 100, 100, 60, 60, 60], volume=volume), rules)
+    trader.decide(Action.BUY, 0.5)
+    trader.decide(Action.HOLD)
+    trader.decide(Action.SELL)
+    assert (trader[HELD_BTC], trader[HALT]) == (1, DRAWDOWN_HALT)
+    trader.decide(Action.SELL)
+    assert (trader[HELD_BTC], trader[HALT], trader[CASH]) == (0, NO_HALT, 8000.0)
 
 
 def test_halt_drops_an_entry_that_still_waits() -> None:

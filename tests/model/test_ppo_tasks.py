@@ -1,19 +1,22 @@
 """The PPO core on tasks whose answer is known: probe environments, and stable-baselines3 beside it, step for step."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
+import gym_episodes
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gym_ppo import PLAIN, SB3_SETTINGS, Learned, Probe, TwoSteps, learn, update
+from gym_episodes import STEPS, Episodes
+from gym_ppo import PLAIN, Learned, Probe, TwoSteps, learn, update
 
 from btcai.agent.ppo import Evaluation, Experience, gae
 
 SEEDS = range(3)
-STEPS = 40_960
 EPISODES = 20  # in a row, that judge how good a policy is
 
 
@@ -22,7 +25,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=[None, 0.1], ids=["plain values", "scaled values"])
+@pytest.fixture(params=[pytest.param(None, marks=pytest.mark.slow), 0.1], ids=["plain values", "scaled values"])
 def value_rate(request: pytest.FixtureRequest) -> float | None:
     return request.param  # type: ignore[no-any-return]
 
@@ -135,42 +138,34 @@ def test_an_update_moves_the_weights_as_stable_baselines3_does() -> None:
         torch.testing.assert_close(weight, other, rtol=0.0, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def two_processes() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "good_return"), [("CartPole-v1", 400.0), ("Acrobot-v1", -120.0)])
-def test_returns_are_those_of_stable_baselines3_in_no_more_steps(task: str, good_return: float) -> None:
+def test_returns_are_those_of_stable_baselines3_in_no_more_steps(
+    task: str, good_return: float, two_processes: ProcessPoolExecutor
+) -> None:
     # of three seeds our median, which one unlucky seed does not move, against the range of theirs
-    ours = [learn(lambda: gym.make(task), seed=seed, total_steps=STEPS, value_rate=0.1).episodes for seed in SEEDS]
-    theirs = [sb3_episodes(task, seed) for seed in SEEDS]
+    ours, theirs = (
+        list(two_processes.map(partial(episodes, task), SEEDS)) for episodes in (gym_episodes.ours, gym_episodes.theirs)
+    )
     assert np.median([late_return(run) for run in ours]) >= min(late_return(run) for run in theirs)
     first, others = ([steps_to(run, good_return) for run in runs] for runs in (ours, theirs))
     assert np.median(first) <= max(others)
     assert np.median(first) < STEPS
 
 
-def late_return(episodes: list[tuple[int, float]]) -> float:
+def late_return(episodes: Episodes) -> float:
     """The mean return of the episodes that ended in the last quarter of the steps."""
     return float(np.mean([total for steps, total in episodes if steps > 0.75 * STEPS]))
 
 
-def steps_to(episodes: list[tuple[int, float]], good_return: float) -> float:
+def steps_to(episodes: Episodes, good_return: float) -> float:
     """Environment steps until EPISODES episodes in a row had a mean return this good; infinite if they never had."""
     steps, returns = np.array(episodes).T
     good = np.flatnonzero(np.convolve(returns, np.full(EPISODES, 1 / EPISODES), "valid") >= good_return)
     return float(steps[good[0] + EPISODES - 1]) if len(good) else np.inf
-
-
-def sb3_episodes(task: str, seed: int) -> list[tuple[int, float]]:
-    """(environment steps taken, return) of every episode that stable-baselines3 finished with the same settings."""
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_vec_env
-
-    episodes: list[tuple[int, float]] = []
-
-    def note(variables: dict[str, Any], _: dict[str, Any]) -> bool:
-        ended = [info["episode"]["r"] for info in variables["infos"] if "episode" in info]
-        episodes.extend((variables["self"].num_timesteps, float(total)) for total in ended)
-        return True
-
-    learner = PPO("MlpPolicy", make_vec_env(task, n_envs=8, seed=seed), seed=seed, device="cpu", **SB3_SETTINGS)
-    learner.learn(STEPS, callback=note)
-    return episodes

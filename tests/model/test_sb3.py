@@ -1,5 +1,6 @@
 """stable-baselines3 as it comes trains on the environment, shorts, transfers and all."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,32 @@ def test_environment_keeps_the_contract_of_stable_baselines3(env: TradingEnv) ->
     from stable_baselines3.common.env_checker import check_env
 
     check_env(env, warn=False)
+
+
+def test_environments_in_processes_of_their_own_step_as_here(env: TradingEnv) -> None:
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    make = partial(TradingEnv, env.scenario)
+    spawned = SubprocVecEnv([make, make], start_method="spawn")
+    try:
+        spawned.seed(5)  # the second one with 6
+        seen = [spawned.reset()]
+        rewards = []
+        for _ in range(3):
+            observation, reward, _, _ = spawned.step(np.array([1, 0]))
+            seen.append(observation)
+            rewards.append(reward)
+    finally:
+        spawned.close()
+    for i, action in enumerate((1, 0)):
+        here = make()
+        expected = [here.reset(seed=5 + i)[0]]
+        for k in range(3):
+            observation, reward, *_ = here.step(action)
+            expected.append(observation)
+            assert rewards[k][i] == reward
+        for name in ("market", "account"):
+            np.testing.assert_array_equal([each[name][i] for each in seen], [each[name] for each in expected])
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])

@@ -13,6 +13,7 @@ from learning_tasks import fresh_model, played, settings, small_task, task_from_
 from btcai.agent.rollout import (
     Rollout,
     intended_exposure_frac,
+    paid_exposure,
     randomise_accounts,
     without_surprise,
 )
@@ -159,13 +160,26 @@ def noise(seed: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     return rng.normal(size=(2, 3, 20)), rng.normal(size=(2, 3, 20)), rng.normal(size=(2, 20))
 
 
+def test_rewards_of_other_weights_are_cleaned_to_their_multiples() -> None:
+    # three times the weights: three times the reward, and of that as much is surprise as before
+    task, found = walked(0.2)
+    weighted = task.rules._replace(w_drawdown=0.4, w_goal=0.3)
+    threefold = weighted._replace(w_net_profit=3.0, w_drawdown=1.2, w_goal=0.9)
+    reward = found.rollout.terms @ [getattr(weighted, f"w_{name}") for name in TERMS]
+    one, share = without_surprise(reward, paid_exposure(found.rollout, weighted), found.surprise, 1.0)
+    three, same = without_surprise(3 * reward, paid_exposure(found.rollout, threefold), found.surprise, 1.0)
+    np.testing.assert_allclose(three, 3 * one, atol=1e-12)
+    assert same == pytest.approx(share, rel=1e-9)
+
+
 @cache
-def walked(forecast_sigmas: float) -> tuple[Task, Played]:
+def walked(forecast_sigmas: float, w_goal: float = 0.0) -> tuple[Task, Played]:
     """Random play by a network that forecasts so many sigmas, on a market that drifts by 0.2 at a cost of 5 bp."""
     rng = np.random.default_rng(2)
     plain = small_task(n_bars=3000)
     sigma = plain.bars.sigma[0] / 0.01
     task = task_from_returns(sigma * (rng.standard_normal(3000) + 0.2), {}, cost_bps=5.0)
+    task = replace(task, rules=task.rules._replace(w_goal=w_goal))
     model = fresh_model(task)
     with torch.no_grad():
         model.forecast.student.weight.zero_()
@@ -183,14 +197,15 @@ def test_the_surprise_is_the_return_to_the_next_decision_less_its_forecast() -> 
     np.testing.assert_allclose(found.surprise, price_return - 0.2 * task.bars.sigma[bars], rtol=1e-4, atol=1e-10)
 
 
-def test_what_is_left_of_a_market_is_the_forecast_and_the_costs() -> None:
-    task, found = walked(0.2)
+@pytest.mark.parametrize("w_goal", [0.0, 0.5])
+def test_what_is_left_of_a_market_is_the_forecast_and_the_costs(w_goal: float) -> None:
+    # the goal is a gain of 100 %: progress to it pays w_goal times each return and each cost once more
+    task, found = walked(0.2, w_goal)
     rollout = found.rollout
-    exposure = intended_exposure_frac(rollout, 1)
-    cleaned, share = without_surprise(rollout.reward, exposure, found.surprise, 1.0)
+    cleaned, share = without_surprise(rollout.reward, paid_exposure(rollout, task.rules), found.surprise, 1.0)
     assert share > 0.5
     costs = rollout.terms[..., TERMS.index("cost")]
-    explained = exposure * 0.2 * task.bars.sigma[0] + costs
+    explained = (1.0 + w_goal) * (intended_exposure_frac(rollout, 1) * 0.2 * task.bars.sigma[0] + costs)
     # of a decision's reward nothing is left but what was known when it was taken; fills at the next open, at the mark
     assert np.abs(cleaned - explained).max() < 0.01 * rollout.reward.std()
     standard_error = (cleaned - rollout.reward).mean((1, 2)).std() / 4
