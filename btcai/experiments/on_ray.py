@@ -10,10 +10,9 @@ import logging
 import os
 import random
 import secrets
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from btcai.environment import telemetry_off
 from btcai.errors import BtcaiError, ConfigError
 from btcai.experiments.population import QUARTILE, Population, Rounds, Settings, Step, explored
+from btcai.experiments.ray_guards import interrupted_later, none_left, say_hello
 from btcai.experiments.spread import Files, Piece, Runner, bring, code_here, elsewhere, packed
 from btcai.machine import machine
 from btcai.training.health import TrainingError
@@ -41,17 +41,11 @@ PLAIN: Mapping[str, str] = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this command as it ends any other
 }
 
-NO_SCORE = -1e9
-"""What Ray is told where training blew up: below any score."""
-
 LONGEST_FOLDER = 25
 """Characters: the names of Ray's sockets are some eighty longer, and may have no more than 107."""
 
-SECONDS_TO_ANSWER = 5.0
-"""Of a cluster."""
-
-SECONDS_TO_END = 10.0
-"""Of Ray's processes, before they are killed."""
+NO_SCORE = -1e9
+"""What Ray is told where training blew up: below any score."""
 
 TRIES = 4
 """Of a piece whose workers die; one that fails by itself is not tried again, for it would fail again."""
@@ -143,8 +137,14 @@ def _fetched(reference: Any) -> tuple[Any, Files]:
             "give fewer --workers, then run it again: what was done is kept"
         ) from error
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, BtcaiError) else error from error
+        raise _as_here(error) from error
     return found
+
+
+def _as_here(error: BaseException) -> BaseException:
+    """What was raised elsewhere, where that is something that the command line has a line for."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BtcaiError | OSError | MemoryError) else error
 
 
 def evolve(
@@ -165,6 +165,7 @@ def evolve(
     require()
     with _running(threads * at_once, population.members) as results:
         from ray import tune
+        from ray.exceptions import RayActorError
 
         # it misses the files that PLAIN keeps it from; what fails is raised below
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -175,8 +176,12 @@ def evolve(
             run_config=_kept_in(results, population.generations, _listener(rounds, told)),
         ).fit()
         for error in done.errors:
-            cause = getattr(error, "cause", None)
-            raise cause if isinstance(cause, BtcaiError) else error
+            if isinstance(error, RayActorError):
+                raise TrainingError(
+                    "a member must outlive its round, its process was killed; look for what killed it (memory?), give "
+                    "a smaller --at-once, then run it again: rounds that ended are kept"
+                ) from error
+            raise _as_here(error)
 
 
 def _choosing(seed: int) -> "TuneConfig":
@@ -275,18 +280,19 @@ def _running(cpus: int, members: int) -> Iterator[Path]:
     short = len(tempfile.gettempdir()) <= LONGEST_FOLDER or os.name != "posix"
     with tempfile.TemporaryDirectory(prefix="btcai-", dir=None if short else "/tmp") as folder:
         try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                _temp_dir=folder,
-            )
+            with interrupted_later():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=0,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    _temp_dir=folder,
+                )
             yield Path(folder) / "results"
         finally:
-            with _ended():
+            with none_left():
                 ray.shutdown()
 
 
@@ -294,9 +300,8 @@ def _running(cpus: int, members: int) -> Iterator[Path]:
 def _joined(address: str) -> Iterator[int]:
     """A cluster that goes on running afterwards; yields how many cores it has."""
     telemetry_off()
-    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:  # Ray itself asks for minutes, and ends the process
-        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+        say_hello(address)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--ray must be {LOCAL} or HOST:PORT of a Ray cluster, {address} does not answer ({error}); start one "
@@ -304,20 +309,9 @@ def _joined(address: str) -> Iterator[int]:
         ) from error
     import ray
 
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    with interrupted_later():
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     try:
         yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _ended() -> Iterator[None]:
-    """Afterwards no process that this one had is left: members outlive what started them for a while."""
-    import psutil
-
-    children = psutil.Process().children(recursive=True)
-    yield
-    for child in psutil.wait_procs(children, timeout=SECONDS_TO_END)[1]:
-        with suppress(psutil.NoSuchProcess):  # it just ended
-            child.kill()

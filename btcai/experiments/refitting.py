@@ -15,6 +15,7 @@ import numpy as np
 from btcai import logs, usage
 from btcai.config import Config
 from btcai.cross_validation import Fold, combinatorial_folds, combinatorial_paths, walk_forward_folds
+from btcai.errors import DataError
 from btcai.evaluation import metrics
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.baselines import run_rules_of_thumb
@@ -30,15 +31,19 @@ from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules, market_rules
 from btcai.paths import WEIGHTS
 from btcai.records.versions import JUDGING_CODE, NO_PART_IN_JUDGING, code_sha256
-from btcai.schema import BUCKETS, MarketData, Span
+from btcai.schema import BUCKETS, TOKENS, MarketData, Span
+from btcai.training.augmentation import WEEK
 from btcai.training.checkpoint import load_policy
-from btcai.training.pieces import market_of, train_and_valid
+from btcai.training.pieces import bars_had, binding, least_bars, market_of, needs, train_and_valid
 from btcai.training.progressive import train_bucket
 
 BESIDE = ("buy_and_hold", "volatility_targeted")
 """Baselines that every path is shown beside."""
 
 DONE = "judged.json"
+
+LEAST_GROUPS = 3
+"""Of bars: with fewer there is one fold alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,54 @@ class PathRow:
     sharpe: float
     max_drawdown_frac: float
     trades: int
+
+
+def planned(config: Config, splits: Splits, warmup_bars: int, groups: int, test_groups: int | None = None) -> Plan:
+    """Walking forward through so many groups of bars, or with test_groups every choice of that many of them.
+
+    DataError where a fold is too small to be trained or judged: here, not days later when its turn comes.
+    """
+    gap = config.purge_bars, config.splits.embargo_bars
+    if test_groups is None:
+        least = least_bars(config, warmup_bars) + config.purge_bars
+        _require_room(config, len(_span(splits)), least, groups, warmup_bars)
+        plan = Plan.forward(splits, groups - 1, *gap, least)
+    else:
+        plan = Plan.combinatorial(splits, groups, test_groups, *gap)
+    _require_bars(config, plan, warmup_bars)
+    return plan
+
+
+def _require_room(config: Config, has: int, least: int, groups: int, warmup_bars: int) -> None:
+    """Before the first fold; and for each to be tested on a week, below which nothing is measured."""
+    if has >= (needed := least + (groups - 1) * WEEK):
+        return
+    fewer, need = (has - least) // WEEK + 1, binding(config, warmup_bars)
+    mend = "import more bars, or " if fewer < LEAST_GROUPS else f"give --groups {fewer}, or "
+    raise DataError(
+        f"fold 1 of {groups - 1} must have {least:,} bars before those it is tested on ({need.bars:,} to {need.use} "
+        f"on: {need.what}), and each fold a week of them, {needed:,} in all, was {has:,} before the sealed span; "
+        f"{mend}{need.mend} in params.yaml"
+    )
+
+
+def _require_bars(config: Config, plan: Plan, warmup_bars: int) -> None:
+    """The same of each fold."""
+    lookback_bars = TOKENS * max(bucket.patch_bars for bucket in config.buckets.values())
+    for number, fold in enumerate(plan.folds, start=1):
+        which = f"fold {number} of {len(plan.folds)}"
+        for had, need in zip(bars_had(fold.train, config, warmup_bars), needs(config, warmup_bars), strict=True):
+            if had < need.bars:
+                raise DataError(
+                    f"{which} must have {need.bars:,} bars to {need.use} on ({need.what}), was {had:,}; give more "
+                    f"--groups or fewer --test-groups, or {need.mend} in params.yaml"
+                )
+        for span in fold.test:  # the first group's lookback lies in itself
+            if (had := span.stop - max(span.first, warmup_bars + lookback_bars)) < WEEK:
+                raise DataError(
+                    f"{which} must have a week of {WEEK:,} bars in each group it is tested on, past a warm-up of "
+                    f"{warmup_bars:,} and a lookback of {lookback_bars:,}, was {max(0, had):,}; give fewer --groups"
+                )
 
 
 def _span(splits: Splits) -> Span:

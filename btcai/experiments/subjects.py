@@ -16,6 +16,4 @@ def open_subject(on: str, config: Config, root: Path) -> KnownAnswer | History:
         return KnownAnswer(config, Size(), teachers, on)
     if on == History.name:
         return History(config, *outputs.load_features(root), outputs.data_version(root), teachers)
-    raise ConfigError(
-        f"--on must be {', '.join(MARKETS)} or {History.name}, was {on}; run: btcai ablate --on two_scale"
-    )
+    raise ConfigError(f"--on must be {', '.join(MARKETS)} or {History.name}, was {on}; mend --on")

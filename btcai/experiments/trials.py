@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from btcai.records.ledgers import append_line
+from btcai.records.ledgers import append_line, lines_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._found: dict[tuple[Trial, str], Outcome] = {}
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(lines_of(path), start=1):
             try:
                 entry = json.loads(line)
                 outcome = Outcome(**entry["outcome"] | {"measured": Measured(**entry["outcome"]["measured"])})

@@ -89,17 +89,17 @@ def open_study(config: Config, subject: Subject, search: Search, folder: Path) -
     """
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from btcai.experiments.journal import Journal
 
     if unseen := sorted(set(search.settings) - set(seen_by(subject, config))):
         raise ConfigError(
             f"{', '.join(unseen)} does not show on {subject.name}: leave it out of --settings, or use --on two_scale"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
     terms = [subject.name, subject.terms, search.buckets, search.seeds, search.share, sorted(search.settings)]
     return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "studies.log"))),
+        storage=JournalStorage(Journal(folder / "studies.log")),
         study_name=settings_key([config], terms),
         direction="maximize",
         load_if_exists=True,
@@ -122,7 +122,7 @@ def tune(
         if set(stale.params) == set(search.settings) and not is_present(stale):  # that one is asked for below
             study.enqueue_trial(stale.params)
     present = {name: present_value(config, name) for name in search.settings}
-    if not any(is_present(trial) for trial in ended(study)):
+    if not any(map(is_present, study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING)))):
         study.enqueue_trial(present, user_attrs={PRESENT: True})
     while (n := len(ended(study))) < trials:
         study.sampler = TPESampler(seed=config.seed + n)  # the same on going on

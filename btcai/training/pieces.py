@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from btcai.config import SplitConfig
+from btcai.config import Config, SplitConfig
 from btcai.errors import DataError
 from btcai.features.pipeline import build_market
 from btcai.features.splits import Splits
-from btcai.schema import BAR_NS, BARS_PER_DAY, MarketData, SealedSpan, Span
+from btcai.schema import BAR_NS, BARS_PER_DAY, TOKENS, MarketData, SealedSpan, Span
 from btcai.training.augmentation import WEEK, bars_of_moves
+from btcai.training.pretraining import HELD_OUT
 
 
 def market_of(data: MarketData, pieces: Sequence[Span]) -> MarketData:
@@ -38,19 +39,75 @@ def _whole_weeks(piece: Span) -> tuple[int, int]:
     return first, piece.stop // WEEK * WEEK
 
 
-def least_bars(config: SplitConfig, purge_bars: int, warmup_bars: int) -> int:
-    """Bars that a fold must have before its purge for `market_of` and `train_and_valid` to do with them."""
-    share = config.valid_frac / (config.train_frac + config.valid_frac)
-    labelled, gap = purge_bars + BARS_PER_DAY, purge_bars + config.embargo_bars
-    needed = max((labelled + gap + 1) / share, (labelled + warmup_bars + 1) / (1 - share))
-    return math.ceil(needed) + 2 * WEEK  # of a piece whole weeks alone are shown
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a span must hold to train or validate on (use): so many bars, what for, and how to mend that by settings."""
+
+    use: str
+    bars: int
+    what: str
+    mend: str
+
+
+def needs(config: Config, warmup_bars: int) -> tuple[Need, Need]:
+    """Of the span to train on, past the warm-up, and of the one to validate on: what all four buckets can do with."""
+    longest = max(config.buckets, key=lambda name: max(config.buckets[name].horizons_bars))
+    coarsest = max(config.buckets, key=lambda name: config.buckets[name].patch_bars)
+    patch_bars = config.buckets[coarsest].patch_bars
+
+    def day(use: str) -> Need:
+        what, mend = f"a day of outcomes over {config.purge_bars:,} bars", f"shorten buckets.{longest}.horizons_bars"
+        return Need(use=use, bars=config.purge_bars + BARS_PER_DAY, what=what, mend=mend)
+
+    def stretch(use: str, decisions: int, mend: str) -> Need:
+        what = f"a lookback of {coarsest} and {decisions:,} decisions, {patch_bars} bars each"
+        return Need(use=use, bars=(TOKENS + decisions) * patch_bars, what=what, mend=mend)
+
+    drawn = {"ppo": config.ppo.decisions, "pretrain": config.pretrain.decisions}
+    to_train = [day("train"), *(stretch("train", n, f"lower {name}.decisions") for name, n in drawn.items())]
+    if config.augment.copies:
+        bars = -warmup_bars % WEEK + WEEK
+        to_train.append(Need(use="train", bars=bars, what="a whole week to copy", mend="set augment.copies to 0"))
+    to_validate = [day("validate"), stretch("validate", HELD_OUT, "raise splits.valid_frac")]
+    return max(to_train, key=lambda need: need.bars), max(to_validate, key=lambda need: need.bars)
+
+
+def least_bars(config: Config, warmup_bars: int) -> int:
+    """Bars that a fold must have before its purge for `market_of` and `train_and_valid` to meet its needs."""
+    return math.ceil(max(_for_each_need(config, warmup_bars))) + 2 * WEEK  # of a piece whole weeks alone are shown
+
+
+def binding(config: Config, warmup_bars: int) -> Need:
+    """The need that asks for the most bars in all."""
+    to_train, to_validate = _for_each_need(config, warmup_bars)
+    return needs(config, warmup_bars)[to_validate > to_train]
+
+
+def _for_each_need(config: Config, warmup_bars: int) -> tuple[float, float]:
+    """Bars in all, of which each of the two is the settings' share."""
+    splits, (to_train, to_validate) = config.splits, needs(config, warmup_bars)
+    share = splits.valid_frac / (splits.train_frac + splits.valid_frac)
+    gap = config.purge_bars + splits.embargo_bars
+    return (to_train.bars + warmup_bars + 1) / (1 - share), (to_validate.bars + gap + 1) / share
+
+
+def bars_had(pieces: Sequence[Span], config: Config, warmup_bars: int) -> tuple[int, int]:
+    """To train on and to validate on, of what is left of the pieces: `needs` says how many there must be."""
+    n = sum(max(0, stop - first) for first, stop in map(_whole_weeks, pieces))
+    stop, begin = _cut(n, config.splits, config.purge_bars)
+    return max(0, stop - warmup_bars), max(0, n - begin)
+
+
+def _cut(n_bars: int, config: SplitConfig, purge_bars: int) -> tuple[int, int]:
+    """Where training ends and validation begins."""
+    stop = round(n_bars * config.train_frac / (config.train_frac + config.valid_frac))
+    return stop, stop + purge_bars + config.embargo_bars
 
 
 def train_and_valid(data: MarketData, config: SplitConfig, purge_bars: int) -> Splits:
     """All of a market to train and validate on, in the proportion of the settings, with the same gap between them."""
     n = len(data)
-    stop = round(n * config.train_frac / (config.train_frac + config.valid_frac))
-    begin = stop + purge_bars + config.embargo_bars
+    stop, begin = _cut(n, config, purge_bars)
     to_train, to_validate, least = stop - data.warmup_bars, n - begin, purge_bars + BARS_PER_DAY
     if min(to_train, to_validate) < least:
         raise DataError(

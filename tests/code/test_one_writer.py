@@ -181,8 +181,9 @@ def test_a_refit_that_is_refused_has_seen_nothing_and_is_not_on_record(
 
     splits, plan = SimpleNamespace(), SimpleNamespace(name="forward", folds=())
     monkeypatch.setattr(outputs, "data_version", lambda root: "d1")
-    monkeypatch.setattr(outputs, "load_features", lambda root: (SimpleNamespace(warmup_bars=0), splits, None))
-    monkeypatch.setattr(refitting, "Plan", SimpleNamespace(forward=lambda *_: plan))
+    data = SimpleNamespace(warmup_bars=0, bars=SimpleNamespace(close_ts_ns=[3, 5, 8]))
+    monkeypatch.setattr(outputs, "load_features", lambda root: (data, splits, None))
+    monkeypatch.setattr(refitting, "planned", lambda *_: plan)
     for name, value in {"outcomes": [None], "seconds_left": None, "plan_key": "k", "refit": []}.items():
         monkeypatch.setattr(refitting, name, lambda *_, value=value: value)
     with another_run(project, part=paths.FOLDS):
@@ -190,7 +191,8 @@ def test_a_refit_that_is_refused_has_seen_nothing_and_is_not_on_record(
     assert not (project / paths.TRIALS).exists()
     assert CliRunner().invoke(cli.app, ["refit"]).exception is None
     (line,) = (project / paths.TRIALS).read_text(encoding="utf-8").splitlines()
-    assert json.loads(line)["input_hash"] == "k"
+    found = json.loads(line)
+    assert (found["input_hash"], found["tested_ts_ns"]) == ("k", [3, 8])
 
 
 def test_a_trial_counts_for_the_market_it_was_made_on_whichever_is_in_use_when_it_ends(

@@ -130,7 +130,7 @@ def test_the_shipped_settings_leave_every_fold_enough_to_train_and_validate_on(n
     config = load_config(Path(__file__).parents[2] / paths.PARAMS)
     splits = make_splits(n_bars, config.splits, config.purge_bars, 2016)
     gap = config.purge_bars, config.splits.embargo_bars
-    least = least_bars(config.splits, config.purge_bars, 2016)
+    least = least_bars(config, 2016)
     plans = Plan.forward(splits, 5, *gap, least + config.purge_bars), Plan.combinatorial(splits, 6, 2, *gap)
     for plan in plans:
         for fold in plan.folds:
