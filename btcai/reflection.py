@@ -8,10 +8,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from btcai import paths
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.backtest import decisions_with_history, encode_decisions
@@ -28,6 +30,8 @@ from btcai.schema import BAR_NS, BUCKETS, BoolArray, IntArray, MarketData, Span
 logger = logging.getLogger(__name__)
 
 MEMORY, ADJUSTMENT = "memory.npz", "adjustment.json"
+KEPT = paths.REFLECTION.name
+"""Folder of both in a champion's, with whose version they were registered."""
 MOST_USUAL = 20_000
 """Of the training span's situations, the newest: what distances are measured by, and what is remembered at most."""
 
@@ -62,7 +66,13 @@ def reflect(
     keys = np.flatnonzero(_keys(memory, past, bundle) & np.isfinite(past.outcome))[-MOST_USUAL:]
     memory = remember(memory, past[keys], _end(data, splits.train))
     now, decisions = _situations(bundle, data, splits.valid)
-    found, memory = recall_in_order(memory, now, _keys(memory, now, bundle), model_version=bundle.version)
+    found, memory = recall_in_order(
+        memory,
+        now,
+        _keys(memory, now, bundle),
+        until_ts_ns=_end(data, splits.valid),
+        model_version=bundle.version,
+    )
     known = np.isfinite(now.outcome)
     overlap = max(1.0, bundle.horizons_bars[0] / bundle.patch_bars)
     lean = found.lean[known]
@@ -126,6 +136,33 @@ def weights_of(folder: Path, version: str) -> dict[str, float] | None:
         return None
     adjustment = read_adjustment(path.read_text(encoding="utf-8"))
     return adjustment.weights if dict(adjustment.made_from).get("model") == version else None
+
+
+class Learned(NamedTuple):
+    """What a model's explanations recall, and what its components weigh; None where nothing was learned for it."""
+
+    memory: Memory | None = None
+    weights: Mapping[str, float] | None = None
+
+
+def learned_for(root: Path, bucket: str, version: str, champion: Path) -> Learned:
+    """What was learned for this very version: kept in its champion's folder, or, of one registered before that was,
+    left by the last run. The log says where there is none, or where it is damaged."""
+    for folder in (champion / KEPT, root / paths.REFLECTION / bucket):
+        try:
+            found = Learned(memory_of(folder, version), weights_of(folder, version))
+        except ArtifactError as error:
+            logger.warning("%s: what was learned cannot be read: %s", bucket, error)
+            continue
+        if found.memory is not None or found.weights is not None:
+            return found
+    logger.warning(
+        "%s: explained without memory and with equal weights: nothing is kept that was learned for %s; make a version "
+        "with: btcai run",
+        bucket,
+        version,
+    )
+    return Learned()
 
 
 def metrics_json(found: Mapping[str, Reflection]) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btcai.commands.decide import champion_folder, read_account
+from btcai.commands.decide import champion_folder, read_account, recent_bars
 from btcai.commands.project import project_root
 from btcai.console import show
 from btcai.errors import DataError
@@ -22,10 +22,13 @@ def explain(
     ] = None,
     bucket: Annotated[str | None, typer.Option(help="scalping, short, medium or long.")] = None,
     bars: Annotated[
-        Path | None, typer.Option(help="Explain a decision now, on these recent 5-minute bars.", readable=False)
+        Path | None,
+        typer.Option(help="Explain a decision now, on recent bars: a file or a market's folder.", readable=False),
     ] = None,
     account: Annotated[Path | None, typer.Option(help="With --bars: JSON as btcai decide reads it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of a screen.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON instead of a screen: facts of returns are log returns.")
+    ] = False,
 ) -> None:
     """Every step to a decision: what the market shows, the forecast, the policy, size, limits, and what is done.
 
@@ -47,21 +50,20 @@ def explain(
 def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
     import time
 
-    from btcai import paths, reflection, summary
-    from btcai.data.sources import read_bars
+    from btcai import summary
     from btcai.data.store import to_grid
     from btcai.explanation import explain_decision
     from btcai.inference.bundle import load_bundle
     from btcai.reasoning.components import EQUAL_WEIGHTS
     from btcai.reasoning.records import reasoning_json
     from btcai.reasoning.view import rendered
+    from btcai.reflection import learned_for
 
     folder, holdings = champion_folder(Path.cwd(), bucket), read_account(account)
     bundle = load_bundle(folder)
     told = str(account) if account else f"flat with {bundle.manifest.equity_usdt:,.0f} USDT (no --account given)"
-    learned = Path.cwd() / paths.REFLECTION / bucket
-    memory, weights = reflection.memory_of(learned, bundle.version), reflection.weights_of(learned, bundle.version)
-    reasoning = explain_decision(bundle, to_grid(read_bars(bars)), holdings, told, memory, weights or EQUAL_WEIGHTS)
+    memory, weights = learned_for(Path.cwd(), bucket, bundle.version, folder)
+    reasoning = explain_decision(bundle, to_grid(recent_bars(bars)), holdings, told, memory, weights or EQUAL_WEIGHTS)
     if as_json:
         typer.echo(reasoning_json(reasoning))
         return

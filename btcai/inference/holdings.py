@@ -79,7 +79,8 @@ def account_at_close(
     peak_equity_usdt       since the start or since the last drawdown halt ended, whichever is later; the equity now
     day_start_equity_usdt  when the UTC day began, or when the last halt ended if that is later; the equity now
     decisions_since_trade  decisions made since the last fill, this one not counted; 0
-    cool_down_bars         how many bars a halt still lasts, 0 without one; 0
+    cool_down_bars         how many bars a halt still lasts, 0 without one; a drawdown halt 1 at least while a lot is
+                           left; 0
     halt                   "daily" or "drawdown": which halt that is; daily
     order_pending          which order still waits for its fill: "entry", which a halt drops (cancel it), or "exit";
                            true is an exit; false
@@ -97,7 +98,7 @@ def account_at_close(
 def account_rows(account: Mapping[str, Any], rules: Rules, mark: float) -> tuple[FloatArray, FloatArray]:
     """A described account as kernel rows, valued at `mark`; DataError names what is wrong with the description."""
     if unknown := account.keys() - _KNOWN:
-        raise DataError(f"an account holds {', '.join(KEYS)}; remove {', '.join(sorted(unknown))}")
+        raise DataError(f"an account holds {', '.join(KEYS)}; remove {', '.join(sorted(unknown)):.80}")
     if "cash_usdt" not in account:
         raise DataError('an account needs "cash_usdt"; an empty one is {"cash_usdt": 100000}')
     row, lots = np.zeros(N_ACCOUNT), np.zeros((rules.max_lots, N_LOT))
@@ -119,7 +120,7 @@ def account_rows(account: Mapping[str, Any], rules: Rules, mark: float) -> tuple
 def _fill_lots(lots: Any, lot_row: FloatArray, allow_short: bool) -> int:
     """Write the described lots into lot_row (max_lots, N_LOT); returns how many."""
     if not isinstance(lots, list) or any(not isinstance(lot, dict) or lot.keys() - _LOT_KEYS for lot in lots):
-        raise DataError(f'account: lots must be a list of {{"btc": ..., "entry_price": ...}}, was {lots!r:.80}')
+        raise DataError(f'account: lots must be a list of {{"btc": ..., "entry_price": ...}}, was {shown(lots)}')
     if len(lots) > len(lot_row):
         raise DataError(
             f"this bucket holds at most {len(lot_row)} open lots, the account has {len(lots)}; close some first"
@@ -149,14 +150,21 @@ def _amount(account: Mapping[str, Any], name: str, default: float, least: float)
 def _number(value: object, name: str, least: float) -> float:
     if isinstance(value, _NUMBER) and not isinstance(value, bool) and least <= value <= _HUGE:
         return float(value)
-    raise DataError(f"account: {name} must be a number from {least:g} to {_HUGE:g}, was {value!r:.80}")
+    raise DataError(f"account: {name} must be a number from {least:g} to {_HUGE:g}, was {shown(value)}")
 
 
 def _count(account: Mapping[str, Any], name: str) -> int:
     value = account.get(name, 0)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _HUGE:
         return value
-    raise DataError(f"account: {name} must be a whole number of at least 0, was {value!r:.80}")
+    raise DataError(f"account: {name} must be a whole number of at least 0, was {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value as messages quote it: a list or an object by its length, for its text may be as long as a body."""
+    if isinstance(value, (list, dict)):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
+    return f"{value!r:.80}"
 
 
 def _order(account: Mapping[str, Any]) -> int:
@@ -165,14 +173,14 @@ def _order(account: Mapping[str, Any]) -> int:
     if isinstance(value, bool):
         return REDUCE if value else NO_ORDER
     if not isinstance(value, str) or value not in ORDERS:
-        raise DataError(f"account: order_pending must be true, false, {' or '.join(ORDERS)}, was {value!r:.80}")
+        raise DataError(f"account: order_pending must be true, false, {' or '.join(ORDERS)}, was {shown(value)}")
     return ORDERS[value]
 
 
 def _halt(account: Mapping[str, Any], cooling: bool) -> int:
     value = account.get("halt", "daily")
     if not isinstance(value, str) or value not in HALTS:
-        raise DataError(f"account: halt must be {' or '.join(HALTS)}, or left out, was {value!r}")
+        raise DataError(f"account: halt must be {' or '.join(HALTS)}, or left out, was {shown(value)}")
     if "halt" in account and not cooling:
         raise DataError("account: halt needs cool_down_bars, the bars it still lasts; leave halt out when it is over")
     return HALTS[value] if cooling else NO_HALT

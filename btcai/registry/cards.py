@@ -92,7 +92,7 @@ def full_card(submission: Submission, bucket: str, name: str) -> str:
     """One version in full, model_card.md: what it is for and not for, figures, limits, data, how it was made."""
     sections = {
         "Verdict": submission.judged[bucket].verdict or f"edge: {submission.judged[bucket].edge}",
-        "For what, and for what not": _use(submission, bucket),
+        "Intended use": _use(submission, bucket),
         "Figures": _figures_table(submission.judged[bucket]),
         "Limits": LIMITS.format(costs=_costs(submission)),
         "Data": _data(submission),
@@ -146,7 +146,7 @@ def _figures_table(judged: Judged) -> str:
         ("winning trades", percent(found["win_rate"]), ""),
         ("time in the market", percent(found["exposure_frac"]), ""),
         ("costs, of the start equity", percent(found["cost_frac"]), ""),
-        ("break-even cost a side", f"{ratio(found['break_even_bps'])} bp", ""),
+        ("break-even cost a side, bp", ratio(found["break_even_bps"]), ""),
     ]
     lines = [f"| {' | '.join(row)} |" for row in [("test span, net", "value", "95 % interval"), ("---",) * 3, *rows]]
     return "\n".join(lines)

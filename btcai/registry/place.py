@@ -24,6 +24,8 @@ CLONE = Path("journal/registry_clone")
 """Who this clone is to a server: an id, and words for people."""
 CLONE_TAG = "btcai.clone"
 """Of an experiment: the one clone that writes to it."""
+DOWNLOAD_FAILED = "Failed to download artifacts from path"
+"""MLflow's client says so, with the code of what does not exist, whatever was the reason, a server away among them."""
 
 
 def server() -> str | None:
@@ -76,13 +78,14 @@ def clone(root: Path) -> str:
 
 
 def is_away(error: Exception) -> bool:
-    """True where a server did not answer or failed at it: that says nothing of what was asked for."""
+    """True where a server did not answer or failed at it, or may have: that says nothing of what was asked for."""
     if server() is None:
         return False
     if getattr(error, "request", None) is not None:  # of requests, which is not imported here
         response = getattr(error, "response", None)
         return response is None or response.status_code >= 500
-    return getattr(error, "error_code", "") in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    failed = getattr(error, "error_code", "") in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return failed or DOWNLOAD_FAILED in str(error)
 
 
 def _without_password(address: str) -> str:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 LOG_BATCH = 1000
 """Metrics one request may carry."""
 PARAM_BATCH = 100
+LEARNED = paths.REFLECTION.name
 DIGEST = 36
 """Characters of a dataset's digest; DVC's hash of a folder just fits."""
 
@@ -141,7 +142,7 @@ def downloaded(client: Any, standing: Standing, name: str, into: Path) -> Path:
 
 def _is_lost(client: Any, run_id: str, name: str) -> bool:
     """Whether the server answers, and does not list `name`: MLflow's client calls a file that is not there, and a
-    server that failed at it, by one name (INTERNAL_ERROR)."""
+    server that failed at it, by the same names."""
     from mlflow.exceptions import MlflowException
 
     parent = PurePosixPath(name).parent
@@ -274,7 +275,7 @@ def _log_files(client: Any, run_id: str, files: Iterable[Path], folder: str) -> 
 
 
 def _log_results(client: Any, submission: Submission, bucket: str, run_id: str) -> None:
-    """Curves of both training stages, what they took of the machine, evaluation's figures, the bundle as it is."""
+    """Curves of both training stages, what they took of the machine, evaluation's figures, bundle and reflection."""
     root, judged = submission.root, submission.judged[bucket]
     points = curve_points(root / paths.TRAIN / bucket / "curves.csv", "train")
     points += curve_points(root / paths.CONSOLIDATE / bucket / "curves.csv", "consolidate")
@@ -285,6 +286,8 @@ def _log_results(client: Any, submission: Submission, bucket: str, run_id: str) 
     client.set_tag(run_id, "edge", judged.edge)
     _log_files(client, run_id, sorted((root / paths.EVALUATION).rglob(f"*{bucket}*.png")), "report")
     client.log_artifacts(run_id, str(root / paths.CANDIDATE / bucket), "bundle")
+    if (learned := root / paths.REFLECTION / bucket).is_dir():
+        client.log_artifacts(run_id, str(learned), LEARNED)
     client.log_text(run_id, cards.full_card(submission, bucket, model_name(bucket)), MODEL_CARD)
 
 

@@ -84,23 +84,32 @@ def rule(client: Any, bucket: str, candidate: Standing, before: Standing | None)
 
 @contextmanager
 def fetched(client: Any, standing: Standing) -> Iterator[tuple[Path, PolicyBundle]]:
-    """A version's bundle from its run, proven to be the one on record, with its card; gone when the block ends."""
+    """A version's bundle from its run, proven to be the one on record, with its card and what was learned for it;
+    gone when the block ends."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = recording.downloaded(client, standing, "bundle", Path(scratch))
         bundle = prove(client, standing, folder)
-        try:
-            shutil.copy(recording.downloaded(client, standing, MODEL_CARD, Path(scratch)), folder)
-        except ArtifactError:  # versions of before cards were kept
-            logger.debug("%s version %d has no card", standing.bucket, standing.version)
+        for name in (MODEL_CARD, recording.LEARNED):
+            try:
+                shutil.move(recording.downloaded(client, standing, name, Path(scratch)), folder)
+            except ArtifactError:  # versions of before it was kept
+                logger.debug("%s version %d has no %s", standing.bucket, standing.version, name)
         yield folder, bundle
 
 
 def prove(client: Any, standing: Standing, folder: Path) -> PolicyBundle:
     """The bundle in `folder`, opened: whole, for this btcai's features and warm-up, the one that was registered.
 
-    ArtifactError where it is not.
+    ArtifactError where it is not, which names the version: the folder is gone by the time it is read.
     """
-    bundle = load_bundle(folder)
+    try:
+        bundle = load_bundle(folder)
+    except ArtifactError as error:
+        reason = str(error).rpartition("; ")[0].replace(f"{folder}/", "").replace(str(folder), "its bundle")
+        raise type(error)(
+            f"{standing.bucket} version {standing.version} does not open here: {reason}; choose another version, see: "
+            "btcai registry list"
+        ) from error
     tags = client.get_model_version(recording.model_name(standing.bucket), str(standing.version)).tags
     found = {"bucket": bundle.bucket, "model_version": bundle.version, "manifest_sha256": _manifest(folder)}
     for name, on_record in {"bucket": standing.bucket, **tags}.items():

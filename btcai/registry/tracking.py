@@ -27,7 +27,9 @@ from btcai.schema import BUCKETS
 logger = logging.getLogger(__name__)
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""MLflow's own, for a server that is away: 7 tries and 120 s each."""
+"""Of each request to a server that is away: four tries of 20 s, with waits between them 105 s in all. One that falls
+silent in the middle costs up to five of that, since MLflow goes on to close a model and a run, or to look for a bundle
+in other places. MLflow's own are eight tries of 120 s."""
 
 
 @contextmanager

@@ -132,9 +132,9 @@ def _same_files(client: Any, champion: Standing, root: Path) -> str:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Of the bundle: a standing and a card are about it and no part of it."""
-    files = (file for file in folder.iterdir() if file.is_file() and file.name not in (STANDING, MODEL_CARD))
-    return {file.name: file_sha256(file) for file in files}
+    """Of the bundle and what was learned for it: a standing and a card are about it and no part of it."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name not in (STANDING, MODEL_CARD))
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
 
 
 def _opens(root: Path, bucket: str) -> str:

@@ -17,12 +17,13 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 
 from btcai.errors import BtcaiError, DataError
+from btcai.inference.holdings import shown
 from btcai.machine import machine
 from btcai.serving.answers import StrictJSONResponse
 from btcai.serving.gate import Gate
 from btcai.serving.live import NotNextError
 from btcai.serving.metrics import CONTENT_TYPE
-from btcai.serving.requests import AppendRequest, BatchRequest, DecideRequest
+from btcai.serving.requests import BATCH, AppendRequest, BatchRequest, DecideRequest
 from btcai.serving.schemas import (
     METRICS,
     READY,
@@ -44,7 +45,7 @@ POLL_S = 1.0
 MAX_WAITING = 256
 """Requests that wait for a thread, beyond which more are turned away."""
 
-ENDPOINTS = frozenset({"/v1/decide", "/v1/decide/batch", "/v1/bars", "/health", "/ready", "/version", "/metrics"})
+ENDPOINTS = frozenset({"/v1/decide", BATCH, "/v1/bars", "/health", "/ready", "/version", "/metrics"})
 STATUS: tuple[tuple[type[BtcaiError], int], ...] = (
     (UnknownMarketError, 404),
     (NotNextError, 409),
@@ -124,7 +125,7 @@ def _add_decisions(app: FastAPI, service: Service, workers: Workers) -> None:
     async def decide(asked: DecideRequest) -> Response:
         return await workers.run(lambda one: StrictJSONResponse(service.decide(one)), asked)
 
-    @app.post("/v1/decide/batch", responses=answers(BatchAnswer, 401, 404, 422, 503))
+    @app.post(BATCH, responses=answers(BatchAnswer, 401, 404, 422, 503))
     async def decide_batch(asked: BatchRequest) -> Response:
         return await workers.run(lambda many: StrictJSONResponse(service.decide_batch(many)), asked)
 
@@ -161,14 +162,19 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def misshapen(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"][1:])) or "the body"
-        given = f", was {first['input']!r:.80}" if where != "the body" else ""
+        if first["type"] == "json_invalid":
+            what = f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][1]}; see /openapi.json"
+            return StrictJSONResponse({"error": what}, 400)
+        where = ".".join(map(str, first["loc"][1:]))[:80] or "the body"
+        given = f", was {shown(first['input'])}" if where != "the body" else ""
         return StrictJSONResponse({"error": f"{where}: {first['msg']}{given}; see /openapi.json"}, 422)
 
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
-        there = ", ".join(sorted(ENDPOINTS))
-        return StrictJSONResponse({"error": f"{error.detail}; there are {there}"}, error.status_code, error.headers)
+        said = f"{error.detail}; there are {', '.join(sorted(ENDPOINTS))}"
+        if error.status_code == 400:
+            said = "the body must be JSON that can be read: UTF-8, and not nested deeply; see /openapi.json"
+        return StrictJSONResponse({"error": said}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from btcai.serving.answers import StrictJSONResponse
 from btcai.serving.metrics import Metrics
-from btcai.serving.requests import MAX_BODY_BYTES
+from btcai.serving.requests import BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES
 
 BODY_S = 30.0
 """A body must have come by then."""
@@ -20,7 +20,7 @@ OPEN_TO_ALL = "/health"
 
 
 class Gate:
-    """ASGI middleware: bearer token where there is one, bodies up to MAX_BODY_BYTES, counts and times."""
+    """ASGI middleware: bearer token where there is one, bodies up to a limit, counts and times."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, endpoints: frozenset[str], token: str | None) -> None:
         self._app, self._metrics, self._endpoints = app, metrics, endpoints
@@ -48,21 +48,24 @@ class Gate:
         return scope["path"] if scope["path"] in self._endpoints else "other"
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        if not self._may_ask(scope, headers):
+        if scope["path"] == OPEN_TO_ALL:  # before who asks is known nothing is read of a body
+            await self._app(scope, receive, send)
+            return
+        headers, limit = Headers(scope=scope), MAX_BATCH_BYTES if scope["path"] == BATCH else MAX_BODY_BYTES
+        if not self._may_ask(headers):
             error = "requests must carry the token of SERVE_TOKEN, this one did not; add Authorization: Bearer TOKEN"
             await _refuse(401, error, scope, receive, send, {"WWW-Authenticate": "Bearer"})
             return
         try:
             async with asyncio.timeout(BODY_S):
-                messages = await _body(headers, receive)
+                messages = await _body(headers, receive, limit)
         except TimeoutError:
             await _refuse(
                 408, f"a body must come within {BODY_S:g} s, this one did not; send it again", scope, receive, send
             )
             return
         if messages is None:
-            error = f"a body must have at most {MAX_BODY_BYTES:,} bytes, this one has more; ask in several requests"
+            error = f"a body must have at most {limit:,} bytes, this one has more; ask in several requests"
             await _refuse(413, error, scope, receive, send)
             return
 
@@ -71,16 +74,16 @@ class Gate:
 
         await self._app(scope, replayed, send)
 
-    def _may_ask(self, scope: Scope, headers: Headers) -> bool:
-        if self._authorization is None or scope["path"] == OPEN_TO_ALL:
-            return True
-        return hmac.compare_digest(headers.get("authorization", "").encode(), self._authorization)
+    def _may_ask(self, headers: Headers) -> bool:
+        return self._authorization is None or hmac.compare_digest(
+            headers.get("authorization", "").encode(), self._authorization
+        )
 
 
-async def _body(headers: Headers, receive: Receive) -> deque[Message] | None:
+async def _body(headers: Headers, receive: Receive, limit: int) -> deque[Message] | None:
     """The request's messages; None where they hold too much, whatever the headers say of it."""
     said = headers.get("content-length", "0")
-    if said.isdigit() and int(said) > MAX_BODY_BYTES:
+    if said.isdigit() and int(said) > limit:
         return None
     messages: deque[Message] = deque()
     size, more = 0, True
@@ -88,7 +91,7 @@ async def _body(headers: Headers, receive: Receive) -> deque[Message] | None:
         message = await receive()
         messages.append(message)
         size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
+        if size > limit:
             return None
         more = message["type"] == "http.request" and message.get("more_body", False)
     return messages

@@ -79,12 +79,14 @@ class Market:
     def append(self, bars: Bars, *, allow_gap: bool = False) -> None:
         """Go on with grid bars that have closed since; all of them or, where one is refused, none.
 
-        NotNextError where they do not start right after the last one: bars between are then missing only if allow_gap
-        says that the exchange made none. DataError where a bar is unsound.
+        NotNextError where they do not start right after the last one, or leave bars out: those are missing only if
+        allow_gap says that the exchange made none. DataError where a bar is unsound.
         """
         check_bars(bars)
         with self._lock:
             missing = self._missing_before(int(bars.close_ts_ns[0]), allow_gap)
+            if not allow_gap:
+                _refuse_gaps(bars)
             for rows in (missing, bars):
                 if rows is not None:
                     self._append(rows)
@@ -199,6 +201,15 @@ class Market:
 def stamp(close_ts_ns: int) -> str:
     """2022-01-01T00:05:00Z."""
     return f"{np.datetime64(close_ts_ns, 'ns').astype('datetime64[s]')}Z"
+
+
+def _refuse_gaps(bars: Bars) -> None:
+    if (gaps := np.flatnonzero(~bars.present)).size:
+        raise NotNextError(
+            f"a market's bars must follow each other, {gaps.size:,} of the given ones are missing, the first one would "
+            f"have closed at {stamp(int(bars.close_ts_ns[gaps[0]]))}: give them too; where the exchange made none of "
+            "them, say allow_gap"
+        )
 
 
 def _missing(first_close_ts_ns: int, n: int) -> Bars:

@@ -12,30 +12,36 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from btcai import paths, reflection
-from btcai.errors import ArtifactError, ConfigError
+from btcai import paths
+from btcai.errors import ArtifactError, BtcaiError, ConfigError
 from btcai.features.scaling import Scaler
-from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
+from btcai.features.table import WARMUP_BARS
 from btcai.files import backup_of
 from btcai.inference.bundle import GRAPHS, MANIFEST, PolicyBundle, load_bundle
-from btcai.inference.decision import consider_seen, look
+from btcai.inference.decision import Seen, consider_seen
 from btcai.reasoning.memory import Memory
 from btcai.records.champions import STANDING, Edge, Standing, read_standing
-from btcai.schema import BAR_NS, BUCKETS, Bars, MarketData
-from btcai.serving.live import LONGEST_PATCH_BARS
+from btcai.reflection import ADJUSTMENT, KEPT, MEMORY, Learned, learned_for
+from btcai.schema import BAR_NS, BUCKETS, Bars
+from btcai.serving.deciding import explain
+from btcai.serving.live import LONGEST_PATCH_BARS, Market
 
 logger = logging.getLogger(__name__)
 
 FILES = (*GRAPHS, MANIFEST, STANDING)
+LEARNED = (f"{KEPT}/{MEMORY}", f"{KEPT}/{ADJUSTMENT}")
+"""Each says of which version it is, so that they need no copy to be read beside the right one."""
 SWAP_TRIES = 20
 """A copy that a swap has overtaken is made again, so often."""
 
 _SWAP_S = 0.01
+_INVESTED = {"cash_usdt": 1.0, "lots": [{"btc": 1.0, "entry_price": 1.0}]}
+"""So that what reads lots is compiled too."""
 _PREFIX = "btcai-serve-"
 _COPY = re.compile(rf"[^\s'\"]*{_PREFIX}\w+(?:/\w+)?")
 """Where a copy lies: another place each time, while the fault is the folder's."""
@@ -129,6 +135,7 @@ class Shelf:
         self.refused.pop(bucket, None)
         old = self._placed.get(bucket)
         if old is not None and (old.bundle.version, old.standing) == (found.bundle.version, found.standing):
+            self._placed[bucket] = replace(old, memory=found.memory, weights=found.weights)
             return
         self._placed[bucket] = found
         logger.info("%s: %s is in use", bucket, _named(found))
@@ -156,24 +163,15 @@ class Shelf:
             _copy_whole(folder, copy)
             bundle, standing = load_bundle(copy), read_standing(copy)
             check_fits(bundle, bucket, copy, standing)
-        prove(bundle)
-        memory, weights = self._learned(bundle)
+        seen = prove(bundle)
+        memory, weights = proven(seen, learned_for(self.root, bucket, bundle.version, folder))
         return Placed(bundle=bundle, standing=standing, memory=memory, weights=weights, since_ns=time.time_ns())
-
-    def _learned(self, bundle: PolicyBundle) -> tuple[Memory | None, Mapping[str, float] | None]:
-        """What was learned for this very version; a damaged file costs the explanations their memory, nothing else."""
-        folder = self.root / paths.REFLECTION / bundle.bucket
-        try:
-            return reflection.memory_of(folder, bundle.version), reflection.weights_of(folder, bundle.version)
-        except ArtifactError as error:
-            logger.warning("%s: explained without memory: %s", bundle.bucket, error)
-            return None, None
 
 
 def fingerprint(folder: Path) -> Fingerprint | None:
     """What tells one content of a champion's folder from another; None where there is no manifest."""
     found = []
-    for name in FILES:
+    for name in (*FILES, *LEARNED):
         try:
             state = (folder / name).stat()
         except OSError:
@@ -189,7 +187,7 @@ def _copy_whole(folder: Path, copy: Path) -> None:
         if before is not None:
             copy.mkdir(parents=True, exist_ok=True)
             try:
-                for name, *_ in before:
+                for name in [name for name, *_ in before if name in FILES]:
                     shutil.copyfile(folder / name, copy / name)
             except FileNotFoundError:
                 before = None
@@ -232,38 +230,43 @@ def holds_scaler(encoder: bytes, scaler: Scaler) -> bool:
     return all(column.astype("<f4").tobytes() in encoder for column in (scaler.mean, scaler.std))
 
 
-def prove(bundle: PolicyBundle) -> None:
+def prove(bundle: PolicyBundle) -> Seen:
     """One decision on a blank market, before the first real one waits for it: the graphs take this btcai's features and
     accounts, and what is compiled on first use is compiled. ArtifactError where the answer is no probability."""
-    seen = look(bundle, _blank_market(bundle))
+    seen = Market(_blank_bars(bundle)).seen(bundle)
     probabilities, _ = consider_seen(seen).decision.probabilities, seen.lot  # so that sizing is compiled too
     if len(probabilities) != 4 or not np.isfinite(probabilities).all() or abs(sum(probabilities) - 1.0) > 1e-3:
         raise ArtifactError(
             f"{bundle.bucket} {bundle.version}: probabilities must be 4 numbers that sum to 1, were {probabilities}; "
             "remake it with: btcai run"
         )
+    return seen
 
 
-def _blank_market(bundle: PolicyBundle) -> MarketData:
-    """A lookback of flat bars at the unit price, features 0."""
-    n = bundle.lookback_bars
+def proven(seen: Seen, learned: Learned) -> Learned:
+    """What was learned, once a decision was explained with it; nothing where it does not fit this btcai's reasoning,
+    which costs the explanations their memory and no decision."""
+    try:
+        explain(seen, _INVESTED, "", *learned)
+    except BtcaiError as error:
+        logger.warning("%s: explained without memory and with equal weights: %s", seen.bundle.bucket, error)
+        return Learned()
+    return learned
+
+
+def _blank_bars(bundle: PolicyBundle) -> Bars:
+    """Lookback and warm-up of flat bars at the unit price, after all that a memory may hold."""
+    n = bundle.lookback_bars + WARMUP_BARS
     ones = np.ones(n)
-    bars = Bars(
-        close_ts_ns=BAR_NS * bundle.patch_bars * np.arange(n, dtype=np.int64),
+    last = np.datetime64("2200-01-01", "ns").astype(np.int64) // (BAR_NS * bundle.patch_bars) * bundle.patch_bars
+    return Bars(
+        close_ts_ns=BAR_NS * (last + np.arange(1 - n, 1, dtype=np.int64)),
         open=ones,
         high=ones,
         low=ones,
         close=ones,
         volume=ones,
         present=np.ones(n, np.bool_),
-    )
-    return MarketData(
-        bars=bars,
-        mark=ones,
-        sigma=0.001 * ones,
-        features=np.zeros((n, len(FEATURE_NAMES)), np.float32),
-        feature_names=FEATURE_NAMES,
-        warmup_bars=WARMUP_BARS,
     )
 
 

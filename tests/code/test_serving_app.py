@@ -194,9 +194,25 @@ DECIDE, BATCH, APPEND = "/v1/decide", "/v1/decide/batch", "/v1/bars"
         (APPEND, {"bars": one_bar(time=4_102_444_800_000)}, 422, "a bar must not be from the future"),
         (APPEND, {"bars": one_bar(time=1_704_067_201_000)}, 422, "must open on the 5-minute grid"),
         (APPEND, {"market": "../x", "bars": one_bar()}, 422, "market: String should match pattern"),
-        (DECIDE, b"{", 422, "JSON decode error"),
+        (DECIDE, b"{", 400, "the body is no JSON: Expecting property name enclosed in double quotes at character 1"),
+        (DECIDE, b'{"5": tru', 400, "the body is no JSON: Expecting value at character 6; see /openapi.json"),
         (DECIDE, b"", 422, "Field required"),
-        (DECIDE, b"[" * 100_000, 400, "There was an error parsing the body"),
+        (DECIDE, b"[" * 100_000, 400, "the body must be JSON that can be read: UTF-8, and not nested deeply"),
+        (DECIDE, b'{"bucket": "\xff"}', 400, "the body must be JSON that can be read: UTF-8"),
+        (
+            DECIDE,
+            {f"key{k}": 1 for k in range(6)},
+            422,
+            "there are no more fields than bars, market, bucket, account, ",
+        ),
+        (DECIDE, {"bucket": "short", "bars": "x" * 10_000}, 422, "bars: Input should be a valid list, was 'xxx"),
+        (DECIDE, {"bucket": "scalping", "account": {"cash_usdt": [0] * 9_000}, **BARS}, 422, "was a list of 9,000"),
+        (
+            APPEND,
+            {"bars": [one_bar(time=1_577_836_800_000)[0], *one_bar()]},
+            422,
+            "must span at most 20,000 of 5 minutes",
+        ),
         ("/v1/other", {}, 404, "Not Found; there are /health"),
         ("/ready", {}, 405, "Method Not Allowed"),
     ],
@@ -216,7 +232,7 @@ def test_a_number_that_is_none_is_refused_and_the_answer_is_strict_json(app: Fas
     in_bars, in_account = talk(
         app,
         ("POST", APPEND, f'{{"bars": {row}}}'.encode()),
-        ("POST", DECIDE, json.dumps(with_account).replace("1.25", text).encode()),
+        ("POST", DECIDE, json.dumps(with_account).replace('"cash_usdt": 1.25', f'"cash_usdt": {text}').encode()),
     )
     for response in (in_bars, in_account):
         assert response.status_code == 422
@@ -361,8 +377,11 @@ def test_a_body_beyond_the_limit_is_refused_whatever_its_headers_say(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "MAX_BODY_BYTES", 1_000)
-    small, large = talk(app_of(service), ("POST", DECIDE, {"bucket": "scalping"}), ("POST", DECIDE, BARS))
-    assert (small.status_code, large.status_code) == (404, 413)
+    batch = {"questions": [{"bucket": "scalping"}], **BARS}
+    small, large, many = talk(
+        app_of(service), ("POST", DECIDE, {"bucket": "scalping"}), ("POST", DECIDE, BARS), ("POST", BATCH, batch)
+    )
+    assert (small.status_code, large.status_code, many.status_code) == (404, 413, 200)
     assert "at most 1,000 bytes" in large.json()["error"]
 
     async def chunks() -> Any:

@@ -1,6 +1,7 @@
 """The server as a process: killed and started again, stopped while it answers, and what it never imports."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,12 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 from export_fakes import market
+from learned_fakes import learn
 from serving_fakes import HELD, champion, cut, plain, raw_rows
 
 from bench.serve_http import Running, serving
+from btcai import paths
 from btcai.features.table import WARMUP_BARS
 from btcai.inference.bundle import load_bundle
 from btcai.inference.decision import decide
+from btcai.reflection import KEPT
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +133,43 @@ def test_serving_imports_no_torch_mlflow_or_prefect(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [True, []]
+
+
+FIRST_USE = """
+import gc, json, sys
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from serving_fakes import app_of, new_service, talk
+
+def overloads():
+    return sum(len(one.overloads) for one in gc.get_objects() if isinstance(one, Dispatcher))
+
+bodies = json.loads(Path(sys.argv[2]).read_text())
+app = app_of(new_service(Path(sys.argv[1]), "scalping", "medium"))
+before = overloads()
+answers = talk(app, *[("POST", path, body) for path, body in bodies])
+print(json.dumps([before, overloads(), [one.status_code for one in answers]]))
+"""
+"""How many functions are compiled, or loaded as they were, before the first request and after the last."""
+
+
+def test_what_is_compiled_on_first_use_is_compiled_before_a_server_is_ready(tmp_path: Path) -> None:
+    """Where nothing is compiled yet, in a fresh checkout, the first request was answered after 5 s."""
+    for bucket in ("scalping", "medium"):
+        made = champion(tmp_path, bucket)
+        learn(tmp_path / paths.CHAMPION / bucket / KEPT, load_bundle(made), 1.0)
+    asked = [{"bucket": bucket, "account": HELD, "explain": True} for bucket in ("scalping", "medium")]
+    bodies = [("/v1/bars", {"bars": raw_rows(STOP, 4_500)}), ("/v1/bars", {"bars": raw_rows(STOP + 1, 1)})]
+    bodies += [("/v1/decide", body) for body in asked]
+    bodies.append(("/v1/decide/batch", {"questions": [{"bucket": "scalping"}] * 8, "bars": raw_rows(STOP, 4_500)}))
+    (tmp_path / "bodies.json").write_text(json.dumps(bodies), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_USE, tmp_path, tmp_path / "bodies.json"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    before, after, statuses = json.loads(done.stdout.splitlines()[-1])
+    assert statuses == [200] * 5
+    assert before == after > 20
 
 
 def test_beyond_the_loopback_nobody_listens(tmp_path: Path) -> None:
