@@ -19,7 +19,7 @@ from btcai.errors import BtcaiError
 from btcai.operation import run_lock
 from flows import news
 from flows.process import PATIENT_S
-from flows.steering import runs
+from flows.steering import command, runs
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def pause(root: Path) -> str:
     """
     found = run_lock.holder(root)
     if found is None:
-        return "nothing runs"
+        return run_lock.unread(root) or "nothing runs"
     if found.flow_run_id is None:
         return _pause_in_terminal(root, found)
     with _server() as (client, _):
@@ -86,9 +86,9 @@ def cancel(root: Path) -> str:
                 client.set_flow_run_state(run.id, Cancelled(message="btcai cancel"), force=True)
             ended += _cancel_working(client, deployment_id, root)
         told += [run.name for run in ended]
-        again += ["btcai run"] if ended else []
+        again += sorted({command(run.parameters) for run in ended})
     if not told:
-        return "nothing runs"
+        return run_lock.unread(root) or "nothing runs"
     return f"cancelled: {', '.join(told)}; go on with: {', then '.join(dict.fromkeys(again))}"
 
 
@@ -132,7 +132,7 @@ def settle(root: Path) -> None:
 def _server() -> Iterator[tuple[SyncPrefectClient, UUID]]:
     """A client, and the deployment's id; NotUp where no server runs, or it does not know the deployment."""
     if PREFECT_API_URL.value() is None:
-        raise NotUp("Prefect's server must run for that, does not; start it with: btcai up")
+        raise NotUp("Prefect's server must be running for that and is not; start it with: btcai up")
     with get_client(sync_client=True) as client:
         try:
             yield client, client.read_deployment_by_name(DEPLOYMENT).id

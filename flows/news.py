@@ -27,6 +27,7 @@ from btcai.operation.notices import notify
 from btcai.params import load_config
 from btcai.records.champions import Standing, read_standing
 from btcai.schema import BUCKETS
+from flows.steering import command
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,10 @@ def tell_end(flow: str, run: FlowRun, state: State[Any]) -> None:
     else:
         what, why = "failed", _RAISED.sub("", state.message or str(state.name)).removesuffix(GO_ON)
         helps = "what was finished is kept; mend it, then go on"
-    is_ours = run.deployment_id is not None
-    again = f"Retry on {url_for('flow-run', run.id)}, btcai run, or the schedule" if is_ours else "btcai run"
+    again = command(run.parameters)
+    if run.deployment_id is not None:
+        or_later = "" if run.parameters.get("force") else ", or the schedule"
+        again = f"Retry on {url_for('flow-run', run.id)}, {again}{or_later}"
     notify("failed", f"{flow} {what}", f"run {run.name}: {why}\nwhat helps: {helps} with: {again}")
 
 

@@ -20,21 +20,24 @@ class Stall:
     """Tells when a process and its children have done nothing for `limit_s`.
 
     wrote() is called at every line of output; check(pid) every second or so. Between two looks at the processors'
-    times lies a tenth of the limit, so that a stage that works in bursts is seen at work.
+    times lies a tenth of the limit, so that a stage that works in bursts is seen at work. No more than that is counted
+    from one check to the next: where more passed, this process stood still, as in a paused container, and so did the
+    stage.
     """
 
     def __init__(self, name: str, limit_s: float = STALL_LIMIT_S) -> None:
         self._name, self._limit_s = name, limit_s
-        self._alive_s = self._looked_s = time.monotonic()
-        self._used_s = 0.0
+        self._checked_s = time.monotonic()
+        self._now_s = self._alive_s = self._looked_s = self._used_s = 0.0  # by a clock that counts that alone
 
     def wrote(self) -> None:
         """The stage has written a line."""
-        self._alive_s = time.monotonic()
+        self._alive_s = self._now_s
 
     def check(self, pid: int) -> Stuck | None:
         """Whether the tree under `pid` is stuck."""
-        now_s = time.monotonic()
+        before_s, self._checked_s = self._checked_s, time.monotonic()
+        now_s = self._now_s = self._now_s + min(self._checked_s - before_s, self._limit_s / 10)
         if now_s - self._looked_s >= self._limit_s / 10:
             used_s = processor_s(pid)
             # Less than before: a child has ended, so that something happened.

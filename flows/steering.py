@@ -7,7 +7,7 @@ started changes nothing but the state; that is heard here too.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
@@ -113,7 +113,8 @@ def driven(root: Path, work: Callable[[], T]) -> T | State[Any]:
         ended = "interrupted: what was finished is kept"
     except CancelRequested:
         ended = "cancelled: what was done is kept"
-    return Cancelled(message=f"{ended}; go on with: {_command()}")
+    context = FlowRunContext.get()
+    return Cancelled(message=f"{ended}; go on with: {command((context and context.parameters) or {})}")
 
 
 def name() -> str:
@@ -123,10 +124,8 @@ def name() -> str:
     return f"Prefect's run {run.name}" if run and deployment.id is not None else "btcai run"
 
 
-def _command() -> str:
-    """What goes on with this run in a terminal: one that was not forced finds nothing to do where this one was."""
-    context = FlowRunContext.get()
-    parameters = (context and context.parameters) or {}
+def command(parameters: Mapping[str, Any]) -> str:
+    """What goes on in a terminal with a run of these: one that is not forced finds nothing to do where that one was."""
     return "btcai run --force" if parameters.get("force") else "btcai run"
 
 

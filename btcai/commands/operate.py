@@ -33,6 +33,7 @@ def up(
 
         control.settle(root)
 
+    typer.echo("starting what does not run yet: this takes up to a minute")
     services.up(
         root, child_environment(), prefect_port=prefect_port, mlflow_port=mlflow_port, with_mlflow=mlflow, settle=settle
     )
@@ -102,13 +103,14 @@ def _print_statuses(root: Path, *, as_json: bool) -> bool:
         run = None if holder is None else asdict(holder)
         typer.echo(json.dumps({"services": [asdict(one) for one in found], "run": run}, indent=1))
     else:
-        table = Table(pad_edge=False)
-        for head in ("service", "state", "process", "address", ""):
-            table.add_column(head)
+        heads = ["service", "state", "process", "address", *(["note"] if any(one.note for one in found) else [])]
+        table = Table(*heads, pad_edge=False)
         for one in found:
             style = "green" if one.health == "up" else "bold red"
             pid = "" if one.pid is None else str(one.pid)
-            table.add_row(one.name, f"[{style}]{one.health}[/{style}]", pid, one.url or "", one.note)
+            cells = (one.name, f"[{style}]{one.health}[/{style}]", pid, one.url or "", one.note)
+            table.add_row(*cells[: len(heads)])
         show(table)
-        typer.echo(f"{holder.what}, process {holder.pid}, since {holder.since}" if holder else "no run at work")
+        known = f"{holder.what}, process {holder.pid}, since {holder.since}" if holder else run_lock.unread(root)
+        typer.echo(known or "no run at work")
     return all(one.health == "up" for one in found)

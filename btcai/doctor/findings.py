@@ -39,10 +39,14 @@ def error(check: str, said: str, remedy: str, fix: Callable[[], object] | None =
 
 
 def looked(checks: Mapping[str, Check]) -> Iterator[Finding]:
-    """Every check's findings; one that cannot look, for what btcai's own errors and the system's are, says so."""
+    """Every check's findings; one that cannot look says why, and the others look all the same."""
     for name, check in checks.items():
         try:
             yield from check()
         except (BtcaiError, OSError) as failure:
             logger.debug("%s failed", name, exc_info=True)
             yield error(name, " ".join(str(failure).split()), "mend what it names, then ask again: btcai doctor")
+        except Exception as failure:  # whatever is broken, here or in a library: that is when a doctor is asked
+            logger.debug("%s failed", name, exc_info=True)
+            said = f"the check itself failed: {type(failure).__name__}: {' '.join(str(failure).split())}"
+            yield error(name, said, "where it failed: btcai --log-level DEBUG doctor; report that")

@@ -16,7 +16,7 @@ from btcai.errors import ArtifactError
 from btcai.operation import dvc_locks, run_lock
 from btcai.params import load_config
 from btcai.records import lineage
-from btcai.records.ledgers import record_of
+from btcai.records.ledgers import lines_of, record_of
 from btcai.records.promotions import open_change
 from btcai.schema import BUCKETS
 
@@ -173,24 +173,30 @@ def _settled(folder: Path, backup: Path) -> Callable[[], object] | None:
 
 def journals(root: Path) -> Iterator[Finding]:
     """Every line of every ledger is whole, and no change of champion is open."""
-    torn = [place for path in sorted((root / "journal").glob("*.jsonl")) for place in _torn(path)]
-    for place in torn:
-        yield warning(
-            "journal", f"{place} is torn: a process was killed there", f"remove that line of {place.split(' ')[0]}"
-        )
+    odd = [found for path in sorted((root / "journal").glob("*.jsonl")) for found in _odd_lines(path)]
+    yield from odd
     ledger = root / paths.PROMOTIONS
     opened = [bucket for bucket in BUCKETS if open_change(ledger, bucket)]
     for bucket in opened:
         yield error(
             "journal", f"a change of {bucket}'s champion was interrupted", f"btcai registry verify {bucket} --mend"
         )
-    if not torn and not opened:
+    if not odd and not opened:
         yield ok("journal", "every line is whole")
 
 
-def _torn(path: Path) -> Iterator[str]:
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+def _odd_lines(path: Path) -> Iterator[Finding]:
+    """Lines that a kill left without their end say nothing; of others a disk has taken what they said."""
+    ledger = f"{path.parent.name}/{path.name}"
+    for number, line in enumerate(lines_of(path), start=1):
+        place = f"{ledger} line {number}"
         try:
-            record_of(line, f"{path.parent.name}/{path.name} line {number}")
+            record_of(line, place)
         except ValueError:
-            yield f"{path.parent.name}/{path.name} line {number}"
+            if line.endswith(b"}"):
+                remedy = f"restore {ledger} from a backup; without one remove that line, and what it said is lost"
+                yield error("journal", f"{place} is damaged: it is not what was written", remedy)
+            else:
+                yield warning(
+                    "journal", f"{place} is torn: a process was killed there", f"remove that line of {ledger}"
+                )

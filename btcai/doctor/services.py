@@ -94,9 +94,9 @@ def places(root: Path) -> dict[str, tuple[int, str]]:
     return found
 
 
-def ports(wanted: dict[str, tuple[int, str]] | None = None) -> Iterator[Finding]:
-    """Free, or answered by the server that belongs there; by default those of the project in this folder."""
-    for name, (port, path) in (places(Path.cwd()) if wanted is None else wanted).items():
+def ports(wanted: dict[str, tuple[int, str]]) -> Iterator[Finding]:
+    """Free, or answered by the server that belongs there."""
+    for name, (port, path) in wanted.items():
         answer = _answer(port, path)
         if answer is None:
             yield ok(f"port {port}", f"free for {name}")

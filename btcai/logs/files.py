@@ -14,6 +14,7 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,10 +100,8 @@ class SharedFile(logging.Handler):
             self._max_bytes, self._turn = 0, Turn("size")
             return False
         self._close()
-        try:
+        with suppress(RuntimeError):  # the interpreter is ending: the next archive's turn compresses this one too
             threading.Thread(target=tidy, args=(self.path, self._settings), name="btcai-archives").start()
-        except RuntimeError:  # the interpreter is ending: the next archive's turn compresses this one too
-            return True
         return True
 
     def _close(self) -> None:

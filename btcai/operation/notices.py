@@ -36,7 +36,9 @@ def notify(event: Event, title: str, body: str) -> bool:
     sender.start()
     sender.join(LIMIT_S)
     if not any(taken):
-        logger.warning("the notice %r was not taken by every address of NOTIFY_URL in %.0f s", title, LIMIT_S)
+        late = f"no answer in {LIMIT_S:.0f} s; see that its servers run"
+        why = late if sender.is_alive() else "refused or not reached; see what is logged before this, and mend it"
+        logger.warning("the notice %r was not taken by every address of NOTIFY_URL: %s", title, why)
     return any(taken)
 
 

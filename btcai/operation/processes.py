@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 SAME_START_S = 0.1
 """The system counts a process's start from its own in hundredths of a second, whatever the clock is set to."""
-OLD_START_S, SAME_OLD_START_S = 1e9, 5.0
-"""A start beyond that, 32 years, is of an older btcai's record: since 1970, by a clock that may have been set since."""
 CHILDREN_S = 5.0
 """What children have to end in by themselves, once their parent has."""
 
@@ -29,7 +27,8 @@ def find(pid: int, started_s: float) -> "psutil.Process | None":
 
     try:
         process = psutil.Process(pid)
-        return process if _began(process, started_s) and process.status() != psutil.STATUS_ZOMBIE else None
+        is_same = abs(_since_boot_s(process) - started_s) <= SAME_START_S
+        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
 
@@ -39,12 +38,6 @@ def started_s(pid: int | None = None) -> float:
     import psutil
 
     return _since_boot_s(psutil.Process(pid))
-
-
-def _began(process: "psutil.Process", started_s: float) -> bool:
-    if started_s > OLD_START_S:
-        return abs(float(process.create_time()) - started_s) <= SAME_OLD_START_S
-    return abs(_since_boot_s(process) - started_s) <= SAME_START_S
 
 
 def _since_boot_s(process: "psutil.Process") -> float:

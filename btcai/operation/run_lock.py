@@ -17,11 +17,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from btcai import paths
 from btcai.errors import BtcaiError
 from btcai.operation import processes
+
+if TYPE_CHECKING:
+    import psutil
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +117,18 @@ def handed_on() -> tuple[int, ...]:
 def holder(root: Path) -> Holder | None:
     """Who has the project now; None where nobody does."""
     return _holder(_place(root))
+
+
+def unread(root: Path) -> str | None:
+    """Who has the project without a record that can be read, and what ends it; None where nobody does, or has one."""
+    place = _place(root)
+    if not place.lock.is_file() or _read(place) is not None:
+        return None
+    with place.lock.open("rb") as file:
+        if _try(file.fileno(), fcntl.LOCK_SH):
+            return None
+    who, end = _who(place)
+    return f"{who} is at work in {place.folder}; wait for it, or end it with: {end}"
 
 
 def interrupt(found: Holder) -> bool:
@@ -228,15 +243,20 @@ def _who(place: _Place) -> tuple[str, str]:
     if not _text(place.record):
         return "a process that has just started", "btcai cancel"
     record = paths.RUN_LOCK.with_name(place.record.name)
-    return f"a process (its record {record} is of another version)", "Ctrl-C where it was started"
+    there = processes.that_hold(place.lock)  # others may wait for it, so that none of them is ended unasked
+    names = f": {_names(there)}" if there else ""
+    return f"a process (its record {record} is of another version{names})", "Ctrl-C where it was started"
 
 
 def _told_of_work(place: _Place) -> str:
     left = processes.that_hold(place.work)
-    names = [f"process {one.pid} ({shorten(processes.command(one), 80)})" for one in left]
-    who = ", ".join(names) or "a process that has just ended, or another user's"
+    who = _names(left) or "a process that has just ended, or another user's"
     end = f", or: kill {' '.join(str(one.pid) for one in left)}" if left else ""
     return f"a stage of a killed run still works in {place.folder}: {who}; wait for it (a minute with flows.guard){end}"
+
+
+def _names(found: "list[psutil.Process]") -> str:
+    return ", ".join(f"process {one.pid} ({shorten(processes.command(one), 80)})" for one in found)
 
 
 def _this_process(what: str, flow_run_id: str | None, pauses: bool) -> Holder:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.errors import ArtifactError
 from btcai.files import whole
-from btcai.records.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, line_of, lines_of, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +119,9 @@ def is_placed(standing: Standing, folder: Path) -> bool:
 def append_trial(path: Path, trial: Mapping[str, object]) -> bool:
     """Append one line to the ledger of configurations ever tried; False when its input_hash is there already.
 
-    A line that a killed process left torn is skipped, never an obstacle to the next one.
+    A line that a killed process left torn, or a disk damaged, is skipped, never an obstacle to the next one.
     """
-    line = json.dumps(dict(trial), sort_keys=True)
-    return append_line(path, line, unless=lambda text: trial["input_hash"] in _tried(path, text))
+    return append_line(path, line_of(trial), unless=lambda lines: trial["input_hash"] in _tried(path, lines))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,34 +142,34 @@ def trial_sharpes(path: Path, tested: JudgedSpan, present: Mapping[str, object])
     say all that `present` does are of the configuration that is judged now, which counts itself.
     """
     found: list[float] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         try:
             trial = record_of(line, f"{path} line {number}")
             its_data = trial.get("data_version") or (trial.get("terms") or {}).get("data_version")
             same_bars = its_data == tested.data_version
+            same_market = same_bars or trial.get("market") == tested.market
             is_present = same_bars and all(trial.get(name) == value for name, value in present.items())
-            if (same_bars or _overlaps(trial, tested)) and not is_present:
+            if same_market and _overlaps(trial, tested) and not is_present:
                 sharpes = trial.get("sharpes") or {"": None}
                 found += [math.nan if sharpe is None else float(sharpe) for sharpe in sharpes.values()]
         except (ValueError, AttributeError, TypeError):
-            logger.warning("%s line %d is torn and counts as a trial without a score", path, number)
+            logger.warning("%s line %d is torn or damaged: it counts as a trial without a score", path, number)
             found.append(math.nan)
     return found
 
 
 def _overlaps(trial: Mapping[str, Any], tested: JudgedSpan) -> bool:
-    """Whether it was of this market, and judged on a time in common; one that does not say when counts."""
+    """Whether it was judged on a time in common; one that does not say when counts."""
     first, last = trial.get("tested_ts_ns") or (tested.first_ts_ns, tested.last_ts_ns)
-    in_common = bool(first <= tested.last_ts_ns and last >= tested.first_ts_ns)
-    return trial.get("market") == tested.market and in_common
+    return bool(first <= tested.last_ts_ns and last >= tested.first_ts_ns)
 
 
-def _tried(path: Path, text: str) -> set[object]:
+def _tried(path: Path, lines: list[bytes]) -> set[object]:
     """The input hashes in the ledger's whole lines."""
     hashes: set[object] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             hashes.add(record_of(line, f"{path} line {number}")["input_hash"])
         except (ValueError, LookupError, TypeError):
-            logger.warning("%s line %d is torn and is skipped; remove it to silence this", path, number)
+            logger.warning("%s line %d is torn or damaged and is skipped; see: btcai doctor", path, number)
     return hashes

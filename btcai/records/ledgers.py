@@ -1,12 +1,13 @@
-"""Lines that are added to a file for good: whole and on the disk, or the file is as it was."""
+"""Lines that are added to a file for good: whole and on the disk, or the file is as it was. A damaged one is known."""
 
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.errors import ArtifactError, DiskError
 from btcai.files import NO_ROOM
 
@@ -15,28 +16,43 @@ FORMAT = 1
 for ledgers outlive the code that wrote them."""
 
 
-def record_of(line: str, place: str) -> dict[str, Any]:
+def lines_of(ledger: Path) -> list[bytes]:
+    """The lines of a ledger, oldest first; none where there is no such file.
+
+    Bytes: one that a disk changed need not be text any more, and must not keep the others from being read.
+    """
+    return ledger.read_bytes().splitlines() if ledger.is_file() else []
+
+
+def line_of(record: Mapping[str, Any]) -> str:
+    """The line of a record, with its hash."""
+    return json.dumps(with_checksum(record), sort_keys=True)
+
+
+def record_of(line: str | bytes, place: str) -> dict[str, Any]:
     """The record in a line, for its reader to check; `place` names it in errors.
 
-    ValueError where the line is torn; ArtifactError where a later btcai wrote it, in which its names may mean other
-    things: it is neither skipped nor guessed at.
+    ValueError where the line is torn or damaged; ArtifactError where a later btcai wrote it, in which its names may
+    mean other things: it is neither skipped nor guessed at. Lines without a hash are of before there was one.
     """
     found = json.loads(line)
     if not isinstance(found, dict):
         raise ValueError(f"must be an object, was {type(found).__name__}")
-    number = found.pop("format", 1)
+    number = found.get("format", 1)
     if number != FORMAT:
         raise ArtifactError(
             f"{place} must be of format {FORMAT}, is of format {number}: another btcai wrote it; read it with that one"
         )
-    return found
+    if CHECKSUM in found and not is_intact(found):
+        raise ValueError("not what was written")
+    return {name: value for name, value in found.items() if name not in ("format", CHECKSUM)}
 
 
-def append_line(path: Path, line: str, unless: Callable[[str], bool] | None = None) -> bool:
+def append_line(path: Path, line: str, unless: Callable[[list[bytes]], bool] | None = None) -> bool:
     """Add a line, and force it onto the disk before this returns; after one that a kill left torn it begins anew.
 
-    False, and nothing added, where unless(what the ledger holds). One process at a time, from the reading to the end:
-    the kernel frees the lock of one that was killed. DiskError where it cannot be written; half of it is taken back.
+    False, and nothing added, where unless(the ledger's lines). One process at a time, from the reading to the end: the
+    kernel frees the lock of one that was killed. DiskError where it cannot be written; half of it is taken back.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +60,7 @@ def append_line(path: Path, line: str, unless: Callable[[str], bool] | None = No
             fcntl.flock(file, fcntl.LOCK_EX)  # another's line may not come behind half of ours, to be cut off with it
             file.seek(0)
             held = file.read()
-            if unless is not None and unless(held.decode()):
+            if unless is not None and unless(held.splitlines()):
                 return False
             begin = "\n" if held and not held.endswith(b"\n") else ""
             try:

@@ -1,11 +1,10 @@
 """The one ledger of sealed spans that were opened: each look costs some of what the next one can prove."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from btcai.errors import ArtifactError, ConfigError
-from btcai.records.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, line_of, lines_of, record_of
 from btcai.schema import SealedSpan, Span
 
 
@@ -33,29 +32,28 @@ def opened(span: SealedSpan, opening: Opening, ledger: Path) -> tuple[Span, int]
     """
     if not opening.because.strip():
         raise ConfigError("a sealed span is opened for a reason; give it: btcai sealed open --because TEXT")
-    before = looks_at(opening.market, opening.first_ts_ns, opening.last_ts_ns, ledger)
-    append_line(ledger, json.dumps(asdict(opening), sort_keys=True))
+    before = len(looks_at(opening.market, opening.first_ts_ns, opening.last_ts_ns, ledger))
+    append_line(ledger, line_of(asdict(opening)))
     return Span(span.first, span.stop), 1 + before
 
 
 def looks(ledger: Path) -> list[Opening]:
     """All that are on record, oldest first; ArtifactError where a line is damaged."""
-    text = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(ledger), start=1):
         try:
             found.append(Opening(**record_of(line, f"{ledger} line {number}")))
         except (ValueError, TypeError) as error:
             raise ArtifactError(
                 f"{ledger} line {number} must be an opening of a sealed span, was damaged ({error}); mend or restore "
-                "that line: how often the span was looked at must be known"
+                "that line, for how often the span was looked at must be known; then look again with: btcai doctor"
             ) from error
     return found
 
 
-def looks_at(market: str, first_ts_ns: int, last_ts_ns: int, ledger: Path) -> int:
-    """How often any part of this time of a market was looked at."""
-    return sum(_overlap(market, first_ts_ns, last_ts_ns, other) for other in looks(ledger))
+def looks_at(market: str, first_ts_ns: int, last_ts_ns: int, ledger: Path) -> list[Opening]:
+    """The looks at any part of this time of a market, oldest first."""
+    return [other for other in looks(ledger) if _overlap(market, first_ts_ns, last_ts_ns, other)]
 
 
 def _overlap(market: str, first_ts_ns: int, last_ts_ns: int, other: Opening) -> bool:

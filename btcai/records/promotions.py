@@ -1,7 +1,6 @@
 """journal/promotions.jsonl: every change of who decides for a bucket, on record before it happens and after."""
 
 import getpass
-import json
 import logging
 import os
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from btcai.errors import ConfigError
-from btcai.records.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, line_of, lines_of, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +80,13 @@ def end(ledger: Path, change: Change, outcome: str) -> None:
 
 
 def entries(ledger: Path) -> list[Entry]:
-    """All that is on record, oldest first. A torn line is skipped: nothing is done before its line is whole."""
+    """All that is on record, oldest first. A torn line is skipped: nothing is done before its line is whole.
+
+    So is a damaged one: who decides is in files and aliases, which stay; the record alone has lost something.
+    """
     changes: dict[str, Change] = {}
     outcomes: dict[str, str] = {}
-    for number, line in enumerate(_lines(ledger), start=1):
+    for number, line in enumerate(lines_of(ledger), start=1):
         try:
             found = record_of(line, f"{ledger} line {number}")
             if found.pop("event") == "intent":
@@ -92,7 +94,7 @@ def entries(ledger: Path) -> list[Entry]:
             else:
                 outcomes[found["id"]] = str(found["outcome"])
         except (ValueError, LookupError, TypeError, AttributeError):
-            logger.warning("%s line %d is torn and is skipped", ledger, number)
+            logger.warning("%s line %d is torn or damaged and is skipped; see: btcai doctor", ledger, number)
     return [Entry(change=change, outcome=outcomes.get(name)) for name, change in changes.items()]
 
 
@@ -120,9 +122,5 @@ def _change(found: dict[str, Any]) -> Change:
     return Change(**found | {"before": Seats(**found["before"]), "after": Seats(**found["after"])})
 
 
-def _lines(ledger: Path) -> list[str]:
-    return ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
-
-
 def _append(ledger: Path, record: dict[str, Any]) -> None:
-    append_line(ledger, json.dumps(record, sort_keys=True))
+    append_line(ledger, line_of(record))

@@ -274,6 +274,16 @@ def test_a_check_that_fails_of_itself_is_an_error_of_its_name() -> None:
     assert [(one.check, one.status) for one in found] == [("first", "ok"), ("both", "error"), ("after", "warning")]
 
 
+def test_a_check_that_breaks_off_ends_no_other() -> None:
+    def broken() -> Iterator[Finding]:
+        raise ZeroDivisionError("division\nby zero")
+        yield
+
+    found = list(looked({"broken": broken, "after": lambda: [ok("after", "seen")]}))
+    assert [(one.check, one.status) for one in found] == [("broken", "error"), ("after", "ok")]
+    assert found[0].said == "the check itself failed: ZeroDivisionError: division by zero"
+
+
 def test_json_is_strict_and_warnings_leave_an_installation_sound() -> None:
     found = [ok("a", "seen"), warning("b", "odd", "mend")]
     assert json.loads(checkup.as_json(found)) == {

@@ -24,9 +24,11 @@ from btcai.features.store import FILES, load_market, save_market
 from btcai.inference.bundle import MANIFEST, load_bundle
 from btcai.inference.decision import decide
 from btcai.paths import WEIGHTS
-from btcai.records import champions
-from btcai.records.champions import Standing, place_champion
-from btcai.schema import Bars
+from btcai.records import champions, openings, promotions
+from btcai.records.champions import JudgedSpan, Standing, append_trial, place_champion, trial_sharpes
+from btcai.records.openings import Opening
+from btcai.records.promotions import Change, Seats
+from btcai.schema import Bars, SealedSpan
 from btcai.training.checkpoint import load_model, new_model, save_model
 
 TRIES = 60
@@ -116,6 +118,7 @@ def test_features_of_an_older_btcai_are_read_and_told(tmp_path: Path, caplog: py
     assert "has no checksums, of an older btcai; make it again with: btcai stage features" in caplog.text
 
 
+@pytest.mark.slow
 def test_weights(tmp_path: Path) -> None:
     config = settings().model_copy(update={"model": SMALL})
     torch.manual_seed(1)
@@ -171,3 +174,60 @@ def test_a_champion_that_is_damaged_is_no_champion(tmp_path: Path, name: str) ->
     path.write_bytes(whole)
     assert champions.is_placed(standing, path.parent)
     shutil.rmtree(path.parent)
+
+
+def test_ledger_of_looks(tmp_path: Path) -> None:
+    """An unknown number of looks is not none: it is refused."""
+    path = tmp_path / "openings.jsonl"
+    look = Opening(
+        market="m", data_version="d", first_ts_ns=1_000, last_ts_ns=2_000, opened_unix_s=1, because="a new champion",
+        models={"short": "abc"},
+    )  # fmt: skip
+    for _ in range(3):
+        openings.opened(SealedSpan(1, 2), look, path)
+    refused, same = tried(path, lambda: openings.looks(path), path.name)
+    assert refused + same == TRIES
+    assert refused > 0.9 * TRIES
+
+
+def told_or_the_same(path: Path, read: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> int:
+    """Damages a ledger whose other lines count on: how often a line was named. Where none was, nothing is lost."""
+    whole, before = path.read_bytes(), read()
+    named = 0
+    for number in range(TRIES):
+        path.write_bytes(damaged(whole, number))
+        caplog.clear()
+        if (found := read()) == before:
+            continue
+        assert f"{path} line " in caplog.text, (number, found)
+        named += 1
+    path.write_bytes(whole)
+    assert read() == before
+    return named
+
+
+def test_ledger_of_changes_of_champion(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "promotions.jsonl"
+    for number in (1, 2, 3):
+        change = Change(
+            kind="promote", bucket="short", before=Seats(champion=number), after=Seats(champion=number + 1),
+            because="a try", model_version="m", manifest_sha256="f",
+        )  # fmt: skip
+        promotions.begin(path, change)
+        promotions.end(path, change, "done")
+    assert told_or_the_same(path, lambda: promotions.entries(path), caplog) > 0.9 * TRIES
+
+
+def test_ledger_of_trials(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, tested = tmp_path / "trials.jsonl", JudgedSpan(market="m", first_ts_ns=0, last_ts_ns=9, data_version="d")
+    for number in range(3):
+        append_trial(path, {"input_hash": f"hash {number}", "data_version": "d", "sharpes": {"short": number + 0.25}})
+
+    def read() -> tuple[list[float], set[object]]:
+        return trial_sharpes(path, tested, {"config": None}), champions._tried(path, path.read_bytes().splitlines())
+
+    assert told_or_the_same(path, read, caplog) > 0.9 * TRIES
+    damaged_once = damaged(path.read_bytes(), 2)
+    path.write_bytes(damaged_once)
+    assert append_trial(path, {"input_hash": "another"})
+    assert path.read_bytes().startswith(damaged_once)

@@ -12,13 +12,29 @@ import pytest
 from btcai.doctor import project
 from btcai.errors import ArtifactError, DiskError
 from btcai.records import champions, openings, promotions
-from btcai.records.ledgers import append_line, record_of
+from btcai.records.ledgers import append_line, line_of, lines_of, record_of
 
 TESTED = champions.JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")
 
 
 def test_a_line_without_a_format_is_of_the_first_and_one_that_says_so_too() -> None:
     assert record_of('{"a": 1}', "x line 1") == record_of('{"a": 1, "format": 1}', "x line 1") == {"a": 1}
+
+
+def test_a_line_with_a_flipped_bit_is_refused_or_says_what_it_said() -> None:
+    record = {"version": 12, "score": 0.5, "who": "Zoë"}
+    whole, same = line_of(record).encode(), 0
+    assert record_of(whole, "x line 1") == record
+    for place in range(len(whole)):
+        for bit in range(8):
+            line = bytes([*whole[:place], whole[place] ^ 1 << bit, *whole[place + 1 :]])
+            try:
+                found = record_of(line, "x line 1")
+            except ValueError:
+                continue
+            same += 1
+            assert {name: found[name] for name in record} == record
+    assert 0 < same < 8 * len("content_sha256") + 8  # bits of the hash's own name, and a letter of an escape
 
 
 @pytest.mark.parametrize("line", ["", "{", "[1]", "3", "null"])
@@ -50,6 +66,29 @@ def test_a_line_of_a_later_btcai_is_neither_skipped_nor_guessed_at(
     with pytest.raises(ArtifactError, match="line 1 must be of format 1, is of format 2"):
         list(project.journals(tmp_path))
     assert ledger.read_bytes() == before
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_flipped_bit_that_leaves_no_text_ends_no_command_in_a_traceback(
+    tmp_path: Path, reader: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = tmp_path / "journal" / "ledger.jsonl"
+    append_line(ledger, line_of({"input_hash": "a", "event": "outcome", "id": "x", "outcome": "done"}))
+    before = bytearray(ledger.read_bytes())
+    before[5] |= 0x80
+    ledger.write_bytes(before)
+    with pytest.raises(UnicodeDecodeError):
+        before.decode()
+    if reader is openings.looks:  # how often a sealed span was looked at must be known
+        with pytest.raises(ArtifactError, match="line 1 must be an opening of a sealed span, was damaged"):
+            reader(ledger)
+    else:
+        reader(ledger)
+        assert f"{ledger} line 1 is torn or damaged" in caplog.text
+    assert lines_of(ledger)[0] == bytes(before).rstrip()
+    (found,) = project.journals(tmp_path)
+    assert (found.status, found.said) == ("error", "journal/ledger.jsonl line 1 is damaged: it is not what was written")
+    assert found.remedy.startswith("restore journal/ledger.jsonl from a backup")
 
 
 def test_a_line_that_the_disk_refuses_takes_no_other_process_line_with_it(
@@ -84,11 +123,11 @@ def test_a_trial_that_two_processes_record_at_once_is_there_once(
 
     other = Thread(target=record)
 
-    def read_slowly(path: Path, text: str) -> set[object]:
+    def read_slowly(path: Path, lines: list[bytes]) -> set[object]:
         monkeypatch.setattr(champions, "_tried", tried)
         other.start()
         other.join(0.2)
-        return tried(path, text)
+        return tried(path, lines)
 
     monkeypatch.setattr(champions, "_tried", read_slowly)
     record()

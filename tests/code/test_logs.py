@@ -40,6 +40,22 @@ def test_a_record_reaches_console_file_and_json(tmp_path: Path, capsys: pytest.C
     assert (record["function"], record["thread"]) == ("test_a_record_reaches_console_file_and_json", "MainThread")
 
 
+def test_the_documented_count_of_records_works_before_any_stage_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "logging.md").read_text(encoding="utf-8")
+    (snippet,) = (part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "read_json" in part)
+    monkeypatch.chdir(tmp_path)
+    logs.setup("INFO", tmp_path / "logs")
+    logger.info("no stage")
+    exec(snippet, {})
+    assert re.search(r"NaN +INFO +1\n", capsys.readouterr().out)
+    with logs.context(stage="features"):
+        logger.info("of a stage")
+    exec(snippet, {})
+    assert re.search(r"features +INFO +1\n", capsys.readouterr().out)
+
+
 def test_level_hides_what_is_below_it(tmp_path: Path) -> None:
     logs.setup("warning", tmp_path)
     logger.info("hidden")

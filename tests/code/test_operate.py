@@ -115,7 +115,9 @@ def test_a_run_refuses_one_in_a_terminal_and_its_cancel_leaves_no_process_and_ev
     project.wait_for_checkpoint()
     with pytest.raises(run_lock.Busy, match=r"Prefect's run [a-z]+-[a-z]+, process \d+"):
         run_lock.alone(project.root, "btcai run").__enter__()
-    assert "cancelled: " in project.btcai("cancel").stdout
+    told = project.btcai("cancel").stdout
+    assert told.startswith("cancelled: ")
+    assert told.endswith("; go on with: btcai run --force\n")  # the deployment forces its runs
     project.wait(run, "Cancelled")
     until(lambda: run_lock.holder(project.root) is None)
     assert trainers(project.root) == []
@@ -175,7 +177,7 @@ def test_a_stage_that_fails_is_told_with_run_stage_reason_and_remedy(
     assert notice["message"] == (
         f"run {project.api(f'flow_runs/{run}')['name']}: stage toy failed: sum must be 2, was 3; count again\n"
         "what helps: what was finished is kept; mend it, then go on with: "
-        f"Retry on http://127.0.0.1:{project.port}/runs/flow-run/{run}, btcai run, or the schedule"
+        f"Retry on http://127.0.0.1:{project.port}/runs/flow-run/{run}, btcai run --force"
     )
 
 

@@ -4,11 +4,13 @@ import logging
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
 from export_fakes import loud_bundle
+from run_holder import another_run
 
 from btcai import paths
 from btcai.schema import BUCKETS
@@ -104,3 +106,55 @@ def test_the_time_limit_of_a_pause_is_off_as_soon_as_it_is_heard(
     for _ in range(2):
         assert isinstance(listener.look(), steering.Paused)
     assert [state.state_details.pause_timeout is None for state in kept] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [({}, "btcai run"), ({"force": False}, "btcai run"), ({"force": True}, "btcai run --force")],
+)
+def test_what_goes_on_with_a_run_is_forced_where_it_was(parameters: dict[str, bool], expected: str) -> None:
+    from flows import steering
+
+    assert steering.command(parameters) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "force", "expected"),
+    [
+        (False, False, "btcai run"),
+        (False, True, "btcai run --force"),
+        (True, False, "Retry on PAGE, btcai run, or the schedule"),
+        (True, True, "Retry on PAGE, btcai run --force"),
+    ],
+)
+def test_a_notice_of_a_failure_says_what_goes_on_with_that_run(
+    monkeypatch: pytest.MonkeyPatch, scheduled: bool, force: bool, expected: str
+) -> None:
+    from prefect.states import Failed
+
+    from flows import news
+
+    said: list[str] = []
+    monkeypatch.setattr(news, "notify", lambda event, title, body: said.append(body))
+    monkeypatch.setattr(news, "url_for", lambda kind, run_id: "PAGE")
+    run: Any = SimpleNamespace(
+        id=uuid4(), name="x", parameters={"force": force}, deployment_id=uuid4() if scheduled else None
+    )
+    news.tell_end("btcai", run, Failed(message="no room"))
+    assert said == [f"run x: no room\nwhat helps: what was finished is kept; mend it, then go on with: {expected}"]
+
+
+def test_pause_and_cancel_say_who_is_at_work_without_a_record_that_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import control
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert control.pause(tmp_path) == control.cancel(tmp_path) == "nothing runs"
+        with another_run(tmp_path) as other:
+            (tmp_path / paths.RUN_LOCK).with_suffix(".json").write_text('{"host": "a"}', encoding="utf-8")
+            assert f"process {other.pid} (" in control.pause(tmp_path)
+            assert control.cancel(tmp_path) == control.pause(tmp_path)
+            assert other.poll() is None

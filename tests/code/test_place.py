@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,12 @@ from types import SimpleNamespace
 import pytest
 from faults import contents
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from operated_project import free_port
 from registry_fakes import project, register
 
 from btcai import paths
+from btcai.config import Config
 from btcai.errors import ArtifactError, ConfigError
 from btcai.registry import garbage, place, promotion, recording, succession, tracing, tracking, verification
 from btcai.schema import BUCKETS
@@ -98,14 +101,23 @@ def test_a_server_that_is_away_is_told_from_one_that_says_no(
     assert place.is_away(error) is is_away
 
 
+DOWNLOADS_FAIL = [
+    MlflowException("failures occurred while downloading"),  # INTERNAL_ERROR, as for a plain 404
+    MlflowException(
+        "Failed to download artifacts from path 'bundle', please ensure that the path is correct.",
+        error_code=RESOURCE_DOES_NOT_EXIST,
+    ),
+]
+
+
 class Server:
     """A client whose server has a run with `kept`, or is away; MLflow calls both a failed download of one name."""
 
-    def __init__(self, kept: list[str] | None) -> None:
-        self.kept = kept
+    def __init__(self, kept: list[str] | None, error: MlflowException) -> None:
+        self.kept, self.error = kept, error
 
     def download_artifacts(self, run_id: str, path: str, into: str) -> str:
-        raise MlflowException("failures occurred while downloading")  # INTERNAL_ERROR, as for a plain 404
+        raise self.error
 
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[object]:
         if self.kept is None:
@@ -113,6 +125,7 @@ class Server:
         return [SimpleNamespace(path=one) for one in self.kept if str(Path(one).parent) == (path or ".")]
 
 
+@pytest.mark.parametrize("error", DOWNLOADS_FAIL, ids=["failed", "does not exist"])
 @pytest.mark.parametrize(
     ("kept", "name", "is_lost"),
     [
@@ -125,13 +138,18 @@ class Server:
     ],
 )
 def test_what_a_server_has_lost_costs_the_version_its_place_and_a_server_that_is_away_does_not(
-    kept: list[str] | None, name: str, is_lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: list[str] | None,
+    name: str,
+    is_lost: bool,
+    error: MlflowException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(place.SERVER, "http://mlflow.example")
     version = SimpleNamespace(tags={"data_version": "d", "code_version": "c", "score": "1", "edge": "none"})
     version.version, version.run_id = 3, "run3"
     with pytest.raises(ArtifactError if is_lost else MlflowException) as found:
-        recording.downloaded(Server(kept), recording.standing("short", version), name, tmp_path)
+        recording.downloaded(Server(kept, error), recording.standing("short", version), name, tmp_path)
     if is_lost:
         assert f"short version 3 has no {name} in run run3" in str(found.value)
 
@@ -173,6 +191,20 @@ def answers(address: str) -> bool:
         return False
 
 
+def gives_up_on_a_silent_server(root: Path, config: Config, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes connections and never answers: a line within the tries' time, and nothing has changed."""
+    with socket.create_server(("127.0.0.1", port)), monkeypatch.context() as impatient:
+        impatient.setenv(place.SERVER, f"http://127.0.0.1:{port}")
+        impatient.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        impatient.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        began_s = time.monotonic()
+        with pytest.raises(ArtifactError, match=r"could not be read or written: .*see that the server runs") as found:
+            register(root, config, 0.1)
+        assert time.monotonic() - began_s < 20.0  # two tries of 1 s each, on a busy machine
+    assert "\n" not in str(found.value)
+    assert not any((root / path).exists() for path in (paths.CHAMPION, paths.REGISTER, paths.TRIALS, paths.PROMOTIONS))
+
+
 def seats(root: Path) -> dict[str, dict[str, int]]:
     return {
         shelf.bucket: {alias: one.version for alias, one in shelf.aliased.items()} for shelf in tracing.shelves(root)
@@ -188,9 +220,11 @@ def test_two_clones_on_one_server_keep_their_champions_and_go_on_after_it_was_aw
     port = free_port()
     for root in (ann, bob):
         root.mkdir()
+    terms = project(ann)
+    gives_up_on_a_silent_server(ann, terms, port, monkeypatch)
     with server(tmp_path, port) as address:
         monkeypatch.setenv(place.SERVER, address)
-        register(ann, project(ann), 0.1)
+        register(ann, terms, 0.1)
         held = {bucket: contents(ann / paths.CHAMPION / bucket) for bucket in BUCKETS}
 
         better = project(bob, weight=2.0)  # on the same terms: of one name it would be champion in ann's place

@@ -36,9 +36,3 @@ def test_a_process_is_found_though_the_clock_was_set_since() -> None:
 @pytest.mark.parametrize("other_s", [-3600.0, -0.2, 0.2, 3600.0])
 def test_one_of_another_start_is_another_that_has_its_id_now(other_s: float) -> None:
     assert processes.find(os.getpid(), STARTED_S + other_s) is None
-
-
-def test_a_record_of_an_older_btcai_since_1970_is_read_to_its_five_seconds() -> None:
-    since_1970_s = psutil.Process().create_time()
-    assert processes.find(os.getpid(), since_1970_s + 4.0) == psutil.Process()
-    assert processes.find(os.getpid(), since_1970_s + 6.0) is None

@@ -240,15 +240,34 @@ def test_only_the_process_that_holds_the_project_is_interrupted(tmp_path: Path) 
 @pytest.mark.usefixtures("sure_soon")
 def test_a_holder_that_has_not_yet_said_who_it_is_or_says_it_in_another_way(tmp_path: Path) -> None:
     record = (tmp_path / paths.RUN_LOCK).with_suffix(".json")
-    with another_run(tmp_path):
+    with another_run(tmp_path) as other:
         record.unlink()
         told = "a process that has just started; wait for it, or end it with: btcai cancel$"
         with pytest.raises(run_lock.Busy, match=told), run_lock.alone(tmp_path, "x"):
             pytest.fail("two runs at once")
         record.write_text('{"pid": 7, "host": "a field of a later version"}', encoding="utf-8")
-        told = r"a process \(its record \.prefect/run\.json is of another version\); .*: Ctrl-C where it was started$"
+        told = (
+            rf"a process \(its record \.prefect/run\.json is of another version: process {other.pid} \(.*python.*\)\)"
+            r"; .*: Ctrl-C where it was started$"
+        )
         with pytest.raises(run_lock.Busy, match=told), run_lock.alone(tmp_path, "x"):
             pytest.fail("two runs at once")
+
+
+def test_a_holder_whose_record_cannot_be_read_is_somebody_all_the_same(tmp_path: Path) -> None:
+    record = (tmp_path / paths.RUN_LOCK).with_suffix(".json")
+    assert run_lock.unread(tmp_path) is None
+    with another_run(tmp_path) as other:
+        assert run_lock.unread(tmp_path) is None  # holder() says who
+        record.write_text('{"pid": 7, "host": "a field of a later version"}', encoding="utf-8")
+        assert run_lock.holder(tmp_path) is None
+        said = run_lock.unread(tmp_path)
+        assert said is not None
+        assert f"is of another version: process {other.pid} (" in said
+        assert said.endswith(f"is at work in {tmp_path}; wait for it, or end it with: Ctrl-C where it was started")
+        other.kill()
+        other.wait()
+        assert run_lock.unread(tmp_path) is None
 
 
 def test_the_record_is_whole_json(tmp_path: Path) -> None:

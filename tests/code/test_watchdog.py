@@ -27,6 +27,14 @@ class Clock:
         self.now_s += seconds
         self.used_s += seconds * share
 
+    def watch(self, watch: Stall, seconds: int, share: float) -> Stuck | None:
+        """What the watchdog says at the end of so long, in which it is asked every second."""
+        found = None
+        for _ in range(seconds):
+            self.run(1.0, share)
+            found = watch.check(1)
+        return found
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -64,31 +72,45 @@ def test_a_process_that_waits_and_writes_is_not_stuck(clock: Clock) -> None:
 def test_bursts_of_work_keep_it_alive_and_their_end_is_counted_from_the_last(clock: Clock) -> None:
     watch = Stall("x", 600.0)
     for _ in range(10):
-        clock.run(50.0, 1.0)
-        assert watch.check(1) is None
-        clock.run(250.0, 0.0)
-        assert watch.check(1) is None
+        assert clock.watch(watch, 50, 1.0) is None
+        assert clock.watch(watch, 250, 0.0) is None
     assert stuck_after(clock, watch, share=0.0) == clock.now_s
     assert 3000.0 - 250.0 + 600.0 - 60.0 <= clock.now_s <= 3000.0 + 600.0
 
 
 def test_a_child_that_ended_counts_as_work(clock: Clock) -> None:
     watch = Stall("x", 600.0)
-    clock.run(300.0, 1.0)
-    assert watch.check(1) is None
-    clock.run(400.0, 0.0)
-    clock.used_s = 100.0  # the child took its 200 s with it
-    assert watch.check(1) is None
-    clock.run(599.0, 0.0)
-    assert watch.check(1) is None
+    assert clock.watch(watch, 300, 1.0) is None
+    assert clock.watch(watch, 400, 0.0) is None
+    clock.used_s = 100.0  # the child took its 200 s with it; seen at 720 s, with the next look
+    assert clock.watch(watch, 619, 0.0) is None
+    assert clock.watch(watch, 1, 0.0) is not None
 
 
 def test_what_it_says(clock: Clock) -> None:
-    clock.run(600.0, 0.0)
-    assert str(Stall("evaluate", 600.0).check(1)) == "None"
-    watch = Stall("evaluate", 600.0)
-    clock.run(601.0, 0.0)
-    assert str(watch.check(1)) == "stage evaluate wrote nothing and used no processor for 601 s"
+    found = clock.watch(Stall("evaluate", 600.0), 601, 0.0)
+    assert str(found) == "stage evaluate wrote nothing and used no processor for 601 s"
+
+
+def test_hours_in_which_the_watchdog_itself_stood_still_are_not_the_stages_idleness(clock: Clock) -> None:
+    watch = Stall("x", 600.0)
+    assert clock.watch(watch, 30, 1.0) is None
+    clock.run(7200.0, 0.0)  # docker pause: a tenth of the limit is counted, 60 s, in which it used 30 s
+    assert watch.check(1) is None
+    assert clock.watch(watch, 59, 0.0) is None
+    clock.run(7200.0, 0.0)  # idle for 59 s, and for 60 s more of this
+    assert watch.check(1) is None
+    assert clock.watch(watch, 480, 0.0) is None
+    assert str(clock.watch(watch, 1, 0.0)).endswith("for 600 s")
+
+
+def test_a_stuck_stage_is_found_though_each_look_takes_minutes(clock: Clock) -> None:
+    """Prefect's server, asked before, does not answer."""
+    watch, found = Stall("x", 600.0), []
+    for _ in range(10):
+        clock.run(360.0, 0.0)
+        found.append(watch.check(1) is not None)
+    assert found == [False] * 9 + [True]
 
 
 def test_processor_time_counts_children() -> None:
