@@ -17,6 +17,7 @@ from btcai import paths, reflection
 from btcai.config import Config
 from btcai.evaluation.backtest import backtest
 from btcai.evaluation.metrics import DAYS_PER_YEAR
+from btcai.evaluation.resampling import METRICS
 from btcai.evaluation.statistics import RESAMPLES, bootstrapped
 from btcai.explanation import explain_decision
 from btcai.features.pipeline import rows_of
@@ -143,7 +144,8 @@ def _bootstrap(stopwatch: Stopwatch, size: Size) -> Iterator[Line]:
 
     (timing,) = stopwatch.time(run)
     yield Line(
-        name=f"{size.resamples:,} bootstrap draws, all metrics, {size.strategies} strategies, {size.days:,} days",
+        name=f"{size.resamples:,} bootstrap draws, {len(METRICS)} metrics, {size.strategies} strategies, "
+        f"{size.days:,} days",
         value=timing.median_s,
         unit="s",
         goals=BOOTSTRAP_GOALS,

@@ -91,11 +91,13 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
         severities=cost_variants(config.market),
         splits_text=splits.printed(times),
         sealed_text=outputs.days(splits.sealed, times),
-        sealed_looks=looks_at(
-            config.data.market,
-            int(times[splits.sealed.first]),
-            int(times[splits.sealed.stop - 1]),
-            root / paths.OPENINGS,
+        sealed_looks=len(
+            looks_at(
+                config.data.market,
+                int(times[splits.sealed.first]),
+                int(times[splits.sealed.stop - 1]),
+                root / paths.OPENINGS,
+            )
         ),
         sizings={bucket: sized(bucket) for bucket, walk in walked.items() if walk.traded_usdt > 0.0},
         start_equity_usdt=config.market.equity_usdt,
@@ -106,19 +108,22 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     )
 
 
-def earlier_trials(root: Path, config: Config) -> list[float]:
-    """Sharpe ratios of what was tried on this test span, or a part of it, before what is configured now."""
+def earlier_trials(root: Path, config: Config, judged_ts_ns: tuple[int, int] | None = None) -> list[float]:
+    """Sharpe ratios of what was tried on a span, or a part of it, before what is configured now; nan for none.
+
+    judged_ts_ns: closes of the first and the last bar of the span that is judged, by default the test span.
+    """
     from btcai.features.store import read_meta
     from btcai.params import flat
     from btcai.records import champions
 
-    first_ts_ns, last_ts_ns = outputs.tested_ts_ns(root)
+    first_ts_ns, last_ts_ns = judged_ts_ns or outputs.tested_ts_ns(root)
     meta = read_meta(root / paths.FEATURES)
-    tested = champions.JudgedSpan(
+    judged = champions.JudgedSpan(
         market=meta["market"], first_ts_ns=first_ts_ns, last_ts_ns=last_ts_ns, data_version=meta["data_version"]
     )
     present = {"config": flat(config), "code_version": versions.code_version()}
-    return champions.trial_sharpes(root / paths.TRIALS, tested, present)
+    return champions.trial_sharpes(root / paths.TRIALS, judged, present)
 
 
 def incumbents(root: Path) -> "dict[str, Incumbent]":

@@ -1,5 +1,6 @@
-"""Judging the champions on the sealed span: on record first, then once, and how often it was looked at is said."""
+"""Judging the champions on the sealed span: on record first, then once; all that was judged on it before counts."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,10 +23,14 @@ from btcai.schema import BUCKETS, Span
 
 @dataclass(frozen=True, kw_only=True)
 class Unsealed:
-    """What was found, how many looks at any part of this time are on record, and where the report is."""
+    """What was found, what is on record of any part of this time, and where the report is.
+
+    looks: at it, this one too; earlier_trials: judged on it before, other champions at earlier looks among them.
+    """
 
     judgement: Judgement
     looks: int
+    earlier_trials: int
     folder: Path
 
 
@@ -48,16 +53,25 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
         because=because,
         models={bucket: bundle.version for bucket, bundle in bundles.items()},
     )
+    judged_ts_ns = (opening.first_ts_ns, opening.last_ts_ns)
+    earlier = [*judging.earlier_trials(root, config, judged_ts_ns), *_shown_before(opening, root)]
+    trials = Trials(sharpes=np.array(earlier))
     span, looks = openings.opened(splits.sealed, opening, root / paths.OPENINGS)
-    trials = Trials(sharpes=np.array(judging.earlier_trials(root, config)))
     found = assess(bundles, data, replace(splits, test=span, folds=_parts(span, len(splits.folds))), config, trials)
     folder = root / paths.SEALED / str(len(openings.looks(root / paths.OPENINGS)))
     with whole(folder) as out:
         table(found.judgement.rows).to_csv(out / "table.csv", index=False, lineterminator="\n")
         verdicts = {verdict.bucket: verdict.text for verdict in found.judgement.verdicts}
-        record = {"opening": asdict(opening), "looks": looks, "verdicts": verdicts}
+        record = {"opening": asdict(opening), "looks": looks, "earlier_trials": len(earlier), "verdicts": verdicts}
         (out / "metrics.json").write_text(strict_json(record), encoding="utf-8")
-    return Unsealed(judgement=found.judgement, looks=looks, folder=folder)
+    return Unsealed(judgement=found.judgement, looks=looks, earlier_trials=len(earlier), folder=folder)
+
+
+def _shown_before(opening: Opening, root: Path) -> list[float]:
+    """nan for every other model that was judged on a part of this time: what is opened may have been chosen by that."""
+    seen = openings.looks_at(opening.market, opening.first_ts_ns, opening.last_ts_ns, root / paths.OPENINGS)
+    others = {model for look in seen for model in look.models.items()} - set(opening.models.items())
+    return [math.nan] * len(others)
 
 
 def _champion(root: Path, bucket: str, config: Config, data_version: str) -> PolicyBundle:

@@ -43,7 +43,6 @@ def refit(
     from btcai.experiments.report import about
     from btcai.experiments.spread import here
     from btcai.records import champions
-    from btcai.training import pieces
 
     if test_groups is not None and not combinatorial:
         raise ConfigError("--test-groups needs --combinatorial: walking forward tests one group at a time")
@@ -51,13 +50,9 @@ def refit(
     with features_unchanged(root):
         config, version = _config(root), outputs.data_version(root)
         data, splits, _ = outputs.load_features(root)
-    gap = config.purge_bars, config.splits.embargo_bars
-    least = pieces.least_bars(config.splits, config.purge_bars, data.warmup_bars) + config.purge_bars
-    plan = (
-        refitting.Plan.combinatorial(splits, groups, 2 if test_groups is None else test_groups, *gap)
-        if combinatorial
-        else refitting.Plan.forward(splits, groups - 1, *gap, least)
-    )
+    if combinatorial and test_groups is None:
+        test_groups = 2
+    plan = refitting.planned(config, splits, data.warmup_bars, groups, test_groups)
     folder = root / paths.FOLDS
     found = refitting.outcomes(config, plan, folder / "trained", version)
     seconds = refitting.seconds_left(config, plan, folder / "trained", version)
@@ -65,7 +60,8 @@ def refit(
     if not left:
         key = refitting.plan_key(config, plan, version)
         terms = {"data_version": version}
-        trial = {"input_hash": key, "tried": {"refit": plan.name}, "terms": terms, "market": config.data.market}
+        trial: dict[str, object] = {"input_hash": key, "tried": {"refit": plan.name}, "terms": terms}
+        trial |= {"market": config.data.market, "tested_ts_ns": [int(data.bars.close_ts_ns[bar]) for bar in (0, -1)]}
         with (
             writing("btcai refit", part=paths.FOLDS),
             progress("folds") as advance,
@@ -99,11 +95,13 @@ def sealed_open(
 
     with writing("btcai sealed open") as root:
         found = unseal(root, _config(root), because, int(time.time()))
-    show(rich_table(found.judgement.judged_rows()))
+    show(rich_table(found.judgement.judged_rows(), "Sealed span"))
     for verdict in found.judgement.verdicts:
         typer.echo(f"{verdict.bucket}: {verdict.text}")
     often = "once, now" if found.looks == 1 else f"{found.looks} times, this one too: expect luck"
-    typer.echo(f"This time of the market was looked at {often}. Report: {found.folder.relative_to(root)}")
+    typer.echo(f"This time of the market was looked at {often}.")
+    typer.echo(f"Trials judged earlier on it or a part of it, all counted as luck: {found.earlier_trials:,}.")
+    typer.echo(f"Report: {found.folder.relative_to(root)}")
 
 
 @sealed_app.command("list")

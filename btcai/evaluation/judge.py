@@ -39,7 +39,7 @@ Results = Mapping[str, Mapping[str, BacktestResult]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trials:
-    """Every configuration tried on this market before: the best of many looks good by luck.
+    """Every configuration tried on this span, or a part of it, before: the best of many looks good by luck.
 
     sharpes (N,): annual, nan where a trial had none.
     """
@@ -207,9 +207,9 @@ def _over(returns: FloatArray, champion: BacktestResult, level: float, seed: int
 
 def _reason(row: Row, outcome: gate.Outcome, least: Detectable, n_trials: int) -> str:
     able = (
-        f"beside these baselines this span could show a Sharpe ratio of {_ratio(least.sharpe)} or more"
+        f"a span this short could only have told a Sharpe ratio of {_ratio(least.sharpe)} or more from these baselines"
         if np.isfinite(least.sharpe)
-        else "this span is too short to show any"
+        else "this span is too short to tell any Sharpe ratio from these baselines"
     )
     if row.did_not_trade:
         return f"no edge shown: {row.strategy} did not trade, so it earned what cash earns; {able}; {RECOMMENDED}"

@@ -1,4 +1,4 @@
-"""Days drawn again in blocks of random length (Politis and Romano 1994), and every figure of merit of what comes out.
+"""Days drawn again in blocks of random length (Politis and Romano 1994), and the figures of merit of what comes out.
 
 Letters: m days, k strategies, n resamples. All strategies see the same drawn days, so their figures are paired.
 """
@@ -12,9 +12,9 @@ from btcai.compiled import compiled
 from btcai.evaluation.metrics import NO_SPREAD
 from btcai.schema import FloatArray
 
-METRICS = ("sharpe", "sortino", "cagr", "volatility", "max_drawdown_frac", "calmar", "win_days_frac")
+METRICS = ("sharpe", "cagr", "max_drawdown_frac")
 """Of daily returns, annual where btcai.evaluation.metrics is; drawdowns from one day's close to a later one's."""
-_TOTAL, _SPREAD, _LOSSES, _WEALTH, _DEPTH, _WINS = range(6)
+_TOTAL, _SPREAD, _WEALTH, _DEPTH = range(4)
 _CHUNK = 1_000
 _ASKED = 100
 """Columns at most that a block length is estimated of, a millisecond each; a median needs no more."""
@@ -53,42 +53,23 @@ def resampled_figures(
 ) -> FloatArray:
     """METRICS (n, len(METRICS), k) of returns (m, k) on resampled days.
 
-    Where no day varies the Sharpe ratio is 0, as cash; without a loss Sortino and Calmar are inf after a gain, else 0.
+    Where no day varies the Sharpe ratio is 0, as cash.
     """
-    columns = np.ascontiguousarray(returns.T)
-    chunks = drawn_days(len(returns), block_days=block_days, seed=seed, resamples=resamples)
-    return np.concatenate([_figures(_walked(columns, days), len(returns), periods_per_year) for days in chunks])
-
-
-def figures(returns: FloatArray, periods_per_year: float) -> FloatArray:
-    """METRICS (len(METRICS), k) of returns (m, k) on the days as they came; undefined ones as in resampled_figures."""
-    as_they_came = np.arange(len(returns), dtype=np.int32)[None]
-    walked = _walked(np.ascontiguousarray(returns.T), as_they_came)
-    found: FloatArray = _figures(walked, len(returns), periods_per_year)[0]
-    return found
-
-
-def _walked(columns: FloatArray, days: Days) -> FloatArray:
-    sums = np.empty((len(days), 6, len(columns)))
-    _walk(columns, days, sums)
-    return sums
+    columns, found = np.ascontiguousarray(returns.T), []
+    for days in drawn_days(len(returns), block_days=block_days, seed=seed, resamples=resamples):
+        sums = np.empty((len(days), 4, len(columns)))
+        _walk(columns, days, sums)
+        found.append(_figures(sums, len(returns), periods_per_year))
+    return np.concatenate(found)
 
 
 def _figures(sums: FloatArray, days: int, periods_per_year: float) -> FloatArray:
-    """(n, 6, k) -> (n, len(METRICS), k)."""
+    """(n, 4, k) -> (n, len(METRICS), k)."""
     mean, spread = sums[:, _TOTAL] / days, np.sqrt(sums[:, _SPREAD] / (days - 1))
-    downside, wealth, depth = np.sqrt(sums[:, _LOSSES] / days), sums[:, _WEALTH], sums[:, _DEPTH]
+    wealth = sums[:, _WEALTH]
     cagr = np.where(wealth > 0.0, np.maximum(wealth, 0.0) ** (periods_per_year / days) - 1.0, -1.0)
-    root = periods_per_year**0.5
-    sharpe = np.divide(mean, spread, out=np.zeros_like(mean), where=spread > NO_SPREAD) * root
-    sortino = _ratio(mean, downside, NO_SPREAD) * root
-    calmar = _ratio(cagr, depth, 0.0)
-    return np.stack([sharpe, sortino, cagr, spread * root, depth, calmar, sums[:, _WINS] / days], axis=1)
-
-
-def _ratio(gain: FloatArray, risk: FloatArray, nothing: float) -> FloatArray:
-    without = np.where(gain > 0.0, np.inf, 0.0)
-    return np.divide(gain, risk, out=without, where=risk > nothing)
+    sharpe = np.divide(mean, spread, out=np.zeros_like(mean), where=spread > NO_SPREAD) * periods_per_year**0.5
+    return np.stack([sharpe, cagr, sums[:, _DEPTH]], axis=1)
 
 
 @compiled
@@ -103,18 +84,16 @@ def _join(days: Days, fresh: NDArray[np.bool_]) -> None:
 
 @compiled
 def _walk(columns: FloatArray, days: Days, sums: FloatArray) -> None:
-    """Sums (n, 6, k) over the drawn days (n, m) of the strategies' returns (k, m)."""
+    """Sums (n, 4, k) over the drawn days (n, m) of the strategies' returns (k, m)."""
     for resample in range(days.shape[0]):
         order = days[resample]
         for strategy in range(columns.shape[0]):
             returns = columns[strategy]
-            total, losses, wins = 0.0, 0.0, 0.0
+            total = 0.0
             wealth, peak, left = 1.0, 1.0, 1.0
             for day in order:
                 change = returns[day]
                 total += change
-                losses += min(change, 0.0) ** 2
-                wins += 1.0 if change > 0.0 else 0.0
                 wealth *= 1.0 + change
                 peak = max(peak, wealth)
                 left = min(left, wealth / peak)
@@ -123,7 +102,5 @@ def _walk(columns: FloatArray, days: Days, sums: FloatArray) -> None:
                 spread += (returns[day] - mean) ** 2
             sums[resample, _TOTAL, strategy] = total
             sums[resample, _SPREAD, strategy] = spread
-            sums[resample, _LOSSES, strategy] = losses
             sums[resample, _WEALTH, strategy] = wealth
             sums[resample, _DEPTH, strategy] = 1.0 - left
-            sums[resample, _WINS, strategy] = wins

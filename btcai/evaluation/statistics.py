@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from btcai.evaluation.metrics import MIN_PERIODS, NO_SPREAD
-from btcai.evaluation.resampling import METRICS, block_length, figures, resampled_figures
+from btcai.evaluation.resampling import METRICS, block_length, resampled_figures
 from btcai.schema import BoolArray, FloatArray
 
 RESAMPLES = 10_000
@@ -28,18 +28,16 @@ UNKNOWN = Interval(float("nan"), float("nan"))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bootstrap:
-    """Every metric of k strategies on the same resampled days."""
+    """METRICS of k strategies on the same resampled days."""
 
     days: int
-    figures: FloatArray
-    """(len(METRICS), k) on the days as they came."""
     draws: FloatArray
     """(resamples, len(METRICS), k)"""
     risky: BoolArray
     """(k,) whether the strategy's returns vary; otherwise they are what cash earns."""
 
     def interval(self, metric: str, strategy: int = 0, *, level: float = LEVEL) -> Interval:
-        """UNKNOWN below MIN_PERIODS days or where the returns do not vary; an end may be inf: never lost."""
+        """UNKNOWN below MIN_PERIODS days or where the returns do not vary."""
         if self.days < MIN_PERIODS or not self.risky[strategy]:
             return UNKNOWN
         return _percentiles(self._of(metric, strategy), level)
@@ -48,8 +46,7 @@ class Bootstrap:
         """Of strategy's metric minus the other's, paired; one without variance counts as in resampled_figures."""
         if self.days < MIN_PERIODS:
             return UNKNOWN
-        ours, theirs = self._of(metric, strategy), self._of(metric, other)
-        return _percentiles(np.subtract(ours, theirs, out=np.zeros_like(ours), where=ours != theirs), level)
+        return _percentiles(self._of(metric, strategy) - self._of(metric, other), level)
 
     def _of(self, metric: str, strategy: int) -> FloatArray:
         found: FloatArray = self.draws[:, METRICS.index(metric), strategy]
@@ -67,12 +64,11 @@ def bootstrapped(
     """Of returns (m, k); block_days as resampling.block_length chooses where not given."""
     days, strategies = returns.shape
     if days < MIN_PERIODS:
-        nothing = np.full((len(METRICS), strategies), np.nan)
-        return Bootstrap(days=days, figures=nothing, draws=nothing[None], risky=np.zeros(strategies, np.bool_))
+        nothing = np.full((1, len(METRICS), strategies), np.nan)
+        return Bootstrap(days=days, draws=nothing, risky=np.zeros(strategies, np.bool_))
     block = block_length(returns) if block_days is None else block_days
     return Bootstrap(
         days=days,
-        figures=figures(returns, periods_per_year),
         draws=resampled_figures(returns, periods_per_year, block_days=block, seed=seed, resamples=resamples),
         risky=returns.std(axis=0, ddof=1) > NO_SPREAD,
     )
@@ -102,5 +98,5 @@ def sharpe_difference_interval(
 
 def _percentiles(draws: FloatArray, level: float) -> Interval:
     tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(draws, (tail, 100.0 - tail), method="inverted_cdf")  # no half way to inf
+    low, high = np.percentile(draws, (tail, 100.0 - tail), method="inverted_cdf")  # one of the draws
     return Interval(float(low), float(high))

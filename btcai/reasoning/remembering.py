@@ -51,12 +51,19 @@ def remember(memory: Memory, situations: Situations, now_ts_ns: int) -> Memory:
 
 
 def recall_in_order(
-    memory: Memory, situations: Situations, keys: BoolArray, *, model_version: str, block: int = 1_000
+    memory: Memory,
+    situations: Situations,
+    keys: BoolArray,
+    *,
+    until_ts_ns: int,
+    model_version: str,
+    block: int = 1_000,
 ) -> tuple[Recollection, Memory]:
     """Recall at each of D decisions in order of time, and remember the key ones (D,) as their outcomes become known.
 
     A block at a time: within one, a decision recalls what was known when the block began, and Recollection.rows are
-    those of the memory as it was then. Situations without a finite outcome are recalled for and not remembered.
+    those of the memory as it was then. Those that become known after the last block began, by until_ts_ns, are
+    remembered at the end. Situations without a finite outcome are recalled for and not remembered.
     """
     parts, waiting = [], keys & np.isfinite(situations.outcome)
     for first in range(0, len(situations), block):
@@ -65,6 +72,7 @@ def recall_in_order(
         memory, waiting = remember(memory, situations[due], now), waiting & ~due
         asked = situations[first : first + block]
         parts.append(recall(memory, asked.embedding, asked.close_ts_ns, model_version=model_version))
+    memory = remember(memory, situations[waiting & (situations.known_ts_ns <= until_ts_ns)], until_ts_ns)
     joined = {one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Recollection)}
     return Recollection(**joined), memory
 

@@ -29,7 +29,7 @@ from btcai.market.sizing import lot_sizes
 from btcai.reasoning.memory import adjusted_chance
 from btcai.reasoning.records import Recalled, Step
 from btcai.reasoning.words import capital, counted, lasting, number, percent, signed, signed_percent
-from btcai.schema import QUANTILE_LEVELS, Action, Decision, FloatArray, Forecast
+from btcai.schema import QUANTILE_LEVELS, Action, Decision, FloatArray, Forecast, simple_return
 
 BLIND = "Nothing to go by: the bar is missing, or too many of those before it."
 INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%}".replace("%", " %")
@@ -46,17 +46,18 @@ def with_lots(
 ) -> Step:
     """The exit step with what the oldest lot adds: its return, how far stop and target are, how long, what is forecast.
 
-    Distances in sigmas of one patch, along the lot's side.
+    Distances in sigmas of one patch; below 0 once the mark has passed the level, nan of a level that is off.
     """
     if account[N_LOTS] == 0.0:
         return replace(step, sentence=f"{step.sentence} No lot is open.", facts={**step.facts, "lots": 0.0})
     side, sigma_patch = math.copysign(1.0, account[HELD_BTC]), sigma * math.sqrt(rules.patch_bars)
     entry = float(lots[lot_row(account, lots, 0), LOT_ENTRY_PRICE])
+    stop, target = stop_and_target(entry, side, rules)
     facts = {
         "lots": float(account[N_LOTS]),
         "oldest_return_frac": side * (mark / entry - 1.0),
-        "stop_sigmas": _way(mark, entry * (1.0 - side * rules.stop_loss_frac), sigma_patch, rules.stop_loss_frac),
-        "target_sigmas": _way(mark, entry * (1.0 + side * rules.take_profit_frac), sigma_patch, rules.take_profit_frac),
+        "stop_sigmas": -side * _log_ratio(stop, mark) / sigma_patch,
+        "target_sigmas": side * _log_ratio(target, mark) / sigma_patch,
         "decisions_since_trade": float(account[SINCE_TRADE]),
         "adverse_chance": 0.5 - side * (rise_chance(forecasts[0]) - 0.5),
     }
@@ -70,13 +71,28 @@ def with_lots(
     return replace(step, sentence=f"{step.sentence} {told}", facts={**step.facts, **facts})
 
 
-def _way(mark: float, level: float, sigma_patch: float, frac: float) -> float:
-    """Sigmas from the mark to a level that is frac of the entry away; nan where that is off."""
-    return abs(math.log(mark / level)) / sigma_patch if frac > 0.0 and level > 0.0 else math.nan
+def stop_and_target(entry: float, side: float, rules: Rules) -> tuple[float, float]:
+    """Prices in USDT that close a lot, side 1 long or -1 short; nan of a level that is off."""
+    fracs = (-rules.stop_loss_frac, rules.take_profit_frac)
+    stop, target = (entry * (1.0 + side * frac) if frac else math.nan for frac in fracs)
+    return stop, target
+
+
+def lots_past_stop(account: FloatArray, lots: FloatArray, mark: float, rules: Rules) -> int:
+    """How many open lots the mark has left beyond their stop: the rules would have closed each of them by then."""
+    side = math.copysign(1.0, account[HELD_BTC])
+    entries = (lots[lot_row(account, lots, k), LOT_ENTRY_PRICE] for k in range(int(account[N_LOTS])))
+    return sum(side * mark < side * stop_and_target(float(entry), side, rules)[0] for entry in entries)
+
+
+def _log_ratio(level: float, mark: float) -> float:
+    return math.log(level / mark) if level > 0.0 else math.nan
 
 
 def _level(name: str, sigmas: float) -> str:
-    return f"{name} {number(sigmas)} sigma away" if math.isfinite(sigmas) else f"no {name}"
+    if not math.isfinite(sigmas):
+        return f"no {name}"
+    return f"{name} {number(sigmas)} sigma away" if sigmas >= 0.0 else f"{name} passed by {number(-sigmas)} sigma"
 
 
 def rise_chance(forecast: Forecast) -> float:
@@ -89,7 +105,8 @@ def rise_chance(forecast: Forecast) -> float:
 def forecast(decision: Decision, sigma: float, limits: SizingConfig) -> Step:
     """Calibrated forecasts; score and confidence are of the shortest horizon, which sizes the lot.
 
-    confidence: what its uncertainty and the market's unfamiliarity leave of their limits.
+    confidence: what its uncertainty and the market's unfamiliarity leave of their limits. The facts are log returns, as
+    the bundle puts them out; the sentence says simple ones.
     """
     first = decision.forecasts[0]
     sure = max(0.0, 1.0 - uncertainty(first, sigma) / limits.max_uncertainty)  # nan is not sure
@@ -100,16 +117,15 @@ def forecast(decision: Decision, sigma: float, limits: SizingConfig) -> Step:
         low, high, chance = one.quantiles[0], one.quantiles[-1], rise_chance(one)
         named = {"mean": one.mean, "std": one.std, "low": low, "high": high, "rise_chance": chance}
         facts |= {f"{name}_{one.horizon_bars}": value for name, value in named.items()}
-        told.append(
-            f"{lasting(one.horizon_bars)} {signed_percent(one.mean)}, {signed_percent(low)} to {signed_percent(high)}, "
-            f"{percent(chance)}"
-        )
+        said = one.simple
+        ends = f"{signed_percent(said.quantiles[0])} to {signed_percent(said.quantiles[-1])}"
+        told.append(f"{lasting(one.horizon_bars)} {signed_percent(said.mean)}, {ends}, {percent(chance)}")
     form = " (adaptive)" if decision.intervals == "adaptive" else ""
     return Step(
         name="forecast",
         score=2.0 * rise_chance(first) - 1.0,
         confidence=min(1.0, sure * familiar),
-        sentence=f"Return, its {INTERVAL} interval{form} and chance to rise: {'; '.join(told)}.",
+        sentence=f"Mean return, its {INTERVAL} interval{form} and chance to rise: {'; '.join(told)}.",
         facts=facts,
     )
 
@@ -121,12 +137,15 @@ def uncertainty(forecast: Forecast, sigma: float) -> float:
 
 def memory(recalled: Recalled | None, forecast: Forecast) -> Step:
     """Situations like this one, and what the forecast's chance to rise is with them; without a memory, or any like it,
-    nothing."""
+    nothing.
+
+    The facts are log returns; the sentence says simple ones, on average the geometric mean.
+    """
     if recalled is None or recalled.n == 0:
         said = "No situation like this one is remembered." if recalled else "No memory is kept of earlier situations."
         return Step(name="memory", score=0.0, confidence=0.0, sentence=said, facts={"n": 0.0})
     days = ", ".join(
-        f"{datetime.fromtimestamp(close_ts_ns // 1_000_000_000, UTC):%Y-%m-%d} ({signed_percent(outcome)})"
+        f"{datetime.fromtimestamp(close_ts_ns // 1_000_000_000, UTC):%Y-%m-%d} ({_simple_percent(outcome)})"
         for close_ts_ns, _, outcome in recalled.nearest[:3]
     )
     lean = math.copysign(recalled.confidence, recalled.hit_rate - 0.5)
@@ -137,7 +156,7 @@ def memory(recalled: Recalled | None, forecast: Forecast) -> Step:
         confidence=recalled.confidence,
         sentence=(
             f"{counted(recalled.n, 'situation')} like this one: {percent(recalled.hit_rate, 0)} rose in "
-            f"{lasting(forecast.horizon_bars)}, {signed_percent(recalled.mean_outcome)} on average"
+            f"{lasting(forecast.horizon_bars)}, {_simple_percent(recalled.mean_outcome)} on average"
             + (f"; nearest {days}." if days else ".")
             + f" With them the forecast's {percent(rise_chance(forecast))} to rise are {percent(adjusted)}."
         ),
@@ -149,6 +168,10 @@ def memory(recalled: Recalled | None, forecast: Forecast) -> Step:
             "nearest_distance": recalled.nearest[0][1] if recalled.nearest else math.nan,
         },
     )
+
+
+def _simple_percent(log_return: float) -> str:
+    return signed_percent(simple_return(log_return))
 
 
 def spoken(action: Action) -> str:
@@ -220,7 +243,9 @@ def risk(account: FloatArray, rules: Rules) -> Step:
         "can_sell": float(can_sell(account, rules)),
     }
     kind = "drawdown" if account[HALT] == DRAWDOWN_HALT else "daily"
-    halt = "No halt" if account[HALT] == NO_HALT else f"A {kind} halt for {lasting(facts['halt_bars'])} more"
+    bars = lasting(facts["halt_bars"])
+    least = "at least " if kind == "drawdown" and account[N_LOTS] > 0 else ""  # until no lot is left
+    halt = "No halt" if account[HALT] == NO_HALT else f"A {kind} halt for {least}{bars} more"
     may = [f"may {'' if facts[f'can_{verb}'] else 'not '}{verb}" for verb in ("buy", "sell")]
     return Step(
         name="risk",

@@ -36,7 +36,9 @@ def percents(low: float, high: float) -> str:
 
 def sealed_words(looks: int) -> str:
     """Of how often a sealed span was looked at."""
-    return "the sealed span is unread" if looks == 0 else f"the sealed span was looked at {looks} times: expect luck"
+    if looks == 0:
+        return "the sealed span is unread"
+    return f"the sealed span was looked at {'once' if looks == 1 else f'{looks} times'}: expect luck"
 
 
 def duration(bars: float) -> str:

@@ -29,8 +29,8 @@ from btcai.pictures import (
     thousands,
 )
 from btcai.report.formats import percent, ratio
-from btcai.schema import BAR_NS, BARS_PER_DAY, FloatArray, IntArray, MarketData, SealedSpan, Span
-from btcai.simulator.facts import Fact
+from btcai.schema import BAR_NS, BARS_PER_DAY, FloatArray, MarketData, SealedSpan, Span
+from btcai.simulator.facts import Fact, autocorrelation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,7 +180,8 @@ def _memory(axes: "Axes", returns: FloatArray) -> None:
     chance = 1.96 / np.sqrt(np.isfinite(returns).sum())
     axes.axhspan(-chance, chance, color="#DDDDDD", linewidth=0)
     for series, colour in ((np.abs(returns), BLUE), (returns, ORANGE)):
-        axes.plot(lags, autocorrelations(series, lags), color=colour, linewidth=1.3, marker=".", markersize=4)
+        remembered = [autocorrelation(series, lag) for lag in lags.tolist()]
+        axes.plot(lags, remembered, color=colour, linewidth=1.3, marker=".", markersize=4)
     axes.axhline(0.0, color=INK, linewidth=0.6)
     axes.set_xscale("log")
     named = {1: "5 min", 12: "1 h", 288: "1 d", 2016: "7 d"}
@@ -189,13 +190,6 @@ def _memory(axes: "Axes", returns: FloatArray) -> None:
     axes.set_xticks([], minor=True)
     axis_label(axes, x="lag (log scale)", y="autocorrelation")
     _inside(axes, ("size of returns", BLUE, "-"), ("returns", ORANGE, "-"), ("95 % of chance", "#DDDDDD", "-"))
-
-
-def autocorrelations(series: FloatArray, lags: IntArray) -> FloatArray:
-    """Of series (T,) at lags (L,), over pairs of which both are known."""
-    centred = series - np.nanmean(series)
-    variance = np.nanmean(centred**2)
-    return np.array([np.nanmean(centred[lag:] * centred[:-lag]) / variance for lag in lags.tolist()])
 
 
 def _bands(axes: "Axes", facts: Sequence[Fact]) -> None:

@@ -21,9 +21,9 @@ both. A dash is a figure that is not defined: too few days, no trade, fewer than
 for what trades earn on average, or no variance. The walk-forward score is the mean
 of the folds' Sharpe ratios; a fold without one counts as 0.</p>
 <p>An edge is called proven only if every check of the gate passes, each with its threshold in the table under the
-verdicts: luck among all configurations ever tried on this market, superiority over the baselines, overfitting, the
-difference to every baseline (its whole interval above 0, 95 % for all buckets together), the folds, and the net return
-at higher costs, one bar later and under the harshest severity.</p>
+verdicts: luck among all configurations tried on this span or a part of it, superiority over the baselines, overfitting,
+the difference to every baseline (its whole interval above 0, 95 % for all buckets together), the folds, and the net
+return at higher costs, one bar later and under the harshest severity.</p>
 <p>Forecasts count where their horizon ends inside the test span at a bar that is not missing. Their pinball loss is
 divided by that of the training span's quantiles scaled by the volatility of the moment: below 1 the model knows more
 than volatility. The information coefficient is the correlation of the predicted mean with the outcome; 95 % of those

@@ -51,8 +51,8 @@ def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list
             *(picture(pictures.get(name)) for name in ("equity.png", "drawdown.png", "sharpe.png")),
             "<h3>Further figures</h3>",
             aside(
-                "Days needed: so long has a record of such a Sharpe ratio, with such tails, to be for a ratio surely "
-                f"(95 %) above 0; this one has {_days(evidence)}."
+                "Days needed: how long a record with this Sharpe ratio and these tails must be before it is above 0 "
+                f"with 95 % confidence; this one has {_days(evidence)}."
             ),
             _strategies(rows, FURTHER),
             "<h3>What the trades earned</h3>",
@@ -83,7 +83,9 @@ def _gate(verdicts: Sequence[Verdict]) -> str:
         cells = (cell(ratio(check.value, 3), _tone(check)) if check else cell(UNDEFINED) for check in there)
         body.append(row(name, [cell(f"{one.side} {one.threshold:g}"), *cells]))
     told = {
-        "smallest Sharpe ratio that this span could show": [ratio(one.smallest_edge.sharpe) for one in verdicts],
+        "smallest Sharpe ratio that this span could have told from these baselines": [
+            ratio(one.smallest_edge.sharpe) for one in verdicts
+        ],
         "what asks for that much": [one.smallest_edge.against or UNDEFINED for one in verdicts],
         "best of half the days loses in the rest": [ratio(one.loss_probability, 3) for one in verdicts],
         "trials counted": [f"{one.n_trials:,}" for one in verdicts],

@@ -20,7 +20,8 @@ from btcai.report.record import judgement_of, metrics_record, strict_json, summa
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDE = 122
+_WIDE = 130
+_NAME = len("volatility-targeted")
 
 
 def write_report(folder: Path, evidence: Evidence) -> tuple[Path, ...]:
@@ -72,10 +73,10 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def rich_table(rows: Sequence[Row], width: int | None = None) -> "Table":
+def rich_table(rows: Sequence[Row], span: str, width: int | None = None) -> "Table":
     """The table for the terminal; pass the rows of one severity. Below _WIDE columns only the essential ones fit.
 
-    `width` in characters; None asks the terminal.
+    `span` names what was judged on, in the title; `width` in characters, None asks the terminal.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -86,16 +87,19 @@ def rich_table(rows: Sequence[Row], width: int | None = None) -> "Table":
     costs = ", ".join(sorted({row.severity for row in rows}))
     notes = "; ".join(f"* {label(row.strategy)}: {flag(row)}" for row in rows if flag(row))
     shown = Table(
-        title=f"Test span, {costs} costs",
-        caption=notes or None,
+        title=f"{span}, {costs} costs",
+        caption=f"\n{notes}" if notes else None,
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         collapse_padding=True,
     )
-    for column in columns:
-        shown.add_column(column.head, justify="left" if column.head == "strategy" else "right", no_wrap=True)
+    names, *figures = columns
+    shown.add_column(names.head, min_width=_NAME)  # long names break between their words, no figure does
+    for column in figures:
+        shown.add_column(column.head, justify="right", no_wrap=True)
     for number, row in enumerate(rows):
         cells = [Text(column.text(row), style=_sign_style(column.sign(row))) for column in columns]
         if flag(row):

@@ -23,23 +23,25 @@ _STYLES: Mapping[str, Mapping[str, Any]] = {
 }
 _NAMES = {"raw": "as learned", "static": "calibrated", "adaptive": "adaptive"}
 _LOWEST = 0.70
-"""Of the coverage axis; what lies below is drawn at the edge."""
+"""Where the coverage axes begin; lower, by steps of 5 %, where a coverage lies below."""
 
 
 def coverage_figure(skills: Sequence[ForecastSkill], title: str) -> "Figure | None":
-    """A column per bucket, a row per horizon; in each the quarters of all spans. None where nothing was judged."""
+    """A column per bucket, a row per horizon; in each the quarters of all spans, all on one scale that holds every
+    coverage. None where nothing was judged."""
     buckets = list(dict.fromkeys(one.bucket for one in skills if one.quarters))
     if not buckets:
         return None
     horizons = {name: list(dict.fromkeys(o.horizon_bars for o in skills if o.bucket == name)) for name in buckets}
     depth = max(map(len, horizons.values()))
+    lowest = _lowest(skills)
     figure, grid = panels(depth, len(buckets), title, height=1.9)
     for column, bucket in enumerate(buckets):
         for row, axes in enumerate(grid[:, column]):
             if row < len(horizons[bucket]):
                 horizon = horizons[bucket][row]
                 found = [one for one in skills if (one.bucket, one.horizon_bars) == (bucket, horizon)]
-                _quarters(axes, found)
+                _quarters(axes, found, lowest)
                 few = "" if any(one.is_judged for one in found) else ": too few apart to judge"
                 axes.set_title(f"{bucket}, {duration(horizon)}{few}", fontsize=8.5, color=BUCKET_COLOURS[bucket])
             else:
@@ -52,30 +54,34 @@ def coverage_figure(skills: Sequence[ForecastSkill], title: str) -> "Figure | No
     return figure
 
 
-def _quarters(axes: "Axes", found: Sequence[ForecastSkill]) -> None:
+def _lowest(skills: Sequence[ForecastSkill]) -> float:
+    """Where the coverage axes begin, a share."""
+    shares = [share for one in skills for quarter in one.quarters for share in quarter.coverage_frac]
+    return float(min(_LOWEST, np.floor(20.0 * np.nanmin(shares)) / 20.0))
+
+
+def _quarters(axes: "Axes", found: Sequence[ForecastSkill], lowest: float) -> None:
     """Of one bucket and horizon: the spans beside each other, a line between them."""
     names, place = [], 0
     for one in found:
         if place:
             axes.axvline(place - 0.5, color=INK, linewidth=0.6, linestyle=":")
         for quarter in one.quarters:
-            _quarter(axes, place, quarter)
+            _quarter(axes, place, quarter, lowest)
             names.append(f"{quarter.name[2:]}\n{one.span[:5]}")
             place += 1
     axes.axhline(100 * INTERVAL_FRAC, color=INK, linewidth=0.7)
     if found and found[0].is_limited:
         axes.axhline(100 * QUARTER_LEAST, color=RED, linewidth=0.9, linestyle="--")
     axes.set_xticks(range(place), names, fontsize=6.5)
-    axes.set(xlim=(-0.6, place - 0.4), ylim=(100 * _LOWEST, 101))
+    axes.set(xlim=(-0.6, place - 0.4), ylim=(100 * lowest, 101))
 
 
-def _quarter(axes: "Axes", place: int, quarter: Quarter) -> None:
-    low, high = 100 * max(_LOWEST, quarter.low), 100 * quarter.high
+def _quarter(axes: "Axes", place: int, quarter: Quarter, lowest: float) -> None:
+    low, high = 100 * max(lowest, quarter.low), 100 * quarter.high
     axes.bar(place, high - low, 0.9, bottom=low, color="#DDDDDD", linewidth=0, zorder=1)
     for number, (form, share) in enumerate(zip(FORMS, quarter.coverage_frac, strict=True)):
-        axes.plot(
-            [place + 0.25 * (number - 1)], [100 * max(share, _LOWEST)], linestyle="", clip_on=False, **_STYLES[form]
-        )
+        axes.plot([place + 0.25 * (number - 1)], [100 * share], linestyle="", clip_on=False, **_STYLES[form])
 
 
 def crps_figure(skills: Sequence[ForecastSkill], title: str) -> "Figure | None":

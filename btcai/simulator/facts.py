@@ -90,8 +90,8 @@ def stylised_facts(bars: pd.DataFrame) -> tuple[Fact, ...]:
         "volatility": float(known.std() * np.sqrt(BARS_PER_YEAR)),
         "excess_kurtosis": float((scaled**4).mean() - 3.0),
         "skew": float((scaled**3).mean()),
-        **{f"autocorrelation_{lag}": _autocorrelation(returns, lag) for lag in MEMORY_LAGS},
-        **{f"size_autocorrelation_{lag}": _autocorrelation(size, lag) for lag in MEMORY_LAGS},
+        **{f"autocorrelation_{lag}": autocorrelation(returns, lag) for lag in MEMORY_LAGS},
+        **{f"size_autocorrelation_{lag}": autocorrelation(size, lag) for lag in MEMORY_LAGS},
         **{f"variance_ratio_{bars}": _variance_ratio(log_close, bars) for bars in RATIO_BARS},
         "range_ratio": float(np.sqrt((ranges**2).mean() / (4 * np.log(2)) / (known**2).mean())),
         **_volume_facts(log_volume, size),
@@ -109,12 +109,12 @@ def _volume_facts(log_volume: FloatArray, size: FloatArray) -> dict[str, float]:
     return {
         "volume_spread": float(traded.std()),
         "volume_size_correlation": float(np.corrcoef(log_volume[1:][both], size[both])[0, 1]),
-        **{name: _autocorrelation(log_volume, lag) for name, lag in lags.items()},
+        **{name: autocorrelation(log_volume, lag) for name, lag in lags.items()},
     }
 
 
-def _autocorrelation(series: FloatArray, lag: int) -> float:
-    """Over pairs of which both are known."""
+def autocorrelation(series: FloatArray, lag: int) -> float:
+    """Of series (T,) with itself lag steps later, over pairs of which both are known."""
     centred = series - np.nanmean(series)
     return float(np.nanmean(centred[lag:] * centred[:-lag]) / np.nanmean(centred * centred))
 

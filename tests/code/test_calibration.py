@@ -203,3 +203,15 @@ def test_a_mean_that_is_too_sure_is_found_on_held_out_outcomes() -> None:
     )
     # The mean says .9 z with a std that is found to be (1 + .36)^.5 too small: what is left over of 3 is 2.5 or so.
     assert fitted.temperature[0] == pytest.approx(3 / fitted.std_factor[0], rel=0.1)
+
+
+def test_a_mean_that_was_too_timid_is_left_as_it_is() -> None:
+    """A third of what it should have said fits best at a third; what it gained on that span may have been luck."""
+    rng = np.random.default_rng(2)
+    signal = 0.3 * rng.normal(size=(6000, 1))
+    target = signal + rng.normal(size=(6000, 1))
+    said = np.ones((6000, 1), bool), signal / 3, np.ones((6000, 1)), np.zeros((6000, 1, 7))
+    fitted = fit_static(target, *said, LEVELS, ONE)
+    log_odds = rise_log_odds(signal[:, 0] / 3, fitted.std_factor[0] * np.ones(6000))
+    assert fit_temperature(log_odds, target[:, 0] > 0) == pytest.approx(1 / 3, rel=0.15)
+    assert fitted.temperature.tolist() == [1.0]

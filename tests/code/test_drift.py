@@ -247,6 +247,16 @@ def test_loss_of_a_forecast_of_nothing_by_hand() -> None:
     assert fit.score > max(fit.window_scores)
 
 
+def test_outcomes_at_missing_bars_count_on_neither_side() -> None:
+    """With every seventh bar missing the same ratios: a loss of 3/2 by 1/2 in the test span, of 2/2 by 1/2 after it."""
+    data = rising()
+    present = np.arange(LENGTH) % 7 > 0
+    fit = measure_fit([FakePolicy()], replace(data, bars=replace(data.bars, present=present)), FITTED, TESTED, DAY)
+    (scalping,) = fit.buckets
+    assert scalping.loss == pytest.approx(2.0)
+    assert (scalping.usual_loss, scalping.largest_loss) == (pytest.approx(1.5), pytest.approx(1.5))
+
+
 def test_forecasts_fit_a_steady_market() -> None:
     fit = measure_fit([Normal()], make_market(LENGTH, seed=4), FITTED, TESTED, DAY)
     assert fit.buckets[0].loss == pytest.approx(1.0, abs=0.05)
@@ -266,15 +276,17 @@ def test_forecasts_twice_too_wide_start_a_training() -> None:
 
 def test_how_much_worse_forecasts_fit_is_said_on_the_scale_of_the_test_spans_windows() -> None:
     finding = judged(STEADY, Fit(score=0.754, window_scores=(0.0, 0.3, 0.54)))
-    assert finding.reasons == ("forecast misfit 0.75 (0 usual, 1 the test span's worst window), above 0.54",)
+    assert finding.reasons == ("forecast misfit 0.75 is above 0.54",)
     assert text(finding).endswith(
-        "forecast misfit 0.75 (0 usual, 1 the test span's worst window), of windows up to 0.54"
+        "forecast misfit 0.75, of windows up to 0.54 (mean of the buckets, each 0 on its usual window of the test span "
+        "and 1 on its worst)"
     )
+    assert text(finding).count("usual") == 1
 
 
 def test_a_score_that_is_not_a_number_is_none_that_is_usual() -> None:
     assert judged(STEADY, Fit(score=np.nan, window_scores=(0.0, 0.54))).reasons == (
-        "forecast misfit nan (0 usual, 1 the test span's worst window), above 0.54",
+        "forecast misfit nan is above 0.54",
     )
     assert judged(replace(STEADY, score=np.nan), Fit()).verdict == "look_first"
     unknown = replace(STEADY, features=(replace(STEADY.features[0], psi=np.nan), *STEADY.features[1:]))

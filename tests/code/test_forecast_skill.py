@@ -24,6 +24,7 @@ from btcai.evaluation.forecast_skill import (
     skill_table,
 )
 from btcai.evaluation.reliability import sigma_of
+from btcai.evaluation.resampling import block_length, drawn_days
 from btcai.evaluation.statistics import UNKNOWN, Interval
 from btcai.evaluation.volatility_forecast import (
     DEGREES,
@@ -252,6 +253,16 @@ def test_an_undefined_figure_has_no_interval_and_no_chance() -> None:
     assert resampled_sums(np.ones((19, len(COLUMNS))), 12, seed=1) is None
 
 
+def test_days_are_drawn_in_blocks_three_times_as_long_as_outcomes_overlap() -> None:
+    """Daily sums that remember nothing ask for 1 day; a horizon of 300 bars reaches into a second one: 6 days."""
+    sums = np.random.default_rng(2).normal(size=(200, len(COLUMNS)))
+    assert block_length(sums[:, [1, 3]]) < 3
+    for horizon_bars, block_days in ((288, 3), (300, 6)):
+        found = resampled_sums(sums, horizon_bars, seed=5, resamples=30)
+        (days,) = drawn_days(200, block_days=block_days, seed=5, resamples=30)
+        assert found == pytest.approx(sums[days].sum(axis=1))
+
+
 # --- a whole bucket -----------------------------------------------------------------------------------------------
 
 
@@ -347,6 +358,12 @@ def test_the_page_and_its_pictures_show_every_horizon_and_colour_what_is_sure(
     assert crps is not None
     assert [axes.get_title() for axes in coverage.axes] == ["short, 1 h", "short, 6 h", "short, 1 d"]
     assert [tick.get_text() for tick in crps.axes[0].get_yticklabels()] == ["short, 1 d", "short, 6 h", "short, 1 h"]
+    assert {axes.get_ylim()[0] for axes in coverage.axes} == {70.0}
+    far = replace(named[0], quarters=(replace(named[0].quarters[0], coverage_frac=(0.9, 0.62, 0.9)),))
+    lowered = coverage_figure((far, *named[1:]), "coverage")
+    assert lowered is not None
+    assert {axes.get_ylim()[0] for axes in lowered.axes} == {60.0}
+    assert 62.0 in [float(line.get_ydata()[0]) for line in lowered.axes[0].lines]
     assert coverage_figure((), "") is None
     assert crps_figure((), "") is None
 

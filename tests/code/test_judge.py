@@ -10,7 +10,8 @@ from report_fakes import FOLDS, baselines, buckets_of, earned, everywhere, judge
 from btcai.evaluation import metrics
 from btcai.evaluation.judge import Judgement, Results, Trials
 from btcai.evaluation.rows import daily_returns
-from btcai.evaluation.significance import luck_p_value
+from btcai.evaluation.significance import deflated_sharpe, luck_p_value
+from btcai.evaluation.statistics import bootstrapped
 from btcai.evaluation.twins import Rank, Ranks
 from btcai.report.formats import flag
 from btcai.schema import BARS_PER_DAY, BUCKETS, Span
@@ -65,7 +66,7 @@ def test_noise_has_no_edge_and_the_verdict_gives_its_numbers(judgement: Judgemen
     numbers = r"net -\d+\.\d% after pessimistic costs, Sharpe -?[\d.]+, \d of 4 folds up"
     assert re.match("no edge shown: " + numbers, verdict.text)
     assert re.search(r"\d+ of 11 checks failed, 4 trials counted: deflated Sharpe ratio 0\.\d+", verdict.text)
-    assert "this span could show a Sharpe ratio of" in verdict.text
+    assert "a span this short could only have told a Sharpe ratio of" in verdict.text
 
 
 def test_luck_in_one_fold_is_not_an_edge() -> None:
@@ -94,6 +95,32 @@ def test_trials_before_this_run_count_against_it() -> None:
     assert deflated[1] < deflated[0]
     assert luck[1] > luck[0]
     assert among_many.smallest_edge.sharpe > alone.smallest_edge.sharpe
+
+
+def test_without_earlier_trials_the_four_that_are_judged_count_as_trials_of_each_other() -> None:
+    """Whoever has the best of four: its p-value is Sidak's 1 - (1 - p)^4, its ratio is held against luck of four."""
+    good, cash = noise(5, mean=0.006), {"cash": baselines()["cash"]}
+    alone, among = (judge(one, cash, FOLDS).verdicts[0] for one in (buckets_of([good]), among_noise(good)))
+    assert (alone.n_trials, among.n_trials) == (1, 4)
+    p = alone.checks[1].value
+    assert 0.05 < p < 0.1
+    assert among.checks[1].value == pytest.approx(1.0 - (1.0 - p) ** 4, abs=0.03)
+    returns, nan = daily_returns(earned(good)), float("nan")
+    luck = deflated_sharpe(returns, metrics.DAYS_PER_YEAR, trial_sharpes=np.array([nan, nan, nan, nan]))
+    assert among.checks[0].value == pytest.approx(luck)
+    assert luck < alone.checks[0].value
+
+
+def test_differences_from_baselines_are_as_sure_as_four_buckets_ask_for() -> None:
+    """Each lower end is wrong with probability .05 / 4, so that all are right at 95 %: an interval of 97.5 %."""
+    ours, rivals = among_noise(noise(5, mean=0.003)), baselines()
+    every = [daily_returns(by["pessimistic"]) for by in (*ours.values(), *rivals.values())]
+    drawn = bootstrapped(np.stack(every, axis=1), metrics.DAYS_PER_YEAR, seed=7, resamples=200)
+    for place, verdict in enumerate(judge(ours, rivals, FOLDS).verdicts):
+        for number, (name, low, high) in enumerate(verdict.differences):
+            asked, narrower = (drawn.difference("sharpe", place, 4 + number, level=level) for level in (0.975, 0.95))
+            assert (name, low, high) == (list(rivals)[number], *asked)
+            assert low < narrower.low
 
 
 def test_the_judged_ratio_is_one_of_those_that_luck_chose_among() -> None:

@@ -173,7 +173,8 @@ def test_overwriting_the_future_changes_nothing_in_order_of_time_though_it_forge
     )
     everyone = np.ones(900, np.bool_)
     honest, changed = (
-        recall_in_order(base, each, everyone, model_version=MODEL, block=50)[0] for each in (walk, poisoned)
+        recall_in_order(base, each, everyone, until_ts_ns=LATEST, model_version=MODEL, block=50)[0]
+        for each in (walk, poisoned)
     )
     for name in ("rows", "mean_outcome", "rise_frac", "outcomes", "lean"):
         assert np.array_equal(getattr(honest, name)[: cut + 1], getattr(changed, name)[: cut + 1], equal_nan=True)
@@ -282,10 +283,26 @@ def test_key_situations_are_acted_on_unusual_or_the_first_of_a_horizon() -> None
 def test_situations_without_an_outcome_are_recalled_for_and_not_remembered() -> None:
     walk = drawn(200, 12)
     walk = replace(walk, outcome=np.where(np.arange(200) % 3 == 0, np.nan, walk.outcome))
-    found, memory = recall_in_order(empty(drawn(100, 1)), walk, np.ones(200, np.bool_), model_version=MODEL, block=10)
+    found, memory = recall_in_order(
+        empty(drawn(100, 1)), walk, np.ones(200, np.bool_), until_ts_ns=LATEST, model_version=MODEL, block=10
+    )
     assert len(found.lean) == 200
-    expected = np.isfinite(walk.outcome) & (walk.known_ts_ns <= walk.close_ts_ns[190])
-    assert len(memory) == expected.sum()
+    assert len(memory) == np.isfinite(walk.outcome).sum()
+
+
+def test_what_becomes_known_in_the_last_block_is_remembered_up_to_the_end_and_not_beyond() -> None:
+    """Decisions at bars 1 .. 230, known 4 bars on; the third block begins at bar 201, the span ends with bar 230."""
+    found, memory = recall_in_order(
+        empty(drawn(100, 1)),
+        drawn(230, 12),
+        np.ones(230, np.bool_),
+        until_ts_ns=230 * BAR_NS,
+        model_version=MODEL,
+        block=100,
+    )
+    assert (memory.close_ts_ns // BAR_NS).tolist() == list(range(1, 227))
+    assert memory.known_ts_ns.max() == 230 * BAR_NS
+    assert len(found.lean) == 230
 
 
 def test_a_memory_learns_which_way_prices_went_and_says_little_where_they_went_either_way() -> None:

@@ -38,7 +38,8 @@ def test_it_remembers_both_spans_and_weighs_every_component(found: Reflection, b
     assert memory.horizon_bars == bundle.horizons_bars[0]
     assert memory.close_ts_ns.min() <= market().bars.close_ts_ns[SPLITS.train.stop]
     assert memory.close_ts_ns.max() > market().bars.close_ts_ns[SPLITS.valid.first]
-    assert memory.known_ts_ns.max() <= market().bars.close_ts_ns[SPLITS.valid.stop - 1]
+    end_ts_ns = market().bars.close_ts_ns[SPLITS.valid.stop - 1]  # 2,400 decisions: two blocks and a part of one
+    assert end_ts_ns - memory.horizon_bars * BAR_NS < memory.known_ts_ns.max() <= end_ts_ns
     assert 0.0 <= found.recalled_frac <= 1.0
     assert tuple(found.adjustment.weights) == COMPONENTS
     assert found.adjustment.span == SPLITS.valid

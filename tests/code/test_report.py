@@ -25,9 +25,10 @@ from report_fakes import (
 from rich.console import Console
 
 from btcai.evaluation.judge import Judgement, Results
+from btcai.evaluation.result import LABELS
 from btcai.evaluation.twins import Rank, Ranks
 from btcai.report.evidence import Evidence, daily_growth
-from btcai.report.formats import COLUMNS, between, cost_text, duration, percent, percents, ratio
+from btcai.report.formats import COLUMNS, between, cost_text, duration, percent, percents, ratio, sealed_words
 from btcai.report.page import render_page
 from btcai.report.record import judgement_of, metrics_record, strict_json
 from btcai.report.report import markdown, rich_table, write_report
@@ -289,18 +290,44 @@ def test_daily_growth_ends_at_the_net_return(judgement: Judgement, buckets: Resu
     assert growth["short"].iloc[-1] - 1 == pytest.approx(judgement.judged_rows()[1].net_return)
 
 
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [(0, "is unread"), (1, "was looked at once: expect luck"), (2, "was looked at 2 times: expect luck")],
+)
+def test_how_often_the_sealed_span_was_looked_at_is_said(looks: int, said: str) -> None:
+    assert sealed_words(looks) == f"the sealed span {said}"
+
+
 def test_terminal_table_holds_the_rows_and_flags(judgement: Judgement) -> None:
     console = Console(width=240, record=True, file=StringIO())
-    console.print(rich_table(judgement.judged_rows(), width=240))
+    console.print(rich_table(judgement.judged_rows(), "Some span", width=240))
     text = console.export_text()
+    assert text.startswith("Some span, pessimistic costs")
     for word in (*BUCKETS, "buy and hold", "volatility-targeted", "momentum 90 d", "* long: did not trade", "turnover"):
         assert word in text
 
 
 def test_narrow_terminal_shows_the_essential_columns_whole(judgement: Judgement) -> None:
     console = Console(width=80, record=True, file=StringIO())
-    console.print(rich_table(judgement.judged_rows(), width=80))
+    console.print(rich_table(judgement.judged_rows(), "Some span", width=80))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
     assert "turnover" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [80, 130])
+def test_every_baselines_name_and_its_figures_are_whole_in_the_terminal(judgement: Judgement, width: int) -> None:
+    lost = {"net_return": -0.89, "sharpe": -13.5, "sharpe_low": -18.05, "sharpe_high": -9.38, "trades": 1_041,
+            "max_drawdown_frac": 0.894, "win_rate": 0.27, "turnover_per_year": 4_385.9}  # fmt: skip
+    rows = [replace(judgement.judged_rows()[0], strategy=name, **lost) for name in LABELS]
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(rich_table(rows, "Some span", width=width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for figure in ("-89.0 %", "-13.50", "-18.05 .. -9.38", "89.4 %", "27 %", "1,041"):
+        assert text.count(figure) == len(LABELS)
+    said = " ".join(" ".join(line[:30].split("  ")[0] for line in text.splitlines()).split())
+    for name in LABELS.values():
+        assert name in said

@@ -241,14 +241,6 @@ def test_fold_returns_are_written_into_the_map() -> None:
     assert words(axes)[0] == f"{100 * rows[0].fold_returns[0]:.1f} %"
 
 
-def test_autocorrelations_by_hand() -> None:
-    """+1, -1, +1, ...: against itself -1 one bar on, 1 two bars on; pairs with an unknown half do not count."""
-    series = np.resize([1.0, -1.0], 1000)
-    assert market_figures.autocorrelations(series, np.array([1, 2])) == pytest.approx([-1.0, 1.0], abs=1e-9)
-    series[500] = np.nan
-    assert market_figures.autocorrelations(series, np.array([1, 2])) == pytest.approx([-1.0, 1.0], abs=1e-2)
-
-
 def test_returns_next_to_a_missing_bar_are_unknown(data: MarketData) -> None:
     unknown = np.flatnonzero(np.isnan(market_figures.bar_returns(data)))
     assert unknown.tolist() == [1499, 1500, 1501, 8999, 9000]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from btcai.evaluation import metrics
-from btcai.evaluation.resampling import METRICS, block_length, drawn_days, figures, resampled_figures
+from btcai.evaluation.resampling import METRICS, block_length, drawn_days, resampled_figures
 
 DAYS = 365
 RETURNS = np.random.default_rng(1).standard_t(4, (250, 3)) * 0.02 + 0.001
@@ -18,23 +18,14 @@ def by_metrics(returns: np.ndarray) -> list[float]:
     """METRICS of one strategy, as metrics.py has them."""
     equity = np.concatenate(([1.0], np.cumprod(1.0 + returns)))
     growth = metrics.cagr(equity, 1.0, len(returns) / DAYS)
-    depth = metrics.max_drawdown(equity).frac
-    return [
-        metrics.sharpe(returns, DAYS),
-        metrics.sortino(returns, DAYS),
-        growth,
-        float(np.std(returns, ddof=1)) * DAYS**0.5,
-        depth,
-        metrics.calmar(growth, depth),
-        metrics.win_rate(returns),
-    ]
+    return [metrics.sharpe(returns, DAYS), growth, metrics.max_drawdown(equity).frac]
 
 
-def test_figures_are_those_of_metrics() -> None:
-    found = figures(RETURNS, DAYS)
-    assert found.shape == (len(METRICS), 3)
-    for column in range(3):
-        assert found[:, column] == pytest.approx(by_metrics(RETURNS[:, column]))
+def turned(returns: list[float], periods_per_year: float = DAYS) -> list[dict[str, float]]:
+    """METRICS of one endless block: the days in their order, from whichever day on."""
+    columns = np.array(returns)[:, None]
+    found = resampled_figures(columns, periods_per_year, block_days=1e9, seed=2, resamples=20)
+    return [dict(zip(METRICS, one, strict=True)) for one in found[:, :, 0].tolist()]
 
 
 def test_every_resample_has_the_figures_of_its_days() -> None:
@@ -45,11 +36,11 @@ def test_every_resample_has_the_figures_of_its_days() -> None:
 
 
 def test_four_days_by_hand() -> None:
-    found = figures(np.array([[0.1], [-0.5], [0.0], [0.2]]), 4)
+    """Half is lost in one day, and nothing before or after it, whichever day is the first."""
     spread = ((0.15**2 + 0.45**2 + 0.05**2 + 0.25**2) / 3) ** 0.5
-    wealth = 1.1 * 0.5 * 1.2
-    expected = [-0.05 / spread * 2, -0.05 / 0.25 * 2, wealth - 1, spread * 2, 0.5, (wealth - 1) / 0.5, 0.5]
-    assert found[:, 0] == pytest.approx(expected)
+    expected = {"sharpe": -0.05 / spread * 2, "cagr": 1.1 * 0.5 * 1.2 - 1, "max_drawdown_frac": 0.5}
+    for found in turned([0.1, -0.5, 0.0, 0.2], 4):
+        assert found == pytest.approx(expected)
 
 
 def test_the_same_seed_draws_the_same_bits_and_another_others() -> None:
@@ -79,16 +70,16 @@ def test_blocks_go_round_the_end() -> None:
     assert np.array_equal(np.sort(days, axis=1), np.tile(np.arange(30), (50, 1)))
 
 
-@pytest.mark.parametrize(("returns", "ratio"), [(np.zeros(30), 0.0), (np.full(30, 0.01), np.inf)])
-def test_without_risk_there_is_nothing_or_everything(returns: np.ndarray, ratio: float) -> None:
-    found = dict(zip(METRICS, figures(returns[:, None], DAYS)[:, 0], strict=True))
-    assert (found["sharpe"], found["sortino"], found["calmar"]) == (0.0, ratio, ratio)
-    assert (found["volatility"], found["max_drawdown_frac"]) == (pytest.approx(0.0, abs=1e-12), 0.0)
+@pytest.mark.parametrize("gain", [0.0, 0.01])
+def test_without_risk_there_is_no_ratio_and_no_drawdown(gain: float) -> None:
+    for found in turned([gain] * 30):
+        assert (found["sharpe"], found["max_drawdown_frac"]) == (0.0, 0.0)
+        assert found["cagr"] == pytest.approx((1 + gain) ** DAYS - 1)
 
 
 def test_losing_everything_is_a_loss_of_everything() -> None:
-    found = figures(np.array([[0.1], [-1.0], [0.5]]), DAYS)
-    assert (found[METRICS.index("cagr"), 0], found[METRICS.index("max_drawdown_frac"), 0]) == (-1.0, 1.0)
+    for found in turned([0.1, -1.0, 0.5]):
+        assert (found["cagr"], found["max_drawdown_frac"]) == (-1.0, 1.0)
 
 
 def test_block_length_follows_memory_and_ignores_cash() -> None:

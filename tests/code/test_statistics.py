@@ -100,15 +100,8 @@ def test_a_wider_level_contains_the_narrower() -> None:
     assert wide_low < low < high < wide_high
 
 
-def test_never_losing_has_an_endless_calmar_and_no_number_that_is_none() -> None:
-    found = bootstrapped(np.abs(both()), DAYS, seed=3, resamples=50)
-    assert found.interval("calmar", 0) == (np.inf, np.inf)
-    assert found.difference("calmar", 0, 1) == (0.0, 0.0)
-    assert found.difference("calmar", 0, 2) == (np.inf, np.inf)
-
-
 def test_cash_and_too_few_days_have_no_interval() -> None:
     found = bootstrapped(both(), DAYS, seed=3, resamples=50)
     assert np.isnan(found.interval("cagr", 2)).all()
     few = bootstrapped(both(RETURNS[:19]), DAYS, seed=3)
-    assert np.isnan([*few.interval("cagr", 0), *few.difference("cagr", 0, 1), *few.figures.ravel()]).all()
+    assert np.isnan([*few.interval("cagr", 0), *few.difference("cagr", 0, 1)]).all()

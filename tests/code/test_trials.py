@@ -19,6 +19,7 @@ def ledger(folder: Path) -> Path:
         {"input_hash": "2", "data_version": "d2", "sharpes": {"short": 9.0}},  # other bars
         {"input_hash": "3", "data_version": "d1", "sharpes": {"short": 0.7}, **PRESENT},  # what is judged now
         {"input_hash": "4", "tried": {"arm": "x"}, "terms": {"data_version": "d1"}},  # an ablation on these bars
+        {"input_hash": "6", "data_version": "d1", "sharpes": {"short": 3.0}, "tested_ts_ns": [10, 99]},  # before it
         {"input_hash": "5", "data_version": "d1", "sharpes": {"short": 0.2}, **PRESENT, "code_version": "c0"},
     ]  # fmt: skip
     for line in lines:
@@ -55,9 +56,9 @@ def test_looks_at_a_part_of_the_span_count_whatever_bars_there_were_that_day(
 def test_a_torn_line_counts_as_a_trial_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = ledger(tmp_path)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"input_hash": "6"})[:-3])
+        file.write(json.dumps({"input_hash": "7"})[:-3])
     assert len(trial_sharpes(path, TESTED, PRESENT)) == 5
-    assert "line 6 is torn" in caplog.text
+    assert "line 7 is torn" in caplog.text
 
 
 def test_without_a_ledger_there_were_none(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from btcai.data.sources import read_bars
 from btcai.errors import DataError
 from btcai.schema import BARS_PER_YEAR, FloatArray
 from btcai.simulator.bars import DEFAULT_BARS, DEFAULT_SEED, simulate_bars
-from btcai.simulator.facts import BANDS, LEAST_BARS, Fact, stylised_facts
+from btcai.simulator.facts import BANDS, LEAST_BARS, Fact, autocorrelation, stylised_facts
 
 N = LEAST_BARS + 1
 
@@ -26,6 +26,14 @@ def market(log_close: FloatArray, slots: FloatArray | None = None) -> pd.DataFra
 
 def figures(bars: pd.DataFrame) -> dict[str, float]:
     return {fact.name: fact.value for fact in stylised_facts(bars)}
+
+
+def test_autocorrelation_by_hand() -> None:
+    """+1, -1, +1, ...: against itself -1 one step on, 1 two steps on; pairs with an unknown half do not count."""
+    series = np.resize([1.0, -1.0], 1000)
+    assert [autocorrelation(series, lag) for lag in (1, 2)] == pytest.approx([-1.0, 1.0], abs=1e-9)
+    series[500] = np.nan
+    assert [autocorrelation(series, lag) for lag in (1, 2)] == pytest.approx([-1.0, 1.0], abs=1e-2)
 
 
 SAWTOOTH = np.array([0.0, 0.01, 0.0, 0.02])  # returns +1, -1, +2, -2 %
