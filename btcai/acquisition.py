@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btcai import datasets, paths
-from btcai.config import Config
 from btcai.datasets import PIN, SIMULATED, gaps_of, line_of
 from btcai.errors import DataError
 from btcai.files import settle
@@ -111,7 +110,7 @@ def import_files(root: Path, files: Sequence[Path], market: str, timeframe: str)
         raise DataError(f"the import failed: {error}; nothing has changed: free the disk, then try again") from error
     return Imported(
         figures=_figures(source, written),
-        notes=_too_few(root, load_config(root / paths.PARAMS)),
+        notes=notes_of(root),
         old_market=config.data.market,
         market=market,
     )
@@ -126,11 +125,12 @@ def _check_name(market: str) -> None:
         raise DataError(f"{market} is a simulated market's name; choose another: --market btcusdt")
 
 
-def _too_few(root: Path, config: Config) -> tuple[str, ...]:
+def notes_of(root: Path) -> tuple[str, ...]:
+    """What a user should know of the bars that are in use now: whether they are too few for the splits."""
     try:
-        datasets.check_enough(root, config)
+        datasets.check_enough(root, load_config(root / paths.PARAMS))
     except DataError as error:
-        return (f"imported, but nothing can be trained yet: {error}",)
+        return (f"nothing can be trained yet: {error}",)
     return ()
 
 
@@ -197,7 +197,7 @@ def fetch(
     held = store.market_status(root / paths.DATA, order.market)
     imported = Imported(
         figures=_fetch_figures(done, held),
-        notes=_too_few(root, load_config(root / paths.PARAMS)),
+        notes=notes_of(root),
         old_market=config.data.market,
         market=order.market,
     )

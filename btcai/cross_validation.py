@@ -46,7 +46,9 @@ def combinatorial_folds(span: Span, n_groups: int, n_test: int, purge_bars: int,
     In the order of itertools.combinations. DataError where a fold has nothing to train on.
     """
     if not 0 < n_test < n_groups:
-        raise DataError(f"test groups must be between 1 and {n_groups - 1}, was {n_test}; choose another number")
+        raise DataError(
+            f"at least 1 and fewer than all {n_groups} groups are tested at a time, was {n_test}; add --test-groups 1"
+        )
     groups = _parts(span, n_groups)
     folds = tuple(
         Fold(train=_free(span, chosen, purge_bars, embargo_bars), test=tuple(chosen))

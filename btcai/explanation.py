@@ -22,6 +22,7 @@ from btcai.reasoning.chain import Case, reason
 from btcai.reasoning.components import EQUAL_WEIGHTS
 from btcai.reasoning.memory import Memory, recall, told
 from btcai.reasoning.records import Reasoning, Recalled, reasoning_record
+from btcai.reasoning.steps import stop_and_target
 from btcai.reflection import memory_of, weights_of
 from btcai.schema import BAR_NS, BUCKETS, Action, Bars
 
@@ -165,14 +166,15 @@ def judged_bundle(root: Path, bucket: str) -> PolicyBundle:
 def find_trade(root: Path, number: int, bucket: str | None) -> Trade:
     """The trade of that number; ArtifactError names those there are, and asks for a bucket where several have it."""
     frame = read_trades(root)
-    if bucket is not None:
-        frame = frame[frame["bucket"] == bucket]
-    found = frame[frame["number"] == number]
+    if frame.empty:
+        now = f"btcai explain --bucket {bucket or BUCKETS[0]} --bars FILE"
+        raise ArtifactError(f"no bucket traded in the last evaluation, see {TRADES}; explain a decision now: {now}")
+    found = frame[(frame["number"] == number) & ((frame["bucket"] == bucket) | (bucket is None))]
     if len(found) > 1:
         raise ArtifactError(f"trade {number} is one of {', '.join(found['bucket'])}; name one with --bucket")
     if found.empty:
         counts = frame.groupby("bucket", sort=False)["number"].max()
-        there = ", ".join(f"1 .. {last} of {name}" for name, last in counts.items()) or "none"
+        there = ", ".join(f"1 .. {last} of {name}" for name, last in counts.items())
         of = f" of {bucket}" if bucket else ""
         raise ArtifactError(f"a trade must be one of the last evaluation ({there}), was {number}{of}; see {TRADES}")
     row = found.iloc[0]
@@ -228,12 +230,11 @@ def decision_before(bars: Bars, filled: int, rules: Rules) -> int:
 def left_by(trade: Trade, bars: Bars, row: int, rules: Rules) -> str:
     """stop or target where the exit's bar reached it and the fill agrees, else order."""
     side = 1.0 if trade.btc > 0 else -1.0
-    stop = trade.entry_price * (1.0 - side * rules.stop_loss_frac)
-    target = trade.entry_price * (1.0 + side * rules.take_profit_frac)
+    stop, target = stop_and_target(trade.entry_price, side, rules)
     against, along = (bars.low, bars.high) if side > 0 else (bars.high, bars.low)
-    if rules.stop_loss_frac > 0 and side * (against[row] - stop) <= 0 and side * (trade.exit_price - stop) <= 0:
+    if side * (against[row] - stop) <= 0 and side * (trade.exit_price - stop) <= 0:
         return "stop"
-    if rules.take_profit_frac > 0 and side * (along[row] - target) > 0 and side * (trade.exit_price - target) >= 0:
+    if side * (along[row] - target) > 0 and side * (trade.exit_price - target) >= 0:
         return "target"
     return "order"
 

@@ -3,6 +3,7 @@
 Letters in shapes: T bars, F features, D decision times, B environment batch, H horizons, Q quantiles, A actions.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Literal
@@ -146,12 +147,29 @@ class SealedSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a bundle predicts for the log return over the next horizon_bars, calibrated."""
+    """What a bundle predicts for the log return over the next horizon_bars, calibrated: mean, std and quantiles are of
+    ln(price then / price now), no percentages."""
 
     horizon_bars: int
     mean: float
     std: float
     quantiles: tuple[float, ...]  # at QUANTILE_LEVELS
+
+    @property
+    def simple(self) -> "Forecast":
+        """The same of the simple return, price then / price now - 1, as people read percentages.
+
+        Quantiles exactly; mean and std as of a log-normal price, exp(m + s^2/2) - 1 and the root of its variance.
+        """
+        variance = self.std * self.std
+        mean = simple_return(self.mean + variance / 2.0)
+        std = (1.0 + mean) * math.sqrt(simple_return(variance))
+        return replace(self, mean=mean, std=std, quantiles=tuple(map(simple_return, self.quantiles)))
+
+
+def simple_return(log_return: float) -> float:
+    """ln(b / a) -> b / a - 1; of a return without bounds a large number and no OverflowError."""
+    return math.expm1(min(log_return, 700.0))
 
 
 Intervals = Literal["static", "adaptive"]

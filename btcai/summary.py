@@ -17,14 +17,15 @@ from btcai.records.champions import Standing
 from btcai.schema import BAR_SECONDS, BUCKETS, QUANTILE_LEVELS, Action, Decision
 
 INTERVAL = f"{QUANTILE_LEVELS[-1] - QUANTILE_LEVELS[0]:.0%} interval"
-TRAINED = ("rounds", "pretrain_updates", "ppo_updates", "decision_times", "env_steps")
-"""What a trained bucket's metrics.json says of the effort; how long it took is in its system.csv."""
+TRAINED = ("rounds", "decision_times", "env_steps")
+"""What the table says of a trained bucket's effort, by its metrics.json; how long it took is in its system.csv."""
 LOSSES = ("fresh", "handed_over")
 """What its forecasts lost on the validation span before training: from scratch, and as they were handed over."""
 
 
 def decision_json(decision: Decision, standing: Standing | None) -> str:
-    """One line of strict JSON: the Decision's fields, the action by name, and whether an edge is proven."""
+    """One line of strict JSON: the Decision's fields (its forecasts are of log returns, quantiles at QUANTILE_LEVELS),
+    the action by name, and whether an edge is proven."""
     fields = asdict(decision) | {"action": decision.action.name, "edge": edge_of(standing)}
     return json.dumps(fields, allow_nan=False)
 
@@ -34,8 +35,13 @@ def edge_of(standing: Standing | None) -> str:
     return standing.edge if standing else "none"
 
 
-def decision_view(decision: Decision, standing: Standing | None, account: str, age: str = "") -> RenderableType:
-    """A decision with everything it rests on; age (bar_age) is said beside the bar it was decided at."""
+def decision_view(
+    decision: Decision, standing: Standing | None, account: str, *, age: str = "", market: str = ""
+) -> RenderableType:
+    """A decision with everything it rests on.
+
+    age (bar_age) is said beside the bar it was decided at, market is that of the bars trained on, where known.
+    """
     closed = datetime.fromtimestamp(decision.close_ts_ns // 1_000_000_000, UTC)
     facts = _pairs()
     facts.add_row("decided at", f"close of {closed:%Y-%m-%d %H:%M} UTC" + (f", {age}" if age else ""))
@@ -50,7 +56,7 @@ def decision_view(decision: Decision, standing: Standing | None, account: str, a
     facts.add_row(
         "model", f"{decision.bucket} {decision.model_version}" + (f", version {standing.version}" if standing else "")
     )
-    facts.add_row("data", decision.data_version[:12])
+    facts.add_row("trained on", f"{market + ', ' if market else ''}bars {decision.data_version[:12]}")
     return Group(facts, _forecasts(decision), _edge_note(decision, standing))
 
 
@@ -79,13 +85,14 @@ def _ago(minutes: float) -> str:
 def _forecasts(decision: Decision) -> Table:
     from btcai.report.formats import duration
 
-    table = Table(title=f"Predicted return, {decision.intervals} intervals", title_justify="left", pad_edge=False)
+    title = f"Predicted simple return, {decision.intervals} intervals"
+    table = Table(title=title, title_justify="left", pad_edge=False)
     for head in ("horizon", "mean", "std", INTERVAL):
         table.add_column(head, justify="right")
     for forecast in decision.forecasts:
-        low, high = forecast.quantiles[0], forecast.quantiles[-1]
-        interval = f"{low:+.2%} .. {high:+.2%}"
-        table.add_row(duration(forecast.horizon_bars), f"{forecast.mean:+.3%}", f"{forecast.std:.2%}", interval)
+        said = forecast.simple
+        interval = f"{said.quantiles[0]:+.2%} .. {said.quantiles[-1]:+.2%}"
+        table.add_row(duration(forecast.horizon_bars), f"{said.mean:+.3%}", f"{said.std:.2%}", interval)
     return table
 
 
@@ -107,26 +114,43 @@ def _pairs() -> Table:
     return table
 
 
-def trained_view(root: Path) -> Table | None:
-    """What each bucket trained, whether that converged, and what its forecasts lose; None before the first training."""
-    table = Table(title="Trained", title_justify="left", pad_edge=False)
-    table.add_column("bucket")
-    for head in (*TRAINED, "seconds", "converged", "loss from scratch", "handed over", "trained"):
-        table.add_column(head.replace("_", " "), justify="right")
+def trained_view(root: Path) -> RenderableType | None:
+    """What each bucket trained, whether that converged, and what its forecasts lose; None before the first training.
+
+    Whole at 80 columns.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.padding import Padding
+
+    table = Table(
+        title="Trained",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("bucket", no_wrap=True)
+    forecasts = ("loss from\nscratch", "handed\nover", "trained")
+    for head in ("rounds", "decision\ntimes", "env\nsteps", "time", "con-\nverged", *forecasts):
+        table.add_column(head, justify="right", no_wrap=True)
     for bucket in BUCKETS:
         path = root / paths.TRAIN / bucket / "metrics.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            effort = [found.get(key) for key in TRAINED]
-            converged = {None: "not asked", 0.0: "no", 1.0: "yes"}[found.get("converged")]
+            seconds = usage.elapsed_s(path.with_name(usage.FILE))
+            effort = [*(_number(found.get(key)) for key in TRAINED), "-" if seconds is None else f"{seconds:,.0f} s"]
+            converged = {None: "-", 0.0: "no", 1.0: "yes"}[found.get("converged")]  # None: nobody asked
             losses = [found.get(f"valid_forecast_loss_{name}") for name in LOSSES] + [found.get("valid_forecast_loss")]
-            told = map(_number, [*effort, usage.elapsed_s(path.with_name(usage.FILE))])
-            table.add_row(bucket, *told, converged, *("-" if loss is None else f"{loss:.4f}" for loss in losses))
-    return table if table.row_count else None
+            table.add_row(bucket, *effort, converged, *("-" if loss is None else f"{loss:.4f}" for loss in losses))
+    return Padding(table, (0, 0, 1, 0)) if table.row_count else None
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+    """573440 -> "573 k", 36556800 -> "36.6 M"; None is a dash."""
+    if value is None:
+        return "-"
+    return f"{value / 1e6:,.1f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else f"{value:,.0f}"
 
 
 def results_view(found: dict[str, Any]) -> RenderableType:
@@ -141,7 +165,7 @@ def results_view(found: dict[str, Any]) -> RenderableType:
     verdicts = _pairs()
     for verdict in judgement.verdicts:
         verdicts.add_row(verdict.bucket, Text(verdict.text, style="green" if verdict.edge == "proven" else ""))
-    return Group(Text(span, style="dim"), rich_table(judgement.judged_rows()), verdicts)
+    return Group(Text(span, style="dim"), rich_table(judgement.judged_rows(), "Test span"), "", verdicts)
 
 
 def places_view(root: Path, pages: Mapping[str, str]) -> Table:

@@ -2,24 +2,27 @@
 
 python tests/killed_training.py toy|learner FOLDER KILLS SEED    prints a line of JSON; exit code 1 if the bits differ
 
-Every life is a process of its own, which says so when it has imported and compiled everything; the next one gets ready
-while this one trains. (Of forked lives one in fifty crashed: threads of torch in a child whose parent had computed.)
+Every life is a process of its own, which says so when it has compiled everything; the next one gets ready while this
+one trains. They are forked from a process that has imported everything and computes nothing: of children of one that
+had computed, one in fifty crashed on torch's threads.
 """
 
 import copy
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # which the first optimizer of every life would import
 from learning_tasks import SMALL, settings, small_task
 from torch import Tensor, nn
 
@@ -117,43 +120,40 @@ def digest(learned: dict[str, Tensor]) -> str:
 class Life:
     """A process that trains once it is told to, and then writes the digest of what it learned."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, name, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, name: str, result: Path) -> None:
+        forked = multiprocessing.get_context("fork")
+        self._told, told = forked.Pipe()
+        self._process = forked.Process(target=live, args=(name, result, told))
+        self._process.start()
+        told.close()  # so that the end of a life that does not get ready is noticed
 
     def begin(self, stored: Path | None) -> None:
         """Let it train, from the newest checkpoint stored there."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != READY:
-            raise RuntimeError(f"training did not get ready, status {self._process.wait()}")
-        self._process.stdin.write(f"{stored or ''}\n")
-        self._process.stdin.flush()
+        try:
+            self._told.recv()
+        except EOFError:
+            self._process.join()
+            raise RuntimeError(f"training did not get ready, status {self._process.exitcode}") from None
+        self._told.send(stored)
 
     def kill(self) -> None:
         self._process.kill()
 
     def ended(self) -> bool:
         """Wait for its end: by itself, or by SIGKILL."""
-        with self._process:
-            status = self._process.wait()
-        if status not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"training ended with status {status}")
-        return status == 0
+        self._process.join()
+        self._told.close()
+        if self._process.exitcode not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"training ended with status {self._process.exitcode}")
+        return self._process.exitcode == 0
 
 
-READY = "ready\n"
-
-
-def live(name: str, result: Path) -> None:
+def live(name: str, result: Path, told: Connection) -> None:
     """What the process of a Life does."""
     work, _ = WORK[name]
     work(None)  # what is compiled and imported only when it is first used
-    sys.stdout.write(READY)
-    sys.stdout.flush()
-    stored = sys.stdin.readline().strip()
-    result.write_text(digest(work(Path(stored) if stored else None)), encoding="utf-8")
+    told.send("ready")
+    result.write_text(digest(work(told.recv())), encoding="utf-8")
     os._exit(0)  # else kills strike an interpreter that tidies up after training
 
 
@@ -194,12 +194,8 @@ def main() -> None:
     torch.set_num_threads(1)
     phase.LEAST_APART, pretraining.HELD_OUT = 3, 8
     pretraining.survivable = trainer.survivable = blowing_up
-    name, folder, *more = sys.argv[1:]
-    if not more:
-        live(name, Path(folder))
-        return
-    kills, seed = map(int, more)
-    report = survive(name, Path(folder), kills, seed)
+    name, folder, kills, seed = sys.argv[1:]
+    report = survive(name, Path(folder), int(kills), int(seed))
     sys.stdout.write(json.dumps(report) + "\n")
     sys.exit(not report["same"])
 

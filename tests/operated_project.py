@@ -126,7 +126,7 @@ class Operated:
     def __init__(self, root: Path, port: int, mlflow_port: int, notify_url: str = "") -> None:
         self.root, self.port, self.mlflow_port = root, port, mlflow_port
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self._env = {**kept, "BTCAI_NOTIFY_URL": notify_url}
+        self._env = {**kept, "BTCAI_NOTIFY_URL": notify_url, "PREFECT_WORKER_QUERY_SECONDS": "1"}  # 10 by itself
 
     def btcai(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One of btcai's commands."""

@@ -1,17 +1,26 @@
 """`btcai decide`: the champion's decision at the newest bar."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from btcai.console import show
 from btcai.errors import ArtifactError, DataError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from btcai.inference.decision import Considered
+    from btcai.market.rules import Rules
+
+BARS = "Recent 5-minute bars: any file that data import reads, or a market's folder under data/."
+AS_JSON = "One line of JSON instead of a table: log returns, quantiles at 5, 10, 25, 50, 75, 90 and 95 %."
+
 
 def decide(
     bucket: Annotated[str, typer.Option(help="scalping, short, medium or long.")],
-    bars: Annotated[Path, typer.Option(help="Recent 5-minute bars, any file that data import reads.", readable=False)],
+    bars: Annotated[Path, typer.Option(help=BARS, readable=False)],
     account: Annotated[
         Path | None,
         typer.Option(
@@ -21,29 +30,49 @@ def decide(
             "three equities as the equity changed."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=AS_JSON)] = False,
 ) -> None:
     """Decide with the champion at the newest bar on the bucket's clock, under the halts and limits of the backtest."""
     import time
 
     from btcai import summary
-    from btcai.data.sources import read_bars
     from btcai.data.store import to_grid
     from btcai.inference.bundle import load_bundle
-    from btcai.inference.decision import decide as decide_with
-    from btcai.records.champions import read_standing
+    from btcai.inference.decision import consider
+    from btcai.records.champions import read_standing, seen_of
 
     folder = champion_folder(Path.cwd(), bucket)
     holdings = read_account(account)
     bundle = load_bundle(folder)
-    decision = decide_with(bundle, to_grid(read_bars(bars)), holdings)
-    standing = read_standing(folder)
+    considered = consider(bundle, to_grid(recent_bars(bars)), holdings)
+    decision, standing = considered.decision, read_standing(folder)
     if as_json:
         typer.echo(summary.decision_json(decision, standing))
     else:
         age = summary.bar_age(decision.close_ts_ns, time.time_ns(), bundle.patch_bars)
-        told = str(account) if account else "flat (no --account given)"
-        show(summary.decision_view(decision, standing, told, age))
+        told = (
+            f"{account}{_beyond_stops(considered, bundle.manifest.rules)}" if account else "flat (no --account given)"
+        )
+        market = (seen_of(folder) or {}).get("market", "")
+        show(summary.decision_view(decision, standing, told, age=age, market=market))
+
+
+def recent_bars(path: Path) -> "pd.DataFrame":
+    """Raw bars of a file, or of a market's folder as data/ holds them; DataError as each is read."""
+    from btcai.data.sources import read_bars
+    from btcai.data.store import read_market
+
+    place = path.absolute()
+    return read_market(place.parent, place.name) if place.is_dir() else read_bars(path)
+
+
+def _beyond_stops(considered: "Considered", rules: "Rules") -> str:
+    """What the rules would have done before this close, in words."""
+    from btcai.reasoning.steps import lots_past_stop
+
+    passed = lots_past_stop(considered.account, considered.lots, float(considered.data.mark[-1]), rules)
+    held = "a lot lies beyond its stop: it" if passed == 1 else f"{passed} lots lie beyond their stops: they"
+    return f"; {held} would have been closed by now" if passed else ""
 
 
 def champion_folder(root: Path, bucket: str) -> Path:

@@ -49,13 +49,14 @@ def fetch(
 
     from btcai import acquisition
     from btcai.data.sources import TIMEFRAMES, clock_ms
-    from btcai.fetch.exchange import SETTLED_MS
+    from btcai.fetch.exchange import SETTLED_MS, check_exchange
     from btcai.fetch.fetching import Order
     from btcai.fetch.patience import Patience
 
     root = Path.cwd()
     if timeframe not in TIMEFRAMES:
         raise DataError(f"timeframe must be one of {', '.join(TIMEFRAMES)}, was {timeframe}; give 5m")
+    check_exchange(exchange)
     name = market or acquisition.market_name(exchange, symbol)
     first = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
     now_ms = clock_ms() - SETTLED_MS  # bars younger than that may still change

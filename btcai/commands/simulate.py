@@ -51,6 +51,8 @@ def market(
             written = acquisition.simulate_other(root, what, made)
         typer.echo(written)
         show_change("data.market", *datasets.use(root, made))
+        for note in acquisition.notes_of(root):
+            typer.echo(f"note: {note}")
 
 
 @app.command()
@@ -123,6 +125,8 @@ def compare(
     from btcai.watch.discriminator import discriminate
 
     root = project_root()
+    if history == simulated:
+        raise DataError(f"a market is compared with another one, was {history} twice; see: btcai data status")
     one, other = (read_market(root / paths.DATA, name) for name in (history, simulated))
     first, second = (build_market(to_grid(bars)).features for bars in (one, other))
     with progress("rounds of telling apart") as advance:

@@ -201,7 +201,8 @@ def _stamp_ms(date: str | None) -> int | None:
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _client(exchange: str, symbol: str, url: str | None) -> Any:
+def check_exchange(exchange: str) -> None:
+    """DataError where ccxt knows none of this name; it says which are like it."""
     import ccxt
 
     if exchange not in ccxt.exchanges:
@@ -211,6 +212,12 @@ def _client(exchange: str, symbol: str, url: str | None) -> Any:
             f"{exchange} is none of the {len(ccxt.exchanges)} exchanges that ccxt knows{said}; "
             "--exchange binance, bybit, okx, kraken or coinbase are tried"
         )
+
+
+def _client(exchange: str, symbol: str, url: str | None) -> Any:
+    import ccxt
+
+    check_exchange(exchange)
     api = getattr(ccxt, exchange)({"timeout": 20_000, "requests_trust_env": True})
     api.enableLastJsonResponse = True  # None after an answer that was no JSON, which ccxt takes for an empty page
     listed = api.options.get("fetchMarkets")

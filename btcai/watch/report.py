@@ -98,8 +98,8 @@ def _forecasts(fit: Fit) -> str:
     if fit.note:
         return f"forecasts not judged: {fit.note}"
     return (
-        f"forecast misfit {fit.score:.2f} (0 usual, 1 the test span's worst window), of windows up to "
-        f"{max(fit.window_scores, default=float('nan')):.2f}"
+        f"forecast misfit {fit.score:.2f}, of windows up to {max(fit.window_scores, default=float('nan')):.2f} "
+        "(mean of the buckets, each 0 on its usual window of the test span and 1 on its worst)"
     )
 
 

@@ -46,9 +46,7 @@ def _beyond_what_is_usual(drift: Drift, fit: Fit, limits: DriftConfig) -> list[s
     if not low <= drift.volatility <= high:
         reasons.append(f"volatility {drift.volatility:.0%} is outside {low:.0%} to {high:.0%}")
     if fit.window_scores and not fit.score <= (largest := np.quantile(fit.window_scores, usual)):
-        reasons.append(
-            f"forecast misfit {fit.score:.2f} (0 usual, 1 the test span's worst window), above {largest:.2f}"
-        )
+        reasons.append(f"forecast misfit {fit.score:.2f} is above {largest:.2f}")
     return reasons
 
 

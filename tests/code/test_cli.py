@@ -1,27 +1,32 @@
 """The command line: quick to answer, one line per error, and every change of a setting is printed."""
 
+import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from btcai import acquisition, cli, console, datasets, paths, summary, usage
-from btcai.commands import decide
+from btcai.commands import decide, fetch, operate
+from btcai.cross_validation import combinatorial_folds
 from btcai.data.sources import read_bars
 from btcai.data.store import changed
 from btcai.errors import DataError
 from btcai.operation import services
 from btcai.params import load_config, set_param
 from btcai.records.champions import Standing
-from btcai.schema import Action, Decision, Forecast
+from btcai.schema import BUCKETS, Action, Decision, Forecast, Span
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
@@ -287,9 +292,14 @@ def test_decision_is_shown_with_all_it_rests_on(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     for part in ("2023-11-14 22:15 UTC", "buy, a lot of 1.25% of equity", "hold 25.0%, buy 50.0%", "close all 12.5%",
                  "flat (no --account given)", "scalping abcdef012345, version 3",
-                 "familiar (0.75; 1 is exceeded one time in a hundred)", "3 h", "+0.100%", "90% interval",
-                 "-2.00% .. +2.00%", "stays on paper"):  # fmt: skip
+                 "familiar (0.75; 1 is exceeded one time in a hundred)", "3 h", "90% interval",
+                 "trained on     bars 0123456789ab", "stays on paper"):  # fmt: skip
         assert part in shown
+    # exp(.001 + .01^2 / 2) - 1; that times sqrt(exp(.01^2) - 1); exp(-.02) - 1 and exp(.02) - 1
+    for part in ("+0.105%", "1.00%", "-1.98% .. +2.02%"):
+        assert part in shown
+    console.show(summary.decision_view(DECISION, standing("none"), "flat", market="btcusdt"))
+    assert "trained on     btcusdt, bars 0123456789ab" in capsys.readouterr().out
 
 
 def test_a_proven_edge_may_leave_paper(capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,6 +307,20 @@ def test_a_proven_edge_may_leave_paper(capsys: pytest.CaptureFixture[str]) -> No
     shown = capsys.readouterr().out
     assert "may leave paper" in shown
     assert "stays on paper" not in shown
+
+
+def test_a_status_has_a_column_of_notes_where_there_is_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found(note: str) -> list[services.Status]:
+        return [services.Status(name="prefect", health="up", pid=7, url="http://here", note=note)]
+
+    for note, columns in (("", 4), ("answers late", 5)):
+        monkeypatch.setattr(services, "statuses", lambda root, note=note: found(note))
+        operate.status(as_json=False)
+        head = capsys.readouterr().out.splitlines()[1]
+        assert len(head.strip("┃").split("┃")) == columns
+        assert ("note" in head) == bool(note)
 
 
 def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,13 +337,58 @@ def test_what_each_bucket_trained(project: Path, capsys: pytest.CaptureFixture[s
     assert table is not None
     console.show(table)
     shown = capsys.readouterr().out
-    for part in ("196,608", "62", "yes", "1.7500", "1.7000", "1.6625"):
+    for part in ("197 k", "62 s", "yes", "1.7500", "1.7000", "1.6625"):
         assert part in shown
     (folder / "metrics.json").write_text('{"converged": null}', encoding="utf-8")
     table = summary.trained_view(project)
     assert table is not None
     console.show(table)
-    assert "not asked" in capsys.readouterr().out
+    assert not re.search("yes|no", capsys.readouterr().out.partition("short")[2])
+
+
+def test_what_each_bucket_trained_is_whole_at_80_columns(project: Path) -> None:
+    long_ago = {"rounds": 8, "decision_times": 123_456_789, "env_steps": 987_654_321, "converged": 1.0}
+    losses = dict.fromkeys(("valid_forecast_loss_fresh", "valid_forecast_loss_handed_over", "valid_forecast_loss"), 1.5)
+    for bucket in BUCKETS:
+        folder = project / paths.TRAIN / bucket
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(long_ago | losses), encoding="utf-8")
+        (folder / "system.csv").write_text(f"{','.join(usage.COLUMNS)}\n7,4321,1,1,1,1,1\n", encoding="utf-8")
+    terminal = Console(width=80, record=True, file=StringIO())
+    table = summary.trained_view(project)
+    assert table is not None
+    terminal.print(table)
+    text = terminal.export_text()
+    assert "…" not in text
+    for part in ("scalping", "123.5 M", "987.7 M", "4,321 s", "yes", "scratch", "1.5000"):
+        assert part in text
+
+
+def test_no_paragraph_of_a_help_breaks_within_its_sentences_at_80_columns() -> None:
+    """Typer keeps the line ends of every paragraph but the first, and wraps at 78 columns: lines must be shorter."""
+
+    def broken(app: typer.Typer) -> list[str]:
+        found = [
+            name for group in app.registered_groups if group.typer_instance for name in broken(group.typer_instance)
+        ]
+        for command in app.registered_commands:
+            for paragraph in (inspect.getdoc(command.callback) or "").split("\n\n")[1:]:
+                lines = paragraph.split("\n")
+                if len(lines) > 1 and max(map(len, lines)) > 78:
+                    found.append(f"{command.name or command.callback}: {paragraph}")
+        return found
+
+    assert broken(cli.app) == []
+
+
+def test_folds_of_two_groups_say_which_option_is_missing(project: Path) -> None:
+    with pytest.raises(DataError, match="fewer than all 2 groups are tested at a time, was 2; add --test-groups 1"):
+        combinatorial_folds(Span(0, 1_000), 2, 2, 0, 0)
+
+
+def test_an_exchange_that_is_none_is_said_before_its_first_day_is_missed(project: Path) -> None:
+    with pytest.raises(DataError, match=r"binnance is none of the \d+ exchanges that ccxt knows, like it: binance"):
+        fetch.fetch(exchange="binnance")
 
 
 @pytest.mark.slow

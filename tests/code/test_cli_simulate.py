@@ -60,7 +60,8 @@ def test_the_default_market_takes_the_place_of_an_older_default(project: Path) -
 
 def test_a_swap_has_funding_rates_and_parameters_of_a_file_are_used(project: Path) -> None:
     Path("mine.json").write_text(json.dumps({"first_price_usdt": 100.0}))
-    call("simulate", "market", "--parameters", "mine.json", "--days", "3", "--swap")
+    said = call("simulate", "market", "--parameters", "mine.json", "--days", "3", "--swap")
+    assert "note: nothing can be trained yet: 864 bars are too few" in said
     bars = read_market(project / paths.DATA, "simulated_own_swap")
     assert abs(bars["open"].iloc[0] - 100.0) < 0.02
     funding = read_funding(project / paths.DATA / "simulated_own_swap")
@@ -83,6 +84,11 @@ def test_facts_of_two_markets_stand_side_by_side(project: Path) -> None:
     assert head.index("one") < head.index("two") < head.index("band")
     row = next(line for line in lines if "variance ratio 288" in line)
     assert len([cell for cell in row.split() if cell.replace(".", "").isdigit()]) >= 4
+
+
+def test_a_market_is_not_compared_with_itself(project: Path) -> None:
+    with pytest.raises(DataError, match="a market is compared with another one, was one twice"):
+        call("simulate", "compare", "one", "one")
 
 
 def test_a_fitted_market_is_more_like_the_history_than_the_default(project: Path) -> None:

@@ -90,7 +90,7 @@ def test_no_row_of_a_combinatorial_fold_is_lost_but_by_purge_and_embargo(n_bars:
 def test_what_is_too_short_is_named() -> None:
     with pytest.raises(DataError, match=r"fold 1 of 3 .* 400 bars are too few for a purge of 150 .* take fewer folds"):
         walk_forward_folds(Span(0, 400), 3, 150, 0)
-    with pytest.raises(DataError, match="test groups must be between 1 and 3, was 4"):
+    with pytest.raises(DataError, match="fewer than all 4 groups are tested at a time, was 4"):
         combinatorial_folds(Span(0, 400), 4, 4, 0, 0)
 
 

@@ -24,6 +24,7 @@ def test_neither_the_clock_nor_the_mask_is_told() -> None:
     assert len(COLUMN) > 30
 
 
+@pytest.mark.slow
 def test_markets_of_the_same_kind_are_told_apart_by_chance() -> None:
     found = discriminate(features(1), features(2), WINDOW, 0, 0)
     assert found.auc == pytest.approx(0.5, abs=0.12)  # 120 windows each: a standard error of .037

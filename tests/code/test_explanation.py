@@ -13,7 +13,9 @@ from reasoning_fakes import bucket_of
 from typer.testing import CliRunner
 
 from btcai import explanation, paths
+from btcai.commands import decide as decide_command
 from btcai.commands import explain
+from btcai.data.store import write_market
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.result import TRADE_COLUMNS
 from btcai.explanation import (
@@ -196,9 +198,16 @@ def test_a_trade_that_is_not_there_names_those_that_are(project: Path) -> None:
         find_trade(project, 7, None)
     with pytest.raises(ArtifactError, match="trade 1 is one of scalping, medium; name one with --bucket"):
         find_trade(project, 1, None)
-    with pytest.raises(ArtifactError, match=r"\(none\), was 1 of long"):
+    with pytest.raises(ArtifactError, match=r"1 \.\. 2 of scalping, .*, was 1 of long; see"):
         find_trade(project, 1, "long")
     assert find_trade(project, 2, None).bucket == "scalping"
+
+
+def test_where_no_bucket_traded_a_decision_can_be_explained(project: Path) -> None:
+    path = project / explanation.TRADES
+    pd.read_csv(path).iloc[:0].to_csv(path, index=False)
+    with pytest.raises(ArtifactError, match=r"no bucket traded .*: btcai explain --bucket medium --bars FILE"):
+        find_trade(project, 3, "medium")
 
 
 def test_trades_that_cannot_be_read_say_what_makes_them(project: Path) -> None:
@@ -269,6 +278,34 @@ def test_the_command_explains_a_decision_now(champion: Path, capsys: pytest.Capt
     found = json.loads(capsys.readouterr().out)
     assert found["account"].endswith("account.json")
     assert next(step for step in found["steps"] if step["name"] == "risk")["facts"]["equity_usdt"] == 5.0
+
+
+def test_a_folder_of_the_projects_market_is_decided_and_explained_on(
+    champion: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_market(champion / paths.DATA, "simulated", frame())
+    shown = []
+    for bars in (champion / "bars.csv", Path("data/simulated")):
+        explain.explain(None, bucket="scalping", bars=bars, account=None)
+        shown.append(capsys.readouterr().out)
+        decide_command.decide(bucket="scalping", bars=bars)
+        shown.append(capsys.readouterr().out)
+    assert shown[:2] == shown[2:]
+
+
+def test_an_account_with_a_lot_beyond_its_stop_is_told_so(champion: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, mark = champion / "account.json", float(market().mark[-1])
+    for lots, said in (
+        (1, "; a lot lies beyond its stop: it would"),
+        (2, "; 2 lots lie beyond their stops: they would"),
+    ):
+        held = {"cash_usdt": 50_000, "lots": [{"btc": 0.1, "entry_price": 2 * mark}] * lots}
+        path.write_text(json.dumps(held), encoding="utf-8")
+        decide_command.decide(bucket="scalping", bars=champion / "bars.csv", account=path)
+        assert said in capsys.readouterr().out.replace("\n", " ")
+    path.write_text(json.dumps({"cash_usdt": 1, "lots": [{"btc": 0.1, "entry_price": mark}]}), encoding="utf-8")
+    decide_command.decide(bucket="scalping", bars=champion / "bars.csv", account=path)
+    assert "beyond" not in capsys.readouterr().out
 
 
 def test_the_command_says_what_it_needs(project: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_look_at_the_sealed_span(
     )  # fmt: skip
     monkeypatch.setattr(outputs, "load_whole", lambda root: (make_market(4_000), splits, None))
     monkeypatch.setattr(outputs, "data_version", lambda root: "d")
-    monkeypatch.setattr(judging, "earlier_trials", lambda root, config: [])
+    monkeypatch.setattr(judging, "earlier_trials", lambda *_: [])
     monkeypatch.setattr(unsealing, "read_meta", lambda folder: {"market": "btcusdt"})
     monkeypatch.setattr(unsealing, "load_bundle", lambda folder: SimpleNamespace(version=f"v-{folder.name}"))
     monkeypatch.setattr(champions, "read_standing", lambda folder: standing)

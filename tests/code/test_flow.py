@@ -86,8 +86,12 @@ def test_exit_code_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_stage_takes_its_whole_process_group_with_it(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interrupted_stage_takes_its_whole_process_group_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
     pid_file = tmp_path / "pid"
+    (first, _), *others = process.GRACE_S
+    monkeypatch.setattr(process, "GRACE_S", ((first, 1.0), *others))  # the shell's child ignores SIGINT
 
     def interrupt(line: str) -> None:
         raise error(line)
@@ -316,7 +320,7 @@ class TestUnderDvc:
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         fake_project(tmp_path)
-        monkeypatch.setattr(pipeline, "STALL_LIMIT_S", 4.0)
+        monkeypatch.setattr(pipeline, "STALL_LIMIT_S", 2.0)
         monkeypatch.setattr(process, "LOOK_S", 0.1)
         stage = {"cmd": f"echo begun >> {tmp_path}/lives; sleep 60", "outs": ["never.txt"]}
         (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"stuck": stage}}), encoding="utf-8")

@@ -101,6 +101,7 @@ def test_trees_find_what_no_weighted_sum_can() -> None:
     assert abs(np.corrcoef(ridge, truth)[0, 1]) < 0.3
 
 
+@pytest.mark.slow
 def test_of_noise_few_trees_are_kept() -> None:
     train, valid = sample(1_000, 1, np.zeros_like), sample(1_000, 2, np.zeros_like)
     forecasts = fit_trees(train, valid, 0)(valid.features)

@@ -313,7 +313,7 @@ def test_the_view_says_which_rule_spoke_and_how_old_the_bar_is(buying: PolicyBun
     decision = decided(buying, lots=[LOT], peak_equity_usdt=2 * WORTH)
     shown = StringIO()
     age = bar_age(decision.close_ts_ns, decision.close_ts_ns + 2 * BAR_NS, 1)
-    Console(file=shown, width=200).print(decision_view(decision, None, "a.json", age))
+    Console(file=shown, width=200).print(decision_view(decision, None, "a.json", age=age))
     assert "UTC, closed 10 min ago: old bars" in shown.getvalue()
     assert HALTED in shown.getvalue()
     assert "close all" in shown.getvalue().split("action")[1].splitlines()[0]

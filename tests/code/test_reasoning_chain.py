@@ -17,7 +17,7 @@ from btcai.inference.holdings import Rulebook, account_at_close
 from btcai.reasoning.chain import Case, reason
 from btcai.reasoning.components import COMPONENTS, EQUAL_WEIGHTS
 from btcai.reasoning.records import Recalled, reasoning_json
-from btcai.reasoning.steps import BLIND, rise_chance
+from btcai.reasoning.steps import BLIND, lots_past_stop, rise_chance, stop_and_target
 from btcai.reasoning.view import rendered
 from btcai.reasoning.words import capital, counted, lasting, number, percent, signed, signed_percent
 from btcai.schema import BUCKETS, Action, Forecast
@@ -25,10 +25,10 @@ from btcai.schema import BUCKETS, Action, Forecast
 ORDER = (*COMPONENTS, "forecast", "memory", "policy", "sizing", "risk", "decision")
 RECALLED = Recalled(
     n=12,
-    mean_outcome=0.0021,
+    mean_outcome=0.05,
     hit_rate=0.75,
     confidence=0.4,
-    nearest=((1_700_000_100_000_000_000, 0.5, 0.004), (1_690_000_200_000_000_000, 0.7, -0.001)),
+    nearest=((1_700_000_100_000_000_000, 0.5, 0.1), (1_690_000_200_000_000_000, 0.7, -0.001)),
 )
 
 
@@ -104,9 +104,9 @@ def test_sentences_carry_their_numbers() -> None:
         "No halt; exposure 0.0 % of at most 100 %, 0 lots of 25; drawdown 0.0 %, halts at 30 %; the day 0.00 %, "
         "halts at -5 %; may buy, may not sell."
     )
-    # Phi(.1) = .5398 over every horizon
+    # Phi(.1) = .5398 over every horizon; as simple returns exp(.001 + .01^2 / 2), exp(-.02) and exp(.021), less 1
     assert found.step("forecast").sentence.startswith(
-        "Return, its 90 % interval and chance to rise: 15 min +0.10 %, -2.00 % to +2.10 %, 54.0 %; 1 h "
+        "Mean return, its 90 % interval and chance to rise: 15 min +0.11 %, -1.98 % to +2.12 %, 54.0 %; 1 h "
     )
     assert found.step("memory").sentence == "No memory is kept of earlier situations."
 
@@ -164,6 +164,21 @@ def test_a_held_lot_adds_its_stop_and_what_is_forecast_against_it() -> None:
     assert "no target; 46.0 % to move against it in 15 min." in untold.sentence
 
 
+def test_a_stop_that_the_mark_has_passed_is_not_away() -> None:
+    base = case()
+    mark, sigma = float(base.data.mark[-1]), float(base.data.sigma[-1])
+    held = with_account({"cash_usdt": 50_000, "lots": [{"btc": 0.1, "entry_price": mark / 0.9}]})
+    found = reason(held).step("exit")  # the stop is 3 % below the entry, the mark 10 %
+    beyond = math.log(0.97 / 0.9) / sigma
+    assert found.facts["stop_sigmas"] == pytest.approx(-beyond)
+    assert f"stands at -10.00 %, stop passed by {beyond:.1f} sigma, no target" in found.sentence
+    assert lots_past_stop(held.account, held.lots, mark, held.rules) == 1
+    assert lots_past_stop(held.account, held.lots, mark / 0.9, held.rules) == 0
+    assert stop_and_target(100.0, 1.0, held.rules._replace(take_profit_frac=0.05)) == pytest.approx((97.0, 105.0))
+    short = stop_and_target(100.0, -1.0, held.rules)
+    assert short == pytest.approx((103.0, math.nan), nan_ok=True)
+
+
 def test_halts_and_refusals_are_said() -> None:
     account = {"cash_usdt": 100_000, "cool_down_bars": 24, "halt": "daily", "day_start_equity_usdt": 106_000}
     note = "daily halt: no new lots, cancel an entry that waits"
@@ -180,11 +195,11 @@ def test_what_is_remembered_is_told_with_its_nearest() -> None:
     step, before = found.step("memory"), rise_chance(case().decision.forecasts[0])
     assert (step.score, step.confidence) == (0.5, 0.4)
     assert step.sentence == (
-        "12 situations like this one: 75 % rose in 15 min, +0.21 % on average; "
-        "nearest 2023-11-14 (+0.40 %), 2023-07-22 (-0.10 %). With them the forecast's "
+        "12 situations like this one: 75 % rose in 15 min, +5.13 % on average; "  # exp(.05) - 1, exp(.1) - 1
+        "nearest 2023-11-14 (+10.52 %), 2023-07-22 (-0.10 %). With them the forecast's "
         f"{percent(before)} to rise are {percent(before + 0.4 * (1 - before))}."
     )
-    assert strict(reasoning_json(found))["recalled"]["nearest"][0] == [1_700_000_100_000_000_000, 0.5, 0.004]
+    assert strict(reasoning_json(found))["recalled"]["nearest"][0] == [1_700_000_100_000_000_000, 0.5, 0.1]
     nothing = Recalled(n=0, mean_outcome=math.nan, hit_rate=math.nan, confidence=0.0, nearest=())
     none = reason(replace(case(), recalled=nothing)).step("memory")
     assert (none.score, none.confidence, none.sentence) == (0.0, 0.0, "No situation like this one is remembered.")

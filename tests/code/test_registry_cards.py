@@ -108,7 +108,7 @@ def test_a_full_card_says_what_a_user_must_know_before_using_it(tmp_path: Path) 
     assert [line for line in card.splitlines() if line.startswith("#")] == [
         "# btcai-short",
         "## Verdict",
-        "## For what, and for what not",
+        "## Intended use",
         "## Figures",
         "## Limits",
         "## Data",
@@ -121,6 +121,7 @@ def test_a_full_card_says_what_a_user_must_know_before_using_it(tmp_path: Path) 
     assert "fewer than 2,304 of them" in card
     assert "| Sharpe ratio | 0.50 | -1.25 .. 2.25 |" in card
     assert "| net return | 7.1 % |  |" in card
+    assert "| break-even cost a side, bp | - |  |" in card
     assert "Simulated fills at pessimistic costs (taker fee 10 bp" in card
     assert "8,000 five-minute bars, 2022-01-01T00:00:00Z to 2022-01-28T18:35:00Z" in card
     assert "- trained: 2023-11-14 22:13 to 22:13 UTC, 5 s" in card

@@ -27,6 +27,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,12 @@ def sources(*folders: str) -> Iterator[tuple[str, ast.Module]]:
     """(path, syntax tree) of the package's modules below these folders."""
     for folder in folders:
         for path in sorted((ROOT / "btcai" / folder).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+            yield str(path.relative_to(ROOT)), syntax_tree(path)
+
+
+@cache
+def syntax_tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @settings(max_examples=100)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,8 +156,10 @@ def test_a_version_whose_bundle_cannot_be_proven_is_refused(
 ) -> None:
     damage(root / "run3" / "bundle")
     before, record = seats(root), (root / paths.PROMOTIONS).read_bytes()
-    with pytest.raises(ArtifactError, match=said):
+    with pytest.raises(ArtifactError, match=said) as refused:
         promotion.promote(root, BUCKET, 3, "try")
+    assert "short version 3" in str(refused.value)
+    assert tempfile.gettempdir() not in str(refused.value)  # the folder that it was tried in is gone
     assert (champion_on_disk(root), seats(root)) == (2, before)
     assert (root / paths.PROMOTIONS).read_bytes() == record
 
@@ -196,7 +199,7 @@ def test_a_torn_line_of_the_record_is_no_change(root: Path, caplog: pytest.LogCa
     with ledger.open("ab") as file:
         file.write(b'{"event": "intent", "id": "12')  # killed while it was written: nothing was done
     assert succession.mend(KeptRegistry(root), root, BUCKET) is None
-    assert "is torn and is skipped" in caplog.text
+    assert "is torn or damaged and is skipped" in caplog.text
     promotion.promote(root, BUCKET, 3, "after it")
     assert [entry.outcome for entry in promotion.history(root)] == ["done"] * 3
 

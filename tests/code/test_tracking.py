@@ -23,6 +23,7 @@ from btcai.records.champions import (
     promotion,
     read_standing,
 )
+from btcai.records.ledgers import line_of
 from btcai.registry import place, recording, tracking
 from btcai.registry.recording import curve_points, usage_points
 from btcai.schema import BUCKETS
@@ -127,7 +128,7 @@ def test_a_torn_line_of_the_ledger_is_skipped_with_a_warning(tmp_path: Path, cap
     assert "line 2 is torn" in caplog.text
     assert not append_trial(ledger, {"input_hash": "a"})
     assert not append_trial(ledger, {"input_hash": "b"})
-    assert ledger.read_text(encoding="utf-8").splitlines()[1:] == ['{"input_ha', '{"input_hash": "b"}']
+    assert ledger.read_text(encoding="utf-8").splitlines()[1:] == ['{"input_ha', line_of({"input_hash": "b"})]
 
 
 @pytest.mark.parametrize("text", ['{"bucket": "sho', "[1]", '{"bucket": "short", "version": 1}'])

@@ -83,7 +83,7 @@ def test_the_report_counts_what_was_read_dropped_sorted_and_added(project: Path,
 
 def test_too_few_bars_are_imported_with_a_note_and_refused_by_a_run(project: Path, tmp_path: Path) -> None:
     (note,) = run_import(project, write_csv(tmp_path / "more.csv", bars(10, 5))).notes
-    assert note.startswith("imported, but nothing can be trained yet: 15 bars are too few for these splits: train has")
+    assert note.startswith("nothing can be trained yet: 15 bars are too few for these splits: train has")
     with pytest.raises(DataError, match=r"^15 bars are too few"):
         datasets.check_enough(project, load_config(project / paths.PARAMS))
 

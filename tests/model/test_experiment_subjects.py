@@ -133,7 +133,7 @@ def test_terms_are_json(tmp_path: Path, name: str) -> None:
     assert json.loads(json.dumps(subject.terms)) == subject.terms
 
 
-@pytest.mark.parametrize("name", ["very_hard", "interaction"])
+@pytest.mark.parametrize("name", [pytest.param("very_hard", marks=pytest.mark.slow), "interaction"])
 def test_every_market_of_the_yardstick_can_be_tried_on(tmp_path: Path, name: str) -> None:
     config = tiny_config()
     found = KnownAnswer(config, TINY, tmp_path, name).run(config, "scalping", 0, 0.5)
@@ -141,6 +141,7 @@ def test_every_market_of_the_yardstick_can_be_tried_on(tmp_path: Path, name: str
     assert KnownAnswer(config, TINY, tmp_path, name).run(config, "scalping", 0, 0.5) == found
 
 
+@pytest.mark.slow
 def test_a_shared_start_is_counted_among_the_decision_times(tmp_path: Path) -> None:
     config = tiny_config()
     shared = changed(config, {"meta.rounds": 1, "meta.inner_updates": 1})

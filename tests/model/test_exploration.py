@@ -63,6 +63,7 @@ def entropies(config: PpoConfig, updates: int = 12) -> list[float]:
     return [row["entropy"] for row in train_ppo(fresh_model(task), task, config, updates, np.random.default_rng(1))]
 
 
+@pytest.mark.slow
 def test_each_way_explores_by_itself_and_without_a_bonus_they_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "is_worse", lambda parts, best: True)  # every look gains over the one before
     found = {what: entropies(by(what)) for what in ("time", "gain", "unfamiliarity")}

@@ -96,7 +96,7 @@ def buys_where(task: Task, model: ActorCritic, stretches: Stretches) -> float:
     return float(teacher_probabilities(model, task, stretches, observation)[..., Action.BUY].mean())
 
 
-@pytest.mark.parametrize("encoder_every", [0, 1])
+@pytest.mark.parametrize("encoder_every", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_student_is_drawn_to_its_teacher_while_the_weight_lasts(encoder_every: int) -> None:
     # on noise nothing else moves it; the teacher buys at once whatever it sees
     torch.manual_seed(1)

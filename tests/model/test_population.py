@@ -34,7 +34,8 @@ from btcai.yardstick.two_scale import TwoScaleMarket
 TINY = Size(pretrain_updates=4, ppo_updates=4, train_decisions=6_000, mark_paths=2, mark_decisions=2_000)
 
 
-@pytest.mark.parametrize("on", [pytest.param("two_scale", marks=pytest.mark.slow), "market"])
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["two_scale", "market"])
 def test_a_round_goes_on_with_other_settings_and_the_same_one_gives_the_same_bits(tmp_path: Path, on: str) -> None:
     config = tiny_config()
     subject = KnownAnswer(config, TINY, tmp_path) if on == "two_scale" else open_subject(tmp_path)

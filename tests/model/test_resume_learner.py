@@ -86,7 +86,13 @@ def store(tmp_path: Path) -> Checkpoints:
     return Checkpoints(folder=tmp_path / "checkpoints", key="this run")
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+BRIEFLY = ("prediction", "ppo", "ppo, head alone")
+"""What the fast tests go on with."""
+
+
+@pytest.mark.parametrize(
+    "name", [*BRIEFLY, *(pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS if name not in BRIEFLY)]
+)
 def test_a_phase_that_stopped_goes_on_to_the_bit(store: Checkpoints, name: str) -> None:
     undisturbed = Run(name).end()
     list(islice(Run(name, store).rows, 3))

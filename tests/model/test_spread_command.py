@@ -34,6 +34,15 @@ def started(command: list[str], environment: Mapping[str, str], **more: Any) -> 
 
 
 @contextmanager
+def ending(running: "subprocess.Popen[str]") -> Iterator[None]:
+    """It does not outlive the block."""
+    try:
+        yield
+    finally:
+        running.kill()
+
+
+@contextmanager
 def cluster(environment: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """What cluster_run.py says of a cluster that ends with the block."""
     running = started([sys.executable, str(TESTS / "cluster_run.py")], environment, stdin=subprocess.PIPE)
@@ -72,8 +81,8 @@ def test_folds_on_two_nodes_of_which_one_is_killed_leave_the_bytes_of_one_proces
     with TemporaryDirectory(prefix="n", dir="/tmp") as name:  # names of Ray's sockets have 107 characters at most
         environment = {**os.environ, **LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(), "TMPDIR": name}
         btcai = [sys.executable, "-m", "btcai.cli"]
-        subprocess.run([*btcai, *REFIT], cwd=here, env=environment, check=True, timeout=SECONDS, capture_output=True)
-        with cluster(environment) as nodes:
+        alone = started([*btcai, *REFIT], environment, cwd=here, stderr=subprocess.STDOUT)
+        with ending(alone), cluster(environment) as nodes:
             ray = ("--ray", nodes["address"], "--workers", "2")
             running = started([*btcai, *REFIT, *ray], environment, cwd=away, stderr=subprocess.STDOUT)
             try:
@@ -81,6 +90,8 @@ def test_folds_on_two_nodes_of_which_one_is_killed_leave_the_bytes_of_one_proces
                 said, _ = running.communicate(timeout=SECONDS)
             finally:
                 running.kill()
+            told, _ = alone.communicate(timeout=SECONDS)
+    assert alone.returncode == 0, told[-2000:]
     assert running.returncode == 0, said[-2000:]
     found, wanted = (files(root) for root in (away, here))
     assert found == wanted
