@@ -20,6 +20,7 @@ STARTS = Path("models/starts")  # NAME / BUCKET / model.safetensors, start.json:
 CANDIDATE = Path("models/candidate")  # CANDIDATE / BUCKET / encoder.onnx, head.onnx, policy.onnx, manifest.json
 CHAMPION = Path("models/champion")  # the same, and reflection/; what decide and serve read
 REFLECTION = Path("artifacts/reflection")  # REFLECTION / BUCKET / memory.npz, adjustment.json; weights.csv
+LEARNED = REFLECTION.name  # what a version learned, in its run and in its champion's folder
 REGISTER = Path("reports/register.json")
 REGISTERED = Path("models/champion/registered.json")  # which inputs are on record
 TRIALS = Path("journal/trials.jsonl")  # every configuration ever tried

@@ -22,6 +22,7 @@ from btcai.evaluation.voices import scores_at, worth_on
 from btcai.features.splits import Splits
 from btcai.inference.bundle import PolicyBundle
 from btcai.reasoning.adjustment import Adjustment, adjust, adjustment_json, read_adjustment
+from btcai.reasoning.components import COMPONENTS
 from btcai.reasoning.memory import Memory, Situations, new_memory
 from btcai.reasoning.memory_file import load_memory, save_memory
 from btcai.reasoning.remembering import key_situations, recall_in_order, remember
@@ -30,8 +31,6 @@ from btcai.schema import BAR_NS, BUCKETS, BoolArray, IntArray, MarketData, Span
 logger = logging.getLogger(__name__)
 
 MEMORY, ADJUSTMENT = "memory.npz", "adjustment.json"
-KEPT = paths.REFLECTION.name
-"""Folder of both in a champion's, with whose version they were registered."""
 MOST_USUAL = 20_000
 """Of the training span's situations, the newest: what distances are measured by, and what is remembered at most."""
 
@@ -130,12 +129,20 @@ def memory_of(folder: Path, version: str) -> Memory | None:
 
 
 def weights_of(folder: Path, version: str) -> dict[str, float] | None:
-    """The components' weights there, where they are of this model's version; else None."""
+    """The components' weights there, where they are of this model's version; else None. ArtifactError where they are of
+    other components than today's."""
     path = folder / ADJUSTMENT
     if not path.is_file():
         return None
     adjustment = read_adjustment(path.read_text(encoding="utf-8"))
-    return adjustment.weights if dict(adjustment.made_from).get("model") == version else None
+    if dict(adjustment.made_from).get("model") != version:
+        return None
+    if odd := adjustment.weights.keys() ^ set(COMPONENTS):
+        raise ArtifactError(
+            f"{path} must weigh the components of this btcai, differs in {', '.join(sorted(odd))}; measure again with: "
+            "btcai run"
+        )
+    return adjustment.weights
 
 
 class Learned(NamedTuple):
@@ -145,24 +152,16 @@ class Learned(NamedTuple):
     weights: Mapping[str, float] | None = None
 
 
-def learned_for(root: Path, bucket: str, version: str, champion: Path) -> Learned:
-    """What was learned for this very version: kept in its champion's folder, or, of one registered before that was,
-    left by the last run. The log says where there is none, or where it is damaged."""
-    for folder in (champion / KEPT, root / paths.REFLECTION / bucket):
-        try:
-            found = Learned(memory_of(folder, version), weights_of(folder, version))
-        except ArtifactError as error:
-            logger.warning("%s: what was learned cannot be read: %s", bucket, error)
-            continue
-        if found.memory is not None or found.weights is not None:
-            return found
-    logger.warning(
-        "%s: explained without memory and with equal weights: nothing is kept that was learned for %s; make a version "
-        "with: btcai run",
-        bucket,
-        version,
-    )
-    return Learned()
+def learned_for(version: str, champion: Path) -> Learned:
+    """What was learned for this version, kept in its champion's folder; the log says where it is damaged or missing."""
+    try:
+        found = Learned(memory_of(champion / paths.LEARNED, version), weights_of(champion / paths.LEARNED, version))
+        reason = "" if found.memory or found.weights else "nothing was kept; make a version with: btcai run"
+    except ArtifactError as error:
+        found, reason = Learned(), str(error)
+    if reason:
+        logger.warning("%s: explained without memory and with equal weights: %s", champion.name, reason)
+    return found
 
 
 def metrics_json(found: Mapping[str, Reflection]) -> str:

@@ -42,7 +42,7 @@ def pause(root: Path) -> str:
     """
     found = run_lock.holder(root)
     if found is None:
-        return run_lock.unread(root) or "nothing runs"
+        return run_lock.at_work(root) or "nothing runs"
     if found.flow_run_id is None:
         return _pause_in_terminal(root, found)
     with _server() as (client, _):
@@ -88,7 +88,7 @@ def cancel(root: Path) -> str:
         told += [run.name for run in ended]
         again += sorted({command(run.parameters) for run in ended})
     if not told:
-        return run_lock.unread(root) or "nothing runs"
+        return run_lock.at_work(root) or "nothing runs"
     return f"cancelled: {', '.join(told)}; go on with: {', then '.join(dict.fromkeys(again))}"
 
 

@@ -18,6 +18,7 @@ class Slope:
 
     def __init__(self, name: str = "slope", elsewhere: float | None = -0.5, blows_up_at: float | None = None) -> None:
         self.name, self.terms = name, {"top": TOP}
+        self.seen_ts_ns = (3, 8) if name == "market" else None
         self.elsewhere, self.blows_up_at = elsewhere, blows_up_at
         self.made: list[tuple[str, int, int, float]] = []
         """Bucket, seed, number, share."""

@@ -31,7 +31,7 @@ from btcai.market.account import (
 )
 from btcai.market.bars import BarArrays
 from btcai.market.kernel import decision_step, observe
-from btcai.market.reward import TERMS, return_price
+from btcai.market.reward import TERMS, return_weight
 from btcai.market.rules import Rules
 from btcai.schema import ACCOUNT_FEATURES, CAN_BUY, CAN_SELL, Action, BoolArray, Float32Array, FloatArray, IntArray
 
@@ -108,14 +108,14 @@ def intended_exposure_frac(rollout: Rollout, max_lots: int) -> FloatArray:
     return held + change
 
 
-def paid_exposure(rollout: Rollout, rules: Rules) -> FloatArray:
+def reward_sensitivity(rollout: Rollout, rules: Rules) -> FloatArray:
     """What a decision's reward is paid for the market's return, as it is known when deciding, (S, G, M - 1).
 
     The exposure where the reward is the log return of equity alone.
     """
     drawdown, progress = np.moveaxis(rollout.observation[:, :, :-1, [DRAWDOWN_FRAC, GOAL_PROGRESS]], -1, 0)
-    price = return_price(drawdown.astype(np.float64), progress.astype(np.float64), rules)
-    return intended_exposure_frac(rollout, rules.max_lots) * price
+    weight = return_weight(drawdown.astype(np.float64), progress.astype(np.float64), rules)
+    return intended_exposure_frac(rollout, rules.max_lots) * weight
 
 
 def without_surprise(
@@ -123,7 +123,7 @@ def without_surprise(
 ) -> tuple[FloatArray, float]:
     """Rewards (S, G, K) less what the market's surprises made of them, and the share of their variance that this was.
 
-    exposure (S, G, K): as paid_exposure has it; surprise (S, K): return to the next decision less its forecast. Their
+    exposure (S, G, K): reward_sensitivity; surprise (S, K): return to the next decision less its forecast. Their
     product has mean zero whatever was decided, if the forecast is right on average, so it is a control variate of the
     reward (Glasserman 2004, section 4.1): its coefficient is fitted to the update, and `share` of it is taken out. It
     is what the market paid for it, so the coefficient is at most 1: a forecast that is too timid misses a part of what

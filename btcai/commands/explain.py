@@ -62,7 +62,7 @@ def _now(bucket: str, bars: Path, account: Path | None, as_json: bool) -> None:
     folder, holdings = champion_folder(Path.cwd(), bucket), read_account(account)
     bundle = load_bundle(folder)
     told = str(account) if account else f"flat with {bundle.manifest.equity_usdt:,.0f} USDT (no --account given)"
-    memory, weights = learned_for(Path.cwd(), bucket, bundle.version, folder)
+    memory, weights = learned_for(bundle.version, folder)
     reasoning = explain_decision(bundle, to_grid(recent_bars(bars)), holdings, told, memory, weights or EQUAL_WEIGHTS)
     if as_json:
         typer.echo(reasoning_json(reasoning))

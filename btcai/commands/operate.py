@@ -111,6 +111,5 @@ def _print_statuses(root: Path, *, as_json: bool) -> bool:
             cells = (one.name, f"[{style}]{one.health}[/{style}]", pid, one.url or "", one.note)
             table.add_row(*cells[: len(heads)])
         show(table)
-        known = f"{holder.what}, process {holder.pid}, since {holder.since}" if holder else run_lock.unread(root)
-        typer.echo(known or "no run at work")
+        typer.echo(run_lock.at_work(root) or "no run at work")
     return all(one.health == "up" for one in found)

@@ -207,9 +207,10 @@ def _over(returns: FloatArray, champion: BacktestResult, level: float, seed: int
 
 def _reason(row: Row, outcome: gate.Outcome, least: Detectable, n_trials: int) -> str:
     able = (
-        f"a span this short could only have told a Sharpe ratio of {_ratio(least.sharpe)} or more from these baselines"
+        f"a span this short could only have distinguished a Sharpe ratio of {_ratio(least.sharpe)} or more from these "
+        "baselines"
         if np.isfinite(least.sharpe)
-        else "this span is too short to tell any Sharpe ratio from these baselines"
+        else "this span is too short to distinguish any Sharpe ratio from these baselines"
     )
     if row.did_not_trade:
         return f"no edge shown: {row.strategy} did not trade, so it earned what cash earns; {able}; {RECOMMENDED}"

@@ -38,6 +38,7 @@ class History:
         self._config, self._data, self._splits, self._scaler = config, data, splits, scaler
         spans = {"train": asdict(splits.train), "valid": asdict(splits.valid)}
         budget = config.budget.model_dump(include={"pretrain_updates", "ppo_updates"})
+        self.seen_ts_ns = int(data.bars.close_ts_ns[0]), int(data.bars.close_ts_ns[-1])
         self.terms = {"data_version": data_version, "spans": spans, "budget": budget}
         self.folder = folder / settings_key([config], self.terms)
 

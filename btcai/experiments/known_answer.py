@@ -68,6 +68,8 @@ class KnownAnswer:
     what they rest on.
     """
 
+    seen_ts_ns = None
+
     def __init__(self, config: Config, size: Size, folder: Path, name: str = "two_scale") -> None:
         set_up_torch(config)
         self.name, self._config, self._size = name, config, size

@@ -23,7 +23,7 @@ import numpy as np
 from btcai.environment import telemetry_off
 from btcai.errors import BtcaiError, ConfigError
 from btcai.experiments.population import QUARTILE, Population, Rounds, Settings, Step, explored
-from btcai.experiments.ray_guards import interrupted_later, none_left, say_hello
+from btcai.experiments.ray_guards import deferred_sigint, kill_leftover_children, require_http2
 from btcai.experiments.spread import Files, Piece, Runner, bring, code_here, elsewhere, packed
 from btcai.machine import machine
 from btcai.training.health import TrainingError
@@ -280,7 +280,7 @@ def _running(cpus: int, members: int) -> Iterator[Path]:
     short = len(tempfile.gettempdir()) <= LONGEST_FOLDER or os.name != "posix"
     with tempfile.TemporaryDirectory(prefix="btcai-", dir=None if short else "/tmp") as folder:
         try:
-            with interrupted_later():
+            with deferred_sigint():
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -292,7 +292,7 @@ def _running(cpus: int, members: int) -> Iterator[Path]:
                 )
             yield Path(folder) / "results"
         finally:
-            with none_left():
+            with kill_leftover_children():
                 ray.shutdown()
 
 
@@ -301,7 +301,7 @@ def _joined(address: str) -> Iterator[int]:
     """A cluster that goes on running afterwards; yields how many cores it has."""
     telemetry_off()
     try:  # Ray itself asks for minutes, and ends the process
-        say_hello(address)
+        require_http2(address)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--ray must be {LOCAL} or HOST:PORT of a Ray cluster, {address} does not answer ({error}); start one "
@@ -309,9 +309,9 @@ def _joined(address: str) -> Iterator[int]:
         ) from error
     import ray
 
-    with interrupted_later():
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     try:
+        with deferred_sigint():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         yield int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()

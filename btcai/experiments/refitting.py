@@ -34,7 +34,7 @@ from btcai.records.versions import JUDGING_CODE, NO_PART_IN_JUDGING, code_sha256
 from btcai.schema import BUCKETS, TOKENS, MarketData, Span
 from btcai.training.augmentation import WEEK
 from btcai.training.checkpoint import load_policy
-from btcai.training.pieces import bars_had, binding, least_bars, market_of, needs, train_and_valid
+from btcai.training.pieces import available_bars, least_bars, least_spans, market_of, train_and_valid
 from btcai.training.progressive import train_bucket
 
 BESIDE = ("buy_and_hold", "volatility_targeted")
@@ -42,8 +42,7 @@ BESIDE = ("buy_and_hold", "volatility_targeted")
 
 DONE = "judged.json"
 
-LEAST_GROUPS = 3
-"""Of bars: with fewer there is one fold alone."""
+REMEDY = "change --groups or --test-groups, import more bars, or lower ppo.decisions in params.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,47 +100,30 @@ def planned(config: Config, splits: Splits, warmup_bars: int, groups: int, test_
 
     DataError where a fold is too small to be trained or judged: here, not days later when its turn comes.
     """
-    gap = config.purge_bars, config.splits.embargo_bars
-    if test_groups is None:
-        least = least_bars(config, warmup_bars) + config.purge_bars
-        _require_room(config, len(_span(splits)), least, groups, warmup_bars)
-        plan = Plan.forward(splits, groups - 1, *gap, least)
-    else:
+    gap, has = (config.purge_bars, config.splits.embargo_bars), len(_span(splits))
+    if test_groups is not None:
         plan = Plan.combinatorial(splits, groups, test_groups, *gap)
+    else:
+        least = least_bars(config, warmup_bars) + config.purge_bars
+        if has < (room := least + (groups - 1) * WEEK):
+            raise DataError(f"{groups} groups need {room:,} bars before the sealed span, there are {has:,}; {REMEDY}")
+        plan = Plan.forward(splits, groups - 1, *gap, least)
     _require_bars(config, plan, warmup_bars)
     return plan
 
 
-def _require_room(config: Config, has: int, least: int, groups: int, warmup_bars: int) -> None:
-    """Before the first fold; and for each to be tested on a week, below which nothing is measured."""
-    if has >= (needed := least + (groups - 1) * WEEK):
-        return
-    fewer, need = (has - least) // WEEK + 1, binding(config, warmup_bars)
-    mend = "import more bars, or " if fewer < LEAST_GROUPS else f"give --groups {fewer}, or "
-    raise DataError(
-        f"fold 1 of {groups - 1} must have {least:,} bars before those it is tested on ({need.bars:,} to {need.use} "
-        f"on: {need.what}), and each fold a week of them, {needed:,} in all, was {has:,} before the sealed span; "
-        f"{mend}{need.mend} in params.yaml"
-    )
-
-
 def _require_bars(config: Config, plan: Plan, warmup_bars: int) -> None:
-    """The same of each fold."""
-    lookback_bars = TOKENS * max(bucket.patch_bars for bucket in config.buckets.values())
+    """Enough in each fold to train and to validate on, and a week to be tested on in each of its groups."""
+    judged_from = warmup_bars + TOKENS * max(bucket.patch_bars for bucket in config.buckets.values())
     for number, fold in enumerate(plan.folds, start=1):
-        which = f"fold {number} of {len(plan.folds)}"
-        for had, need in zip(bars_had(fold.train, config, warmup_bars), needs(config, warmup_bars), strict=True):
-            if had < need.bars:
-                raise DataError(
-                    f"{which} must have {need.bars:,} bars to {need.use} on ({need.what}), was {had:,}; give more "
-                    f"--groups or fewer --test-groups, or {need.mend} in params.yaml"
-                )
-        for span in fold.test:  # the first group's lookback lies in itself
-            if (had := span.stop - max(span.first, warmup_bars + lookback_bars)) < WEEK:
-                raise DataError(
-                    f"{which} must have a week of {WEEK:,} bars in each group it is tested on, past a warm-up of "
-                    f"{warmup_bars:,} and a lookback of {lookback_bars:,}, was {max(0, had):,}; give fewer --groups"
-                )
+        tested = min(span.stop - max(span.first, judged_from) for span in fold.test)
+        needed, had = least_spans(config, warmup_bars), available_bars(fold.train, config, warmup_bars)
+        for use, least, bars in zip(
+            ("train", "validate", "test"), (*needed, WEEK), (*had, max(0, tested)), strict=True
+        ):
+            if bars < least:
+                which = f"fold {number} of {len(plan.folds)}"
+                raise DataError(f"{which} must have {least:,} bars to {use} on, was {bars:,}; {REMEDY}")
 
 
 def _span(splits: Splits) -> Span:

@@ -41,6 +41,10 @@ class Subject(Protocol):
     def terms(self) -> object:
         """JSON-able: on what market, how much."""
 
+    @property
+    def seen_ts_ns(self) -> tuple[int, int] | None:
+        """Closes of the first and the last bar of the market in use that it is handed; None where it is another market."""
+
     def memory_bytes(self, bucket: str) -> float:
         """What a training of the bucket takes at most."""
 

@@ -62,7 +62,7 @@ def goal_progress(gain: float, goal_frac: float) -> float:
     return min((gain - 1.0) * (1.0 / goal_frac), 1.0)
 
 
-def return_price(drawdown_frac: FloatArray, goal_progress: FloatArray, rules: Rules) -> FloatArray:
+def return_weight(drawdown_frac: FloatArray, goal_progress: FloatArray, rules: Rules) -> FloatArray:
     """What the reward pays for a small return of an equity, as the account stands when it decides; arrays of any shape.
 
     net_profit and, below the goal, the goal pay every return; drawdown pays losses alone, which is half of returns that

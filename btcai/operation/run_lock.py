@@ -119,16 +119,10 @@ def holder(root: Path) -> Holder | None:
     return _holder(_place(root))
 
 
-def unread(root: Path) -> str | None:
-    """Who has the project without a record that can be read, and what ends it; None where nobody does, or has one."""
+def at_work(root: Path) -> str | None:
+    """Who has the project, also where its record cannot be read, and what ends it; None where nobody does."""
     place = _place(root)
-    if not place.lock.is_file() or _read(place) is not None:
-        return None
-    with place.lock.open("rb") as file:
-        if _try(file.fileno(), fcntl.LOCK_SH):
-            return None
-    who, end = _who(place)
-    return f"{who} is at work in {place.folder}; wait for it, or end it with: {end}"
+    return "{}; end it with: {}".format(*_who(place)) if _is_held(place) else None
 
 
 def interrupt(found: Holder) -> bool:
@@ -272,11 +266,15 @@ def _this_process(what: str, flow_run_id: str | None, pauses: bool) -> Holder:
 
 
 def _holder(place: _Place) -> Holder | None:
+    return _read(place) if _is_held(place) else None
+
+
+def _is_held(place: _Place) -> bool:
     """A shared lock is asked for, which any number may hold: who asks at the same time is not taken for a run."""
     if not place.lock.is_file():
-        return None
+        return False
     with place.lock.open("rb") as file:  # closing it ends the lock
-        return None if _try(file.fileno(), fcntl.LOCK_SH) else _read(place)
+        return not _try(file.fileno(), fcntl.LOCK_SH)
 
 
 def _write(place: _Place, found: Holder) -> None:

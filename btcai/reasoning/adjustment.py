@@ -110,6 +110,8 @@ def read_adjustment(text: str) -> Adjustment:
         worths = tuple(_worth(fields) for fields in found.pop("worths"))
         pairs = tuple((name, digest) for name, digest in found.pop("made_from"))
         before, after, span = tuple(found.pop("before")), tuple(found.pop("after")), Span(**found.pop("span"))
+        if not len(before) == len(after) == len(worths):
+            raise ValueError(f"{len(worths)} components, {len(before)} weights before and {len(after)} after")
         return Adjustment(before=before, after=after, worths=worths, span=span, made_from=pairs, **found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(

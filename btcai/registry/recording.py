@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 LOG_BATCH = 1000
 """Metrics one request may carry."""
 PARAM_BATCH = 100
-LEARNED = paths.REFLECTION.name
 DIGEST = 36
 """Characters of a dataset's digest; DVC's hash of a folder just fits."""
 
@@ -287,7 +286,7 @@ def _log_results(client: Any, submission: Submission, bucket: str, run_id: str) 
     _log_files(client, run_id, sorted((root / paths.EVALUATION).rglob(f"*{bucket}*.png")), "report")
     client.log_artifacts(run_id, str(root / paths.CANDIDATE / bucket), "bundle")
     if (learned := root / paths.REFLECTION / bucket).is_dir():
-        client.log_artifacts(run_id, str(learned), LEARNED)
+        client.log_artifacts(run_id, str(learned), paths.LEARNED)
     client.log_text(run_id, cards.full_card(submission, bucket, model_name(bucket)), MODEL_CARD)
 
 

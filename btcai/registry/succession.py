@@ -89,7 +89,7 @@ def fetched(client: Any, standing: Standing) -> Iterator[tuple[Path, PolicyBundl
     with tempfile.TemporaryDirectory() as scratch:
         folder = recording.downloaded(client, standing, "bundle", Path(scratch))
         bundle = prove(client, standing, folder)
-        for name in (MODEL_CARD, recording.LEARNED):
+        for name in (MODEL_CARD, paths.LEARNED):
             try:
                 shutil.move(recording.downloaded(client, standing, name, Path(scratch)), folder)
             except ArtifactError:  # versions of before it was kept

@@ -106,7 +106,8 @@ def _or_none(number: float) -> float | None:
 
 
 def _submission(root: Path, config: Config, judged: Mapping[str, Judged], history: History, results: str) -> Submission:
-    """Everything that makes this run what it is goes into input_hash: settings, bundles, verdicts, their terms.
+    """Everything that makes this run what it is goes into input_hash: settings, bundles, what was learned for them,
+    verdicts, their terms.
 
     Where it was made (the commit, the locks, the libraries) is on record but does not: another commit of the same
     bundles is the same run.
@@ -124,6 +125,8 @@ def _submission(root: Path, config: Config, judged: Mapping[str, Judged], histor
                 f"no verdict on {bucket}, so it cannot be registered; make one with: btcai stage evaluate"
             )
         digest.update(manifest.read_bytes())
+        for file in sorted((root / paths.REFLECTION / bucket).glob("*")):
+            digest.update(file.read_bytes())
         digest.update(f"{judged[bucket].score!r} {judged[bucket].edge}".encode())
         made_from = json.loads(manifest.read_text(encoding="utf-8"))["versions"]
         if made_from["data"] != history.data_version:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 MAX_CONNECTIONS = 512
 """Half of the 1,024 file descriptors that a process usually has."""
 
-HEAD_S = 15.0
+HEADER_TIMEOUT_S = 15.0
 """A connection that waits for a whole head at two looks, so far apart, is closed: within 15 to 30 s."""
 
 
@@ -34,11 +34,14 @@ class Connection(H11Protocol):
 
     def _look_again(self) -> None:
         waiting = self.cycle is None or self.cycle.response_complete
-        self._looking = self.loop.call_later(HEAD_S, self._look, waiting, self.cycle)
+        unread_bytes = self.transport.get_write_buffer_size()
+        self._looking = self.loop.call_later(HEADER_TIMEOUT_S, self._look, waiting, self.cycle, unread_bytes)
 
-    def _look(self, waited: bool, cycle: RequestResponseCycle | None) -> None:
-        """Close where no head has come since the last look and none was being answered then."""
-        if waited and self.cycle is cycle:
+    def _look(self, waited: bool, cycle: RequestResponseCycle | None, unread_bytes: int) -> None:
+        """Close where no head has come since the last look, none was being answered then, and nothing of the last
+        answer was read meanwhile."""
+        is_read = self.transport.get_write_buffer_size() < unread_bytes
+        if waited and self.cycle is cycle and not is_read:
             self.transport.abort()
         else:
             self._look_again()

@@ -26,7 +26,7 @@ from btcai.inference.bundle import GRAPHS, MANIFEST, PolicyBundle, load_bundle
 from btcai.inference.decision import Seen, consider_seen
 from btcai.reasoning.memory import Memory
 from btcai.records.champions import STANDING, Edge, Standing, read_standing
-from btcai.reflection import ADJUSTMENT, KEPT, MEMORY, Learned, learned_for
+from btcai.reflection import ADJUSTMENT, MEMORY, Learned, learned_for
 from btcai.schema import BAR_NS, BUCKETS, Bars
 from btcai.serving.deciding import explain
 from btcai.serving.live import LONGEST_PATCH_BARS, Market
@@ -34,7 +34,7 @@ from btcai.serving.live import LONGEST_PATCH_BARS, Market
 logger = logging.getLogger(__name__)
 
 FILES = (*GRAPHS, MANIFEST, STANDING)
-LEARNED = (f"{KEPT}/{MEMORY}", f"{KEPT}/{ADJUSTMENT}")
+LEARNED_FILES = (f"{paths.LEARNED}/{MEMORY}", f"{paths.LEARNED}/{ADJUSTMENT}")
 """Each says of which version it is, so that they need no copy to be read beside the right one."""
 SWAP_TRIES = 20
 """A copy that a swap has overtaken is made again, so often."""
@@ -164,14 +164,14 @@ class Shelf:
             bundle, standing = load_bundle(copy), read_standing(copy)
             check_fits(bundle, bucket, copy, standing)
         seen = prove(bundle)
-        memory, weights = proven(seen, learned_for(self.root, bucket, bundle.version, folder))
+        memory, weights = proven(seen, learned_for(bundle.version, folder))
         return Placed(bundle=bundle, standing=standing, memory=memory, weights=weights, since_ns=time.time_ns())
 
 
 def fingerprint(folder: Path) -> Fingerprint | None:
     """What tells one content of a champion's folder from another; None where there is no manifest."""
     found = []
-    for name in (*FILES, *LEARNED):
+    for name in (*FILES, *LEARNED_FILES):
         try:
             state = (folder / name).stat()
         except OSError:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,60 +39,26 @@ def _whole_weeks(piece: Span) -> tuple[int, int]:
     return first, piece.stop // WEEK * WEEK
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """What a span must hold to train or validate on (use): so many bars, what for, and how to mend that by settings."""
-
-    use: str
-    bars: int
-    what: str
-    mend: str
-
-
-def needs(config: Config, warmup_bars: int) -> tuple[Need, Need]:
-    """Of the span to train on, past the warm-up, and of the one to validate on: what all four buckets can do with."""
-    longest = max(config.buckets, key=lambda name: max(config.buckets[name].horizons_bars))
-    coarsest = max(config.buckets, key=lambda name: config.buckets[name].patch_bars)
-    patch_bars = config.buckets[coarsest].patch_bars
-
-    def day(use: str) -> Need:
-        what, mend = f"a day of outcomes over {config.purge_bars:,} bars", f"shorten buckets.{longest}.horizons_bars"
-        return Need(use=use, bars=config.purge_bars + BARS_PER_DAY, what=what, mend=mend)
-
-    def stretch(use: str, decisions: int, mend: str) -> Need:
-        what = f"a lookback of {coarsest} and {decisions:,} decisions, {patch_bars} bars each"
-        return Need(use=use, bars=(TOKENS + decisions) * patch_bars, what=what, mend=mend)
-
-    drawn = {"ppo": config.ppo.decisions, "pretrain": config.pretrain.decisions}
-    to_train = [day("train"), *(stretch("train", n, f"lower {name}.decisions") for name, n in drawn.items())]
-    if config.augment.copies:
-        bars = -warmup_bars % WEEK + WEEK
-        to_train.append(Need(use="train", bars=bars, what="a whole week to copy", mend="set augment.copies to 0"))
-    to_validate = [day("validate"), stretch("validate", HELD_OUT, "raise splits.valid_frac")]
-    return max(to_train, key=lambda need: need.bars), max(to_validate, key=lambda need: need.bars)
+def least_spans(config: Config, warmup_bars: int) -> tuple[int, int]:
+    """Bars that every bucket can train on, past the warm-up, and validate on: a day of outcomes of the longest horizon,
+    and a lookback of the slowest clock with the decisions that an update draws, or that are held out."""
+    day, patch_bars = config.purge_bars + BARS_PER_DAY, max(bucket.patch_bars for bucket in config.buckets.values())
+    drawn = max(config.ppo.decisions, config.pretrain.decisions)
+    copied = -warmup_bars % WEEK + WEEK if config.augment.copies else 0  # a whole week past the warm-up
+    return max(day, (TOKENS + drawn) * patch_bars, copied), max(day, (TOKENS + HELD_OUT) * patch_bars)
 
 
 def least_bars(config: Config, warmup_bars: int) -> int:
-    """Bars that a fold must have before its purge for `market_of` and `train_and_valid` to meet its needs."""
-    return math.ceil(max(_for_each_need(config, warmup_bars))) + 2 * WEEK  # of a piece whole weeks alone are shown
-
-
-def binding(config: Config, warmup_bars: int) -> Need:
-    """The need that asks for the most bars in all."""
-    to_train, to_validate = _for_each_need(config, warmup_bars)
-    return needs(config, warmup_bars)[to_validate > to_train]
-
-
-def _for_each_need(config: Config, warmup_bars: int) -> tuple[float, float]:
-    """Bars in all, of which each of the two is the settings' share."""
-    splits, (to_train, to_validate) = config.splits, needs(config, warmup_bars)
+    """Bars that a fold must have before its purge for both of its spans to be long enough."""
+    splits, (to_train, to_validate) = config.splits, least_spans(config, warmup_bars)
     share = splits.valid_frac / (splits.train_frac + splits.valid_frac)
     gap = config.purge_bars + splits.embargo_bars
-    return (to_train.bars + warmup_bars + 1) / (1 - share), (to_validate.bars + gap + 1) / share
+    needed = max((to_train + warmup_bars + 1) / (1 - share), (to_validate + gap + 1) / share)
+    return math.ceil(needed) + 2 * WEEK  # of a piece whole weeks alone are shown
 
 
-def bars_had(pieces: Sequence[Span], config: Config, warmup_bars: int) -> tuple[int, int]:
-    """To train on and to validate on, of what is left of the pieces: `needs` says how many there must be."""
+def available_bars(pieces: Sequence[Span], config: Config, warmup_bars: int) -> tuple[int, int]:
+    """To train on and to validate on, of what `market_of` leaves of the pieces."""
     n = sum(max(0, stop - first) for first, stop in map(_whole_weeks, pieces))
     stop, begin = _cut(n, config.splits, config.purge_bars)
     return max(0, stop - warmup_bars), max(0, n - begin)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from btcai.agent.head_weights import HeadWeights, head_weights
-from btcai.agent.rollout import Rollout, joined, paid_exposure, walk, without_surprise
+from btcai.agent.rollout import Rollout, joined, reward_sensitivity, walk, without_surprise
 from btcai.agent.shards import SHARDS, Shards
 from btcai.agent.task import Stretches, Task, clock_decisions, spread_bars, stretches_at
 from btcai.market.reward import NET_PROFIT
@@ -138,7 +138,7 @@ def _played(
     walks = [_walk_path(task, path, market, head) for path, market in zip(paths, projected, strict=True)]
     parts = []
     for rollout, surprise in zip(walks, surprises, strict=True):
-        exposure = paid_exposure(rollout, task.rules)
+        exposure = reward_sensitivity(rollout, task.rules)
         cleaned, _ = without_surprise(rollout.reward, exposure, surprise[None, :-1], share)
         parts.append([block.sum() for block in np.array_split(cleaned[0, 0], BLOCKS)])
     return _mean([_summary(rollout) for rollout in walks]), np.mean(parts, 0)

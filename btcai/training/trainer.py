@@ -23,7 +23,7 @@ from btcai.agent.ppo import (
     ppo_update,
     rescale_value_layer,
 )
-from btcai.agent.rollout import Rollout, paid_exposure, without_surprise
+from btcai.agent.rollout import Rollout, reward_sensitivity, without_surprise
 from btcai.agent.shards import Shards, shards
 from btcai.agent.task import Stretches, Task
 from btcai.config import PpoConfig
@@ -283,7 +283,7 @@ def _take_out_threshold(model: ActorCritic) -> None:
 
 def _paid(task: Task, config: PpoConfig, played: Played) -> tuple[FloatArray, float]:
     """The rewards that are learned from, (S, G, K), and the share of the variance that surprises had in them."""
-    exposure = paid_exposure(played.rollout, task.rules)
+    exposure = reward_sensitivity(played.rollout, task.rules)
     return without_surprise(played.rollout.reward, exposure, played.surprise, config.surprise_control)
 
 

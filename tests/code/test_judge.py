@@ -66,7 +66,7 @@ def test_noise_has_no_edge_and_the_verdict_gives_its_numbers(judgement: Judgemen
     numbers = r"net -\d+\.\d% after pessimistic costs, Sharpe -?[\d.]+, \d of 4 folds up"
     assert re.match("no edge shown: " + numbers, verdict.text)
     assert re.search(r"\d+ of 11 checks failed, 4 trials counted: deflated Sharpe ratio 0\.\d+", verdict.text)
-    assert "a span this short could only have told a Sharpe ratio of" in verdict.text
+    assert "a span this short could only have distinguished a Sharpe ratio of" in verdict.text
 
 
 def test_luck_in_one_fold_is_not_an_edge() -> None:

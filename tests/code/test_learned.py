@@ -1,5 +1,6 @@
 """What a version's explanations recall and weigh stays with it: over a rollback, and beside newer candidates."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from btcai import paths
 from btcai.inference.bundle import load_bundle
 from btcai.reasoning.components import COMPONENTS
 from btcai.records import versions as terms
-from btcai.reflection import KEPT, MEMORY, Learned, learned_for
+from btcai.reflection import ADJUSTMENT, MEMORY, Learned, learned_for
 from btcai.registry import promotion, recording, succession, tracking, verification
 from btcai.serving.shelf import Shelf
 
@@ -25,7 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     client = kept_registry(tmp_path, {1: 0.1, 2: 0.3, 3: 0.2}, {"champion": 1, "challenger": 3})
     for number in (1, 2, 3):
         run = tmp_path / f"run{number}"
-        learn(run / recording.LEARNED, load_bundle(run / "bundle"), float(number))
+        learn(run / paths.LEARNED, load_bundle(run / "bundle"), float(number))
     learn(tmp_path / paths.REFLECTION / BUCKET, load_bundle(tmp_path / "run3/bundle"), 3.0)
     for number in (1, 2):
         chosen = succession.version(client, BUCKET, number)
@@ -78,22 +79,25 @@ def test_after_a_rollback_a_decision_is_explained_with_the_memory_of_its_version
     assert reasoning["recalled"] is not None
 
 
-def test_of_a_version_from_before_it_was_kept_the_last_runs_is_taken_where_it_is_this_versions(
+def test_what_was_learned_for_another_version_or_is_damaged_is_not_used_and_the_log_says_why(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, last = root / "bare", root / paths.REFLECTION / BUCKET
-    version = load_bundle(root / "run3/bundle").version
-    assert mark_of(learned_for(root, BUCKET, version, folder)) == 3.0
+    folder = root / CHAMPION
+    version, kept = load_bundle(folder).version, folder / paths.LEARNED
+    assert mark_of(learned_for(version, folder)) == 2.0
     assert caplog.text == ""
-    assert learned_for(root, BUCKET, load_bundle(root / "run1/bundle").version, folder) == Learned()
-    assert "short: explained without memory and with equal weights: nothing is kept that was learned for" in caplog.text
-    (last / MEMORY).write_bytes(b"torn")
-    assert learned_for(root, BUCKET, version, folder) == Learned()
-    assert "short: what was learned cannot be read" in caplog.text
+    assert learned_for(load_bundle(root / "run1/bundle").version, folder) == Learned()
+    assert "short: explained without memory and with equal weights: nothing was kept; make a version" in caplog.text
+    learned = json.loads((kept / ADJUSTMENT).read_text(encoding="utf-8"))
+    (kept / ADJUSTMENT).write_text(json.dumps(learned | {"after": learned["after"][1:]}), encoding="utf-8")
+    assert learned_for(version, folder) == Learned()
+    assert "7 components, 7 weights before and 6 after" in caplog.text
+    (kept / MEMORY).write_bytes(b"torn")
+    assert learned_for(version, folder) == Learned()
 
 
 def test_what_is_damaged_is_named_and_mended_and_then_in_use_without_a_swap(root: Path) -> None:
-    kept = root / CHAMPION / KEPT
+    kept = root / CHAMPION / paths.LEARNED
     (kept / MEMORY).write_bytes(b"torn")
     events: list[tuple[str, str]] = []
     shelf = Shelf(root, (BUCKET,), lambda *event: events.append(event))
@@ -101,7 +105,7 @@ def test_what_is_damaged_is_named_and_mended_and_then_in_use_without_a_swap(root
     held = shelf.placed(BUCKET)
     assert learned_by(shelf) == Learned()
     (found,) = [check.said for check in verification.verify(root, BUCKET) if not check.ok]
-    assert f"different: {KEPT}/{MEMORY}; mend it with: btcai registry verify --mend" in found
+    assert f"different: {paths.LEARNED}/{MEMORY}; mend it with: btcai registry verify --mend" in found
     assert verification.mend(root, BUCKET) == ["short: the files of version 2 are back from the record"]
     shelf.refresh()
     assert mark_of(learned_by(shelf)) == 2.0
@@ -112,11 +116,11 @@ def test_what_is_damaged_is_named_and_mended_and_then_in_use_without_a_swap(root
 def test_weights_of_other_components_than_this_btcais_cost_no_decision(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    learn(root / CHAMPION / KEPT, load_bundle(root / CHAMPION), 2.0, ("astrology", *COMPONENTS[1:]))
+    learn(root / CHAMPION / paths.LEARNED, load_bundle(root / CHAMPION), 2.0, ("astrology", *COMPONENTS[1:]))
     shelf = shelf_of(root)
     assert shelf.placed(BUCKET).bundle.version == load_bundle(root / CHAMPION).version
     assert learned_by(shelf) == Learned()
-    assert "short: explained without memory and with equal weights: " in caplog.text
+    assert "must weigh the components of this btcai, differs in astrology, " in caplog.text
 
 
 @pytest.mark.slow
@@ -133,9 +137,14 @@ def test_a_run_keeps_what_each_version_learned_and_its_bundle_is_the_same_bytes(
         learn(left, load_bundle(tmp_path / paths.CANDIDATE / BUCKET), weight)
         register(tmp_path, config, score)
         folder = tmp_path / CHAMPION
-        assert mark_of(learned_for(tmp_path, BUCKET, load_bundle(folder).version, folder)) == 1.0
-    promotion.promote(tmp_path, BUCKET, 2, "it trades less")
-    assert (folder / KEPT / MEMORY).read_bytes() == (left / MEMORY).read_bytes()
+        assert mark_of(learned_for(load_bundle(folder).version, folder)) == 1.0
+    parents = [register(tmp_path, config, score)["parent_run_id"] for _ in range(2)]
+    learn(left, load_bundle(tmp_path / paths.CANDIDATE / BUCKET), 3.0)  # the same bundle learns anew
+    parents.append(register(tmp_path, config, score)["parent_run_id"])
+    assert parents[0] == parents[1] != parents[2]
+    promotion.promote(tmp_path, BUCKET, 3, "it trades less")
+    assert mark_of(learned_for(load_bundle(folder).version, folder)) == 3.0
+    assert (folder / paths.LEARNED / MEMORY).read_bytes() == (left / MEMORY).read_bytes()
     for file in (tmp_path / paths.CANDIDATE / BUCKET).iterdir():
         assert (folder / file.name).read_bytes() == file.read_bytes()
     assert [check.said for check in verification.verify(tmp_path, BUCKET) if not check.ok] == []

@@ -209,7 +209,7 @@ def test_a_trial_counts_for_the_market_it_was_made_on_whichever_is_in_use_when_i
         yield SimpleNamespace(number=0, params={})
 
     made_on = load_config(project / paths.PARAMS).data.market
-    subject = SimpleNamespace(name="market", terms={})
+    subject = SimpleNamespace(name="market", terms={}, seen_ts_ns=(3, 8))
     monkeypatch.setattr(subjects, "open_subject", lambda *_: subject)
     for name, value in {"open_study": SimpleNamespace(study_name="s"), "ended": [], "seen_by": ()}.items():
         monkeypatch.setattr(tuning, name, lambda *_, value=value: value)
@@ -219,7 +219,8 @@ def test_a_trial_counts_for_the_market_it_was_made_on_whichever_is_in_use_when_i
     assert CliRunner().invoke(cli.app, ["tune", "--on", "market"]).exception is None
     assert load_config(project / paths.PARAMS).data.market == "other"
     (line,) = (project / paths.TRIALS).read_text(encoding="utf-8").splitlines()
-    assert json.loads(line)["market"] == made_on
+    found = json.loads(line)
+    assert (found["market"], found["tested_ts_ns"]) == (made_on, [3, 8])
 
 
 @pytest.mark.slow

@@ -293,6 +293,7 @@ def test_every_round_that_saw_the_market_in_use_is_in_the_ledger(
     lines = [json.loads(line) for line in (project / "journal/trials.jsonl").read_text("utf-8").splitlines()]
     kept = [json.loads(path.read_text("utf-8")) for path in project.rglob("round.json")]
     assert sorted(line["input_hash"] for line in lines) == sorted(one["id"] for one in kept)
+    assert {tuple(line["tested_ts_ns"]) for line in lines} == {(3, 8)}
     told = {(line["tried"]["round"], line["tried"]["ppo.clip"]) for line in lines}
     with (project / "reports/tuning/market/population.csv").open(encoding="utf-8", newline="") as file:
         rows = [(int(row["round"]), float(row["ppo.clip"])) for row in csv.DictReader(file)]

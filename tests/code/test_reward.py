@@ -7,7 +7,7 @@ import pytest
 from market_world import FREE, Trader, make_market
 
 from btcai.market.account import SINCE_TRADE, exposure_frac
-from btcai.market.reward import TERMS, bonus_return, bounded_return, return_price
+from btcai.market.reward import TERMS, bonus_return, bounded_return, return_weight
 from btcai.schema import Action
 
 HOLD, BUY, SELL, CLOSE_ALL = Action
@@ -142,7 +142,7 @@ def test_observed_returns_and_goal_are_clipped() -> None:
 )
 def test_price_of_a_return_by_hand(drawdown_frac: float, goal_progress: float, price: float) -> None:
     rules = GOAL._replace(w_net_profit=2.0, w_drawdown=0.3, w_goal=0.1, w_cost=9.0, w_win_rate=9.0, w_bonus=9.0)
-    assert return_price(np.array(drawdown_frac), np.array(goal_progress), rules) == pytest.approx(price, rel=1e-12)
+    assert return_weight(np.array(drawdown_frac), np.array(goal_progress), rules) == pytest.approx(price, rel=1e-12)
 
 
 @pytest.mark.parametrize("weight", ["w_net_profit", "w_cost", "w_drawdown", "w_win_rate", "w_bonus", "w_goal"])
@@ -160,5 +160,5 @@ def test_price_of_a_return_is_what_the_kernel_pays_for_a_small_rise_and_fall(
         trader.decide(order, 0.5)
         seen, exposure = trader.seen(), exposure_frac(trader.account)
         paid.append(trader.decide(HOLD)[0] / moved)
-    price = return_price(np.array(seen["drawdown_frac"]), np.array(seen["goal_progress"]), rules)
+    price = return_weight(np.array(seen["drawdown_frac"]), np.array(seen["goal_progress"]), rules)
     assert np.mean(paid) == pytest.approx(exposure * price, rel=1e-4, abs=1e-9)

@@ -12,7 +12,7 @@ import uvicorn
 from btcai.serving import connections
 from btcai.serving.connections import Connection
 
-HEAD_S = 0.2
+HEADER_TIMEOUT_S = 0.2
 HEAD = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 OPEN_S = 10.0
 """How long an end is waited for at most."""
@@ -23,7 +23,7 @@ Talk = Callable[[int], Awaitable[None]]
 async def answering(scope: Any, _: Any, send: Any) -> None:
     """200, at /slow after four looks; nothing is read of a body."""
     if scope["path"] == "/slow":
-        await asyncio.sleep(4 * HEAD_S)
+        await asyncio.sleep(4 * HEADER_TIMEOUT_S)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -50,7 +50,7 @@ def served(talk: Talk) -> None:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_S", HEAD_S)
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", HEADER_TIMEOUT_S)
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ def test_a_connection_without_another_whole_head_is_closed_after_two_looks(said:
             start = time.monotonic()
             writer.write(said)
             assert (await all_of(reader)).count(b"200 OK") == answers
-            assert time.monotonic() - start > HEAD_S / 2
+            assert time.monotonic() - start > HEADER_TIMEOUT_S / 2
 
     served(talk)
 
@@ -107,7 +107,7 @@ def test_a_head_that_comes_letter_by_letter_does_not_hold_its_connection() -> No
                 writer.write(HEAD + b"X: ")
                 while True:
                     writer.write(b"x")
-                    await asyncio.sleep(HEAD_S / 10)
+                    await asyncio.sleep(HEADER_TIMEOUT_S / 10)
 
             dripping = asyncio.create_task(drip())
             assert await all_of(reader) == b""
@@ -128,7 +128,7 @@ def test_beyond_the_most_connections_one_is_closed_at_once_and_those_before_are_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(connections, "HEAD_S", 60.0)
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", 60.0)
 
     async def talk(port: int) -> None:
         async with connected(port) as first:

@@ -21,7 +21,6 @@ from btcai import paths
 from btcai.features.table import WARMUP_BARS
 from btcai.inference.bundle import load_bundle
 from btcai.inference.decision import decide
-from btcai.reflection import KEPT
 
 pytestmark = pytest.mark.slow
 
@@ -157,7 +156,7 @@ def test_what_is_compiled_on_first_use_is_compiled_before_a_server_is_ready(tmp_
     """Where nothing is compiled yet, in a fresh checkout, the first request was answered after 5 s."""
     for bucket in ("scalping", "medium"):
         made = champion(tmp_path, bucket)
-        learn(tmp_path / paths.CHAMPION / bucket / KEPT, load_bundle(made), 1.0)
+        learn(tmp_path / paths.CHAMPION / bucket / paths.LEARNED, load_bundle(made), 1.0)
     asked = [{"bucket": bucket, "account": HELD, "explain": True} for bucket in ("scalping", "medium")]
     bodies = [("/v1/bars", {"bars": raw_rows(STOP, 4_500)}), ("/v1/bars", {"bars": raw_rows(STOP + 1, 1)})]
     bodies += [("/v1/decide", body) for body in asked]

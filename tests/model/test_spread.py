@@ -98,7 +98,7 @@ def test_cells_are_marked_after_their_teachers_alike_here_and_elsewhere(tmp_path
 class Known:
     """Scores by heart: the nearer clip is to .3 the better, each seed apart."""
 
-    name, terms = "known", None
+    name, terms, seen_ts_ns = "known", None, None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

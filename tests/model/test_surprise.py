@@ -13,8 +13,8 @@ from learning_tasks import fresh_model, played, settings, small_task, task_from_
 from btcai.agent.rollout import (
     Rollout,
     intended_exposure_frac,
-    paid_exposure,
     randomise_accounts,
+    reward_sensitivity,
     without_surprise,
 )
 from btcai.agent.task import Task, sample_stretches
@@ -166,8 +166,8 @@ def test_rewards_of_other_weights_are_cleaned_to_their_multiples() -> None:
     weighted = task.rules._replace(w_drawdown=0.4, w_goal=0.3)
     threefold = weighted._replace(w_net_profit=3.0, w_drawdown=1.2, w_goal=0.9)
     reward = found.rollout.terms @ [getattr(weighted, f"w_{name}") for name in TERMS]
-    one, share = without_surprise(reward, paid_exposure(found.rollout, weighted), found.surprise, 1.0)
-    three, same = without_surprise(3 * reward, paid_exposure(found.rollout, threefold), found.surprise, 1.0)
+    one, share = without_surprise(reward, reward_sensitivity(found.rollout, weighted), found.surprise, 1.0)
+    three, same = without_surprise(3 * reward, reward_sensitivity(found.rollout, threefold), found.surprise, 1.0)
     np.testing.assert_allclose(three, 3 * one, atol=1e-12)
     assert same == pytest.approx(share, rel=1e-9)
 
@@ -202,7 +202,7 @@ def test_what_is_left_of_a_market_is_the_forecast_and_the_costs(w_goal: float) -
     # the goal is a gain of 100 %: progress to it pays w_goal times each return and each cost once more
     task, found = walked(0.2, w_goal)
     rollout = found.rollout
-    cleaned, share = without_surprise(rollout.reward, paid_exposure(rollout, task.rules), found.surprise, 1.0)
+    cleaned, share = without_surprise(rollout.reward, reward_sensitivity(rollout, task.rules), found.surprise, 1.0)
     assert share > 0.5
     costs = rollout.terms[..., TERMS.index("cost")]
     explained = (1.0 + w_goal) * (intended_exposure_frac(rollout, 1) * 0.2 * task.bars.sigma[0] + costs)
