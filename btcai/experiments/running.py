@@ -43,7 +43,7 @@ class Subject(Protocol):
 
     @property
     def seen_ts_ns(self) -> tuple[int, int] | None:
-        """Closes of the first and the last bar of the market in use that it is handed; None where it is another market."""
+        """Closes of the first and the last bar of the market in use that it is handed; None of another market."""
 
     def memory_bytes(self, bucket: str) -> float:
         """What a training of the bucket takes at most."""
