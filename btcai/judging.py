@@ -115,15 +115,15 @@ def earlier_trials(root: Path, config: Config, judged_ts_ns: tuple[int, int] | N
     """
     from btcai.features.store import read_meta
     from btcai.params import flat
-    from btcai.records import champions
+    from btcai.records.trials import JudgedSpan, trial_sharpes
 
     first_ts_ns, last_ts_ns = judged_ts_ns or outputs.tested_ts_ns(root)
     meta = read_meta(root / paths.FEATURES)
-    judged = champions.JudgedSpan(
+    judged = JudgedSpan(
         market=meta["market"], first_ts_ns=first_ts_ns, last_ts_ns=last_ts_ns, data_version=meta["data_version"]
     )
     present = {"config": flat(config), "code_version": versions.code_version()}
-    return champions.trial_sharpes(root / paths.TRIALS, judged, present)
+    return trial_sharpes(root / paths.TRIALS, judged, present)
 
 
 def incumbents(root: Path) -> "dict[str, Incumbent]":

@@ -42,7 +42,7 @@ def refit(
     from btcai.experiments import on_ray, refitting, refitting_report
     from btcai.experiments.report import about
     from btcai.experiments.spread import here
-    from btcai.records import champions
+    from btcai.records.trials import append_trial
 
     if test_groups is not None and not combinatorial:
         raise ConfigError("--test-groups needs --combinatorial: walking forward tests one group at a time")
@@ -67,7 +67,7 @@ def refit(
             progress("folds") as advance,
             on_ray.cluster(ray, workers, max(config.threads, SHARDS)) as run,
         ):
-            champions.append_trial(root / paths.TRIALS, trial)  # before the first look, but not where it is refused
+            append_trial(root / paths.TRIALS, trial)  # before the first look, but not where it is refused
             folds = refitting.refit(config, data, plan, folder / "trained", version, run or here)
             for done, _ in enumerate(folds, start=1):
                 advance(done, len(plan.folds))

@@ -205,11 +205,11 @@ def _on_record(root: Path, config: "Config", subject: "Subject", key: str, tried
     """Whatever was tried on the market in use is one more configuration that saw it: config's, as the subject was
     opened. Another may be in use by now."""
     from btcai import paths
-    from btcai.records import champions
+    from btcai.records.trials import append_trial
 
     if subject.seen_ts_ns is not None:
         trial = {"input_hash": key, "tried": tried, "terms": subject.terms, "market": config.data.market}
-        champions.append_trial(root / paths.TRIALS, trial | {"tested_ts_ns": subject.seen_ts_ns})
+        append_trial(root / paths.TRIALS, trial | {"tested_ts_ns": subject.seen_ts_ns})
 
 
 def _config(root: Path) -> "Config":

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,6 @@ from typing import Any, Literal
 from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.errors import ArtifactError
 from btcai.files import whole
-from btcai.records.ledgers import append_line, line_of, lines_of, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ def promotion(
 
 
 def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
-    """Make `folder` hold the bundle's very bytes plus standing.json; readers meet the old or the new, never a mixture.
+    """Make `folder` hold all that is in `bundle`, byte for byte, plus standing.json; readers meet the old or the new.
 
     A reader between the two renames of the swap finds no bundle and is told how to make one.
     """
@@ -114,62 +113,3 @@ def seen_of(folder: Path) -> dict[str, Any] | None:
 def is_placed(standing: Standing, folder: Path) -> bool:
     """True when `folder` holds this version, whole."""
     return is_whole(folder) and read_standing(folder) == standing
-
-
-def append_trial(path: Path, trial: Mapping[str, object]) -> bool:
-    """Append one line to the ledger of configurations ever tried; False when its input_hash is there already.
-
-    A line that a killed process left torn, or a disk damaged, is skipped, never an obstacle to the next one.
-    """
-    return append_line(path, line_of(trial), unless=lambda lines: trial["input_hash"] in _tried(path, lines))
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgedSpan:
-    """A span of a market that configurations are judged on: closes of its first and last bar; which bars they are."""
-
-    market: str
-    first_ts_ns: int
-    last_ts_ns: int
-    data_version: str
-
-
-def trial_sharpes(path: Path, tested: JudgedSpan, present: Mapping[str, object]) -> list[float]:
-    """Annual Sharpe ratio of every bucket of every configuration tried on the span, or on a part of it; nan for none.
-
-    None has who did not trade, and a configuration that was compared by another score (`btcai ablate`). Bars that are
-    new every day leave most of a span what it was, so looks at it from other days count. Lines of the very bars that
-    say all that `present` does are of the configuration that is judged now, which counts itself.
-    """
-    found: list[float] = []
-    for number, line in enumerate(lines_of(path), start=1):
-        try:
-            trial = record_of(line, f"{path} line {number}")
-            its_data = trial.get("data_version") or (trial.get("terms") or {}).get("data_version")
-            same_bars = its_data == tested.data_version
-            same_market = same_bars or trial.get("market") == tested.market
-            is_present = same_bars and all(trial.get(name) == value for name, value in present.items())
-            if same_market and _overlaps(trial, tested) and not is_present:
-                sharpes = trial.get("sharpes") or {"": None}
-                found += [math.nan if sharpe is None else float(sharpe) for sharpe in sharpes.values()]
-        except (ValueError, AttributeError, TypeError):
-            logger.warning("%s line %d is torn or damaged: it counts as a trial without a score", path, number)
-            found.append(math.nan)
-    return found
-
-
-def _overlaps(trial: Mapping[str, Any], tested: JudgedSpan) -> bool:
-    """Whether it was judged on a time in common; one that does not say when counts."""
-    first, last = trial.get("tested_ts_ns") or (tested.first_ts_ns, tested.last_ts_ns)
-    return bool(first <= tested.last_ts_ns and last >= tested.first_ts_ns)
-
-
-def _tried(path: Path, lines: list[bytes]) -> set[object]:
-    """The input hashes in the ledger's whole lines."""
-    hashes: set[object] = set()
-    for number, line in enumerate(lines, start=1):
-        try:
-            hashes.add(record_of(line, f"{path} line {number}")["input_hash"])
-        except (ValueError, LookupError, TypeError):
-            logger.warning("%s line %d is torn or damaged and is skipped; see: btcai doctor", path, number)
-    return hashes

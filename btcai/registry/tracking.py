@@ -19,6 +19,7 @@ from btcai.errors import ArtifactError
 from btcai.params import flat
 from btcai.records import champions, lineage, promotions, versions
 from btcai.records.champions import Standing
+from btcai.records.trials import append_trial
 from btcai.registry import place, recording, succession
 from btcai.registry.recording import model_name
 from btcai.registry.submission import History, Judged, Submission
@@ -87,7 +88,7 @@ def _register(submission: Submission) -> dict[str, Any]:
         "scores": {bucket: _or_none(judged[bucket].score) for bucket in BUCKETS},
         "sharpes": {bucket: _or_none(judged[bucket].metrics.get("sharpe", math.nan)) for bucket in BUCKETS},
     }
-    champions.append_trial(root / paths.TRIALS, trial)
+    append_trial(root / paths.TRIALS, trial)
     _write(root / paths.REGISTER, report)
     _write(root / paths.REGISTERED, {"input_hash": submission.input_hash})
     return report

@@ -16,9 +16,9 @@ from btcai.fetch.exchange import asked_s
 from btcai.inference.bundle import load_bundle
 from btcai.inference.decision import decide
 from btcai.records import promotions
-from btcai.records.champions import JudgedSpan, append_trial, trial_sharpes
 from btcai.records.openings import Opening, looks, opened
 from btcai.records.promotions import Change, Seats
+from btcai.records.trials import JudgedSpan, append_trial, trial_sharpes
 from btcai.schema import SealedSpan
 
 ROOT = Path(__file__).resolve().parents[2]

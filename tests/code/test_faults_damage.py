@@ -25,9 +25,10 @@ from btcai.inference.bundle import MANIFEST, load_bundle
 from btcai.inference.decision import decide
 from btcai.paths import WEIGHTS
 from btcai.records import champions, openings, promotions
-from btcai.records.champions import JudgedSpan, Standing, append_trial, place_champion, trial_sharpes
+from btcai.records.champions import Standing, place_champion
 from btcai.records.openings import Opening
 from btcai.records.promotions import Change, Seats
+from btcai.records.trials import JudgedSpan, append_trial, trial_sharpes
 from btcai.schema import Bars, SealedSpan
 from btcai.training.checkpoint import load_model, new_model, save_model
 

@@ -22,8 +22,9 @@ from btcai.errors import BtcaiError
 from btcai.files import NO_ROOM, whole, write_bytes
 from btcai.params import load_config, set_param
 from btcai.records import champions
-from btcai.records.champions import Standing, append_trial
+from btcai.records.champions import Standing
 from btcai.records.openings import Opening, looks, opened
+from btcai.records.trials import append_trial
 from btcai.records.versions import judged_on
 from btcai.schema import BUCKETS, SealedSpan, Span
 

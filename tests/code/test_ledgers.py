@@ -11,10 +11,11 @@ import pytest
 
 from btcai.doctor import project
 from btcai.errors import ArtifactError, DiskError
-from btcai.records import champions, openings, promotions
+from btcai.records import openings, promotions, trials
 from btcai.records.ledgers import append_line, line_of, lines_of, record_of
+from btcai.records.trials import JudgedSpan, append_trial, trial_sharpes
 
-TESTED = champions.JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")
+TESTED = JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")
 
 
 def test_a_line_without_a_format_is_of_the_first_and_one_that_says_so_too() -> None:
@@ -47,8 +48,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "who is pinned": promotions.pins,
     "an open change": lambda ledger: promotions.open_change(ledger, "short"),
     "looks at the sealed span": openings.looks,
-    "what was tried": lambda ledger: champions.trial_sharpes(ledger, TESTED, {"config": None}),
-    "whether it was tried": lambda ledger: champions.append_trial(ledger, {"input_hash": "b"}),
+    "what was tried": lambda ledger: trial_sharpes(ledger, TESTED, {"config": None}),
+    "whether it was tried": lambda ledger: append_trial(ledger, {"input_hash": "b"}),
 }
 
 
@@ -116,20 +117,20 @@ def test_a_line_that_the_disk_refuses_takes_no_other_process_line_with_it(
 def test_a_trial_that_two_processes_record_at_once_is_there_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger, tried, said = tmp_path / "trials.jsonl", champions._tried, []
+    ledger, tried, said = tmp_path / "trials.jsonl", trials._tried, []
 
     def record() -> None:
-        said.append(champions.append_trial(ledger, {"input_hash": "a"}))
+        said.append(append_trial(ledger, {"input_hash": "a"}))
 
     other = Thread(target=record)
 
     def read_slowly(path: Path, lines: list[bytes]) -> set[object]:
-        monkeypatch.setattr(champions, "_tried", tried)
+        monkeypatch.setattr(trials, "_tried", tried)
         other.start()
         other.join(0.2)
         return tried(path, lines)
 
-    monkeypatch.setattr(champions, "_tried", read_slowly)
+    monkeypatch.setattr(trials, "_tried", read_slowly)
     record()
     other.join()
     assert sorted(said) == [False, True]

@@ -13,17 +13,9 @@ from btcai import paths, usage
 from btcai.errors import ArtifactError
 from btcai.inference.bundle import file_sha256, load_bundle
 from btcai.params import flat, load_config, set_param
-from btcai.records.champions import (
-    MODEL_CARD,
-    Standing,
-    append_trial,
-    is_placed,
-    is_whole,
-    place_champion,
-    promotion,
-    read_standing,
-)
+from btcai.records.champions import MODEL_CARD, Standing, is_placed, is_whole, place_champion, promotion, read_standing
 from btcai.records.ledgers import line_of
+from btcai.records.trials import append_trial
 from btcai.registry import place, recording, tracking
 from btcai.registry.recording import curve_points, usage_points
 from btcai.schema import BUCKETS

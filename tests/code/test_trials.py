@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from btcai.records.champions import JudgedSpan, append_trial, trial_sharpes
+from btcai.records.trials import JudgedSpan, append_trial, trial_sharpes
 
 PRESENT = {"config": {"seed": "8"}, "code_version": "c1"}
 TESTED = JudgedSpan(market="m", first_ts_ns=100, last_ts_ns=200, data_version="d1")

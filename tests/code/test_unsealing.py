@@ -24,6 +24,7 @@ from btcai.features.splits import Splits
 from btcai.params import load_config
 from btcai.records import champions, openings
 from btcai.records.champions import Standing
+from btcai.records.trials import append_trial
 from btcai.records.versions import judged_on
 from btcai.schema import SealedSpan, Span
 from btcai.unsealing import unseal
@@ -124,7 +125,7 @@ def test_trials_count_where_they_were_judged_on_time_that_is_sealed_now(
     ):
         trial = {"market": market, "data_version": version, "tested_ts_ns": [close_ts_ns(first), close_ts_ns(last)]}
         sharpes = {"scalping": float(number), "long": None}
-        champions.append_trial(project / paths.TRIALS, {"input_hash": str(number), "sharpes": sharpes, **trial})
+        append_trial(project / paths.TRIALS, {"input_hash": str(number), "sharpes": sharpes, **trial})
     seen: list[tuple[Splits, Trials]] = []
     monkeypatch.setattr(unsealing, "assess", assessed(seen))
     found = unseal(project, config, "a new champion", 1_700_000_000)
