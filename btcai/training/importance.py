@@ -5,7 +5,10 @@ what its forecasts lose without. Integrated gradients (Sundararajan, Taly, Yan 2
 moves them. The second asks the market, the others ask the network alone.
 """
 
+import csv
+import logging
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +17,13 @@ from torch import Tensor
 
 from btcai.agent.shards import SHARDS, Shards, shards
 from btcai.agent.task import Stretches, Task, spread_bars, stretches_at
+from btcai.errors import DataError
 from btcai.features.scaling import CLIP
 from btcai.models.actor_critic import ActorCritic, Encoding
 from btcai.schema import Float32Array, FloatArray, IntArray, Span
 from btcai.training.pretraining import prediction_loss
+
+logger = logging.getLogger(__name__)
 
 STRETCHES, DECISIONS = 32, 128
 """Stretches whose columns change places, and the decision times of each that are forecast."""
@@ -166,3 +172,25 @@ def twins(features: Float32Array) -> tuple[IntArray, FloatArray]:
     np.fill_diagonal(correlation, 0.0)
     twin = np.abs(correlation).argmax(1)
     return twin, correlation[np.arange(len(twin)), twin]
+
+
+def write_importance(out: Path, model: ActorCritic, task: Task, names: tuple[str, ...], seed: int) -> None:
+    """importance.csv with two more measures, on the validation span; of a span too short for them the gates alone."""
+    try:
+        found = feature_importance(model, task, task.valid, names, seed)
+    except DataError as error:
+        logger.warning("feature importance by the gates alone: %s", error)
+        write_gates(out, model, names)
+        return
+    renamed = found.rename(columns={"gates": "importance"})
+    renamed.to_csv(out / "importance.csv", index=False, float_format="%.6g", lineterminator="\n")
+
+
+@torch.no_grad()
+def write_gates(out: Path, model: ActorCritic, names: tuple[str, ...]) -> None:
+    """importance.csv: the share of its selection that the network gives each feature, 1 in all."""
+    shares = model.stem.importance().double().tolist()
+    with (out / "importance.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["feature", "importance"])
+        writer.writerows((name, f"{share:.6g}") for name, share in zip(names, shares, strict=True))

@@ -1,11 +1,8 @@
 """Training the four buckets from the shortest to the longest, then letting all of them share what they learned."""
 
 import copy
-import csv
 import hashlib
-import json
 import logging
-from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -14,8 +11,6 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from btcai import logs
 from btcai.agent.kickstart import Kickstart
@@ -23,7 +18,6 @@ from btcai.agent.shards import shards
 from btcai.agent.task import Task
 from btcai.agent.transfer import at_full_cost, blend_trunk, gives_policy, hand_over, mean_trunk
 from btcai.config import BucketConfig, Config
-from btcai.errors import DataError
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
 from btcai.market.bars import bar_arrays
@@ -36,17 +30,15 @@ from btcai.training.augmentation import augmented
 from btcai.training.calibrating import calibrate
 from btcai.training.checkpoint import load_model, new_model, require_device, save_model, set_up_torch
 from btcai.training.convergence import Standing, gain, standing, surprises
-from btcai.training.health import collapse
-from btcai.training.importance import feature_importance
+from btcai.training.curves import Curves, record, write
+from btcai.training.importance import write_gates, write_importance
 from btcai.training.meta import shared_start
-from btcai.training.play import Validation, validate
+from btcai.training.play import validate
 from btcai.training.pretraining import forecast_error
 from btcai.training.resume import Checkpoints, run_key
-from btcai.training.trainer import Row, pretrain, train_ppo
+from btcai.training.trainer import pretrain, train_ppo
 
 log = logging.getLogger(__name__)
-
-Curves = list[dict[str, float | str]]
 
 
 @logs.bound(bucket="bucket_name")
@@ -104,8 +96,8 @@ def train_bucket(
         **{f"valid_{name}": value for name, value in asdict(judged).items()},
     }
     save_model(model, out)
-    _write_importance(out, model, data.feature_names)
-    _write(out, metrics, judged, curves)
+    write_gates(out, model, data.feature_names)
+    write(out, metrics, judged, curves)
     return metrics
 
 
@@ -202,8 +194,8 @@ def consolidate(
     for place, name in enumerate(BUCKETS, start=1):
         log.info("%s, %d of %d: measuring how much each feature matters", name, place, len(BUCKETS))
         save_model(models[name], out / name)
-        _measure_importance(out / name, models[name], tasks[name], data.feature_names, config.seed)
-        _write(out / name, results[name], judged[name], curves[name])
+        write_importance(out / name, models[name], tasks[name], data.feature_names, config.seed)
+        write(out / name, results[name], judged[name], curves[name])
     return results
 
 
@@ -291,12 +283,12 @@ def _teach(
     with model.encoder_on(config.device), kickstart.teacher.encoder_on(config.device) if kickstart else nullcontext():
         stored = _checkpoints(checkpoints, "prediction", config, task, [model])
         rows = pretrain(model, task, config.pretrain, updates[0], rng, stored)
-        _record(curves, rows, f"{label}prediction", updates[0])
+        record(curves, rows, f"{label}prediction", updates[0])
         calibrate(model, task)  # lots are sized from the forecast, so that PPO meets the sizes that will be traded
         read = [model, kickstart.teacher] if kickstart else [model]
         stored = _checkpoints(checkpoints, "ppo", config, task, read)
         rows = train_ppo(model, task, config.ppo, updates[1], rng, stored, kickstart)
-        _record(curves, rows, f"{label}PPO", updates[1])
+        record(curves, rows, f"{label}PPO", updates[1])
         return calibrate(model, task)
 
 
@@ -373,85 +365,3 @@ def _amounts(config: Config, task: Task, pretrain_updates: int, ppo_updates: int
         + ppo_updates * ppo.stretches * ppo.decisions,
         "env_steps": ppo_updates * ppo.stretches * ppo.agents * (ppo.decisions - 1) * task.patch_bars,
     }
-
-
-def _record(curves: Curves, rows: Iterable[Row], phase: str, updates: int) -> None:
-    """Run a phase to its end, keeping its rows: a live bar in a terminal, and a line at every validation anywhere.
-
-    A row tells its update where it is another than the row's number: updates that were rolled back are made again.
-    """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    known: str | None = None
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        shown = progress.add_task(phase, total=updates)
-        for number, row in enumerate(rows, start=1):
-            update = row.get("update", number)
-            curves.append({"phase": phase, "update": update, **row})
-            progress.update(shown, completed=update)
-            if figures := _validated(row):
-                log.info("%s %s %d/%d  %s", phase, _bar(update / updates), update, updates, figures)
-            if "valid_share_hold" in row:
-                collapsed = collapse({name.removeprefix("valid_"): value for name, value in row.items()})
-                curves[-1]["collapsed"] = collapsed or ""
-                if collapsed and collapsed != known:
-                    _tell_collapse(phase, int(update), collapsed)
-                known = collapsed
-
-
-def _tell_collapse(phase: str, update: int, collapsed: str) -> None:
-    """A policy that is flat may be the honest one, where costs eat what it could earn; the others never are."""
-    if collapsed == "flat":
-        log.info("%s: trades nothing yet by update %d", phase, update)
-    else:
-        log.warning("%s: the policy has collapsed by update %d: %s", phase, update, collapsed)
-
-
-def _bar(done: float) -> str:
-    """A bar of 20 characters for logs and pipes."""
-    filled = round(20 * done)
-    return "[" + "#" * filled + "." * (20 - filled) + "]"
-
-
-def _validated(row: Row) -> str:
-    """What a row says of the validation span, with the KL and entropy beside; empty where it was not measured."""
-    if not any(name.startswith("valid") for name in row):
-        return ""
-    names = [name for name in row if name.startswith(("valid", "kl", "entropy")) and "share_" not in name]
-    return " ".join(f"{name} {row[name] + 0.0:.4g}" for name in names)  # + 0: no -0
-
-
-@torch.no_grad()
-def _write_importance(out: Path, model: ActorCritic, names: tuple[str, ...]) -> None:
-    """importance.csv: the share of its selection that the network gives each feature, 1 in all."""
-    shares = model.stem.importance().double().tolist()
-    with (out / "importance.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["feature", "importance"])
-        writer.writerows((name, f"{share:.6g}") for name, share in zip(names, shares, strict=True))
-
-
-def _measure_importance(out: Path, model: ActorCritic, task: Task, names: tuple[str, ...], seed: int) -> None:
-    """importance.csv with two more measures, on the validation span; of a span too short for them the gates alone."""
-    try:
-        found = feature_importance(model, task, task.valid, names, seed)
-    except DataError as error:
-        log.warning("feature importance by the gates alone: %s", error)
-        _write_importance(out, model, names)
-        return
-    renamed = found.rename(columns={"gates": "importance"})
-    renamed.to_csv(out / "importance.csv", index=False, float_format="%.6g", lineterminator="\n")
-
-
-def _write(out: Path, metrics: dict[str, float], judged: Validation, curves: Curves) -> None:
-    """metrics.json (strict: nan becomes null; `collapsed` names how, or is null) and curves.csv."""
-    clean: dict[str, float | str | None] = {
-        name: value if np.isfinite(value) else None for name, value in metrics.items()
-    }
-    clean["collapsed"] = collapse(asdict(judged))
-    (out / "metrics.json").write_text(json.dumps(clean, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    names = list(dict.fromkeys(name for row in curves for name in row))
-    with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names or ["phase", "update"])
-        writer.writeheader()
-        writer.writerows(curves)

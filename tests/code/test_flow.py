@@ -208,11 +208,11 @@ class TestUnderDvc:
     def test_progress_is_read_from_the_line_that_training_writes(
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        from btcai.training import progressive
+        from btcai.training import curves
         from flows import artifacts
 
-        with caplog.at_level("INFO", "btcai.training.progressive"):
-            progressive._record([], [{"loss": 1.0}, {"valid_score": 2.0}], "short: PPO", 4)
+        with caplog.at_level("INFO", "btcai.training.curves"):
+            curves.record([], [{"loss": 1.0}, {"valid_score": 2.0}], "short: PPO", 4)
         (line,) = caplog.messages
         shown: list[tuple[float, str]] = []
         monkeypatch.setattr(artifacts.Progress, "step", lambda _, done, text: shown.append((done, text)))

@@ -1,9 +1,8 @@
 """Training a bucket from start to file, and the consolidation that may only improve it."""
 
 import csv
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from export_fakes import loud_network, market, scaler, splits, tiny_config
+from training_fakes import judged_as, read_metrics
 
 from btcai.agent.task import Task
 from btcai.config import Config
@@ -39,15 +39,6 @@ def few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importance, "WINDOWS", importance.WINDOWS_AT_ONCE)
 
 
-def not_a_number(constant: str) -> None:
-    raise AssertionError(f"{constant} is not strict JSON")
-
-
-def read(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"), parse_constant=not_a_number)
-    return found
-
-
 def train(
     out: Path,
     bucket_name: str = "scalping",
@@ -61,22 +52,6 @@ def train(
     return out
 
 
-def judged_as(score: float, share_hold: float = 0.9, long_frac: float = 0.5) -> Validation:
-    """A policy that waits, else buys, and is long for so much of the time."""
-    return Validation(
-        score=score,
-        net_profit=0.0,
-        lots_frac=long_frac,
-        orders=0.0,
-        share_hold=share_hold,
-        share_buy=1 - share_hold,
-        share_sell=0.0,
-        share_close_all=0.0,
-        long_frac=long_frac,
-        short_frac=0.0,
-    )
-
-
 def importance_of(model: ActorCritic) -> dict[str, Any]:
     shares = dict(zip(market().feature_names, model.stem.importance().tolist(), strict=True))
     assert sum(shares.values()) == pytest.approx(1.0)
@@ -87,7 +62,7 @@ def importance_of(model: ActorCritic) -> dict[str, Any]:
 def test_training_writes_the_network_its_metrics_and_its_curves(tmp_path: Path) -> None:
     folder = train(tmp_path / "scalping")
     assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "importance.csv", "metrics.json", WEIGHTS]
-    metrics = read(folder)
+    metrics = read_metrics(folder)
     assert metrics["pretrain_updates"] == metrics["ppo_updates"] == 2
     # prediction: 2 updates of 4 x 128; PPO: 2 of 4 stretches, each walked by 2 accounts, a bar a transition
     decisions = tiny_config().ppo.decisions
@@ -193,45 +168,6 @@ def test_what_a_round_gained_is_told_with_signs_that_mean_what_they_show(
     assert caplog.messages == [f"long: round 2, {said}"]
 
 
-def test_a_line_of_training_tells_validation_from_training_and_knows_no_minus_zero() -> None:
-    row: Row = {"forecast_loss": 1.5, "valid_forecast_loss": 1.25, "valid_hold_bias": -0.0, "valid_share_hold": 1.0}
-    assert progressive._validated(row) == "valid_forecast_loss 1.25 valid_hold_bias 0"
-
-
-def test_a_collapsed_policy_is_in_the_curves_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    curves: progressive.Curves = []
-    flat, trading = judged_as(0.0, share_hold=1.0, long_frac=0.0), judged_as(1.0)
-    seen = [flat, flat, trading, judged_as(0.5, long_frac=1.0)]
-    rows: list[Row] = [{f"valid_{name}": value for name, value in asdict(one).items()} for one in seen]
-    with caplog.at_level("INFO"):
-        progressive._record(curves, [{"loss": 1.0}, *rows], "short: PPO", 5)
-    assert [row.get("collapsed") for row in curves] == [None, "flat", "flat", "", "always long"]
-    told = [(one.levelname, one.message) for one in caplog.records if "##" not in one.message]  # no bars
-    assert told == [
-        ("INFO", "short: PPO: trades nothing yet by update 2"),
-        ("WARNING", "short: PPO: the policy has collapsed by update 5: always long"),
-    ]
-
-
-def test_collapse_is_a_name_or_null_in_the_metrics(tmp_path: Path) -> None:
-    for long_frac, expected in ((0.5, None), (0.0, "flat")):
-        progressive._write(tmp_path, {"valid_ic_h1": float("nan")}, judged_as(0.0, long_frac=long_frac), [])
-        assert read(tmp_path) == {"valid_ic_h1": None, "collapsed": expected}
-
-
-def test_curves_keep_what_was_rolled_back(tmp_path: Path) -> None:
-    curves: progressive.Curves = []
-    rows: list[Row] = [{"update": k, "loss": 1.0} for k in (1, 2, 3)]
-    again: Row = {"update": 3, "loss": 2.0, "rolled_back_from": 4, "rate_share": 0.5}
-    progressive._record(curves, [*rows, again], "short: PPO", 4)
-    progressive._write(tmp_path, {}, judged_as(0.0), curves)
-    with (tmp_path / "curves.csv").open(encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
-    assert [(row["update"], row["rolled_back_from"], row["rate_share"]) for row in found] == [
-        ("1", "", ""), ("2", "", ""), ("3", "", ""), ("3", "4", "0.5"),
-    ]  # fmt: skip
-
-
 def test_the_next_bucket_starts_from_its_teacher(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = tiny_config(pretrain_updates=0, ppo_updates=1)
     teacher = loud_network(config, "scalping")
@@ -258,10 +194,10 @@ def test_a_hand_over_knows_both_buckets_horizons(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.slow
 def test_what_a_bucket_began_with_is_told(tmp_path: Path) -> None:
-    first = read(train(tmp_path / "scalping"))
+    first = read_metrics(train(tmp_path / "scalping"))
     assert first["valid_forecast_loss"] <= first["valid_forecast_loss_fresh"]
     assert "valid_forecast_loss_handed_over" not in first
-    second = read(train(tmp_path / "short", "short", teacher=tmp_path / "scalping"))
+    second = read_metrics(train(tmp_path / "short", "short", teacher=tmp_path / "scalping"))
     told = [second[f"valid_forecast_loss{part}"] for part in ("", "_fresh", "_handed_over")]
     assert len(set(told)) == 3
     assert told[0] <= told[2]
@@ -298,7 +234,7 @@ def test_a_bucket_is_trained_until_a_round_gains_nothing(
 ) -> None:
     rounds_that_gain(monkeypatch, *gains)
     out = train(tmp_path / "out", rounds=most)
-    found = read(out)
+    found = read_metrics(out)
     assert (found["rounds"], found["converged"]) == (rounds, converged)
     assert (found["pretrain_updates"], found["ppo_updates"]) == (2 * rounds, 2 * rounds)
     with (out / "curves.csv").open(encoding="utf-8", newline="") as file:
@@ -375,7 +311,7 @@ def test_consolidation_keeps_a_bucket_whose_candidate_validates_worse(
     assert {name: results[name]["rounds_kept"] for name in BUCKETS} == {
         "scalping": 0.0, "short": 1.0, "medium": 0.0, "long": 0.0
     }  # fmt: skip
-    assert {name: read(tmp_path / "out" / name)["valid_score"] for name in BUCKETS} == {
+    assert {name: read_metrics(tmp_path / "out" / name)["valid_score"] for name in BUCKETS} == {
         "scalping": 0.0, "short": 1.0, "medium": 0.0, "long": 0.0
     }  # fmt: skip
     for name in BUCKETS:
