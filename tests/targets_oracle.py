@@ -13,7 +13,7 @@ from btcai.schema import FloatArray, MarketData, Span
 
 
 @dataclass(kw_only=True)
-class Purse:
+class Account:
     """A baseline's money and its lots, sold first in first out."""
 
     cash: float
@@ -56,7 +56,7 @@ def run_targets_slowly(
     targets: FloatArray, data: MarketData, span: Span, rules: Rules, equity_usdt: float, *, band_frac: float
 ) -> BacktestResult:
     """What run_targets returns."""
-    purse = Purse(cash=equity_usdt)
+    account = Account(cash=equity_usdt)
     cash, btc = np.full(len(span), equity_usdt), np.zeros(len(span))
     bars, columns, arrives = data.bars, bar_arrays(data), 1 + rules.latency_bars
     decided = np.isfinite(targets)
@@ -64,12 +64,12 @@ def run_targets_slowly(
     for k in range(1, len(span)):
         t = span.first + k
         if k >= arrives and decided[k - arrives]:
-            wanted = _outside_band(float(targets[k - arrives]), purse, float(data.mark[t - 1]), band_frac)
-        if wanted == wanted and bars.present[t] and _trade(purse, wanted, columns, t, rules):
+            wanted = _outside_band(float(targets[k - arrives]), account, float(data.mark[t - 1]), band_frac)
+        if wanted == wanted and bars.present[t] and _trade(account, wanted, columns, t, rules):
             wanted = np.nan
-        if rules.perpetual and columns.funding[t] != 0.0 and purse.btc > 0.0:
-            _pay_funding(purse, columns, t, rules)
-        cash[k], btc[k] = purse.cash, purse.btc
+        if rules.perpetual and columns.funding[t] != 0.0 and account.btc > 0.0:
+            _pay_funding(account, columns, t, rules)
+        cash[k], btc[k] = account.cash, account.btc
     value = btc * data.mark[span.first : span.stop]
     value[btc == 0.0] = 0.0  # a mark may be unknown before the first bar
     equity = cash + value
@@ -82,43 +82,43 @@ def run_targets_slowly(
         n_lots=(btc > 0.0).astype(np.int64),
         decisions=np.flatnonzero(decided) + span.first,
         actions=np.empty(0, np.int64),
-        trades=trades_table(np.array(purse.closed, dtype=np.float64), bars.close_ts_ns),
-        costs_usdt=purse.costs_usdt,
-        traded_usdt=purse.traded_usdt,
+        trades=trades_table(np.array(account.closed, dtype=np.float64), bars.close_ts_ns),
+        costs_usdt=account.costs_usdt,
+        traded_usdt=account.traded_usdt,
     )
 
 
-def _outside_band(target: float, purse: Purse, mark: float, band_frac: float) -> float:
-    held = purse.btc * mark / (purse.cash + purse.btc * mark) if purse.btc > 0.0 else 0.0
+def _outside_band(target: float, account: Account, mark: float, band_frac: float) -> float:
+    held = account.btc * mark / (account.cash + account.btc * mark) if account.btc > 0.0 else 0.0
     near = target == held or (abs(target - held) <= band_frac and not (target == 0.0 < held))
     return np.nan if near else target
 
 
-def _trade(purse: Purse, target: float, bars: BarArrays, t: int, rules: Rules) -> bool:
+def _trade(account: Account, target: float, bars: BarArrays, t: int, rules: Rules) -> bool:
     reference, fee_frac = float(bars.open[t]), rules.taker_fee_frac
-    gap_btc = target * (purse.cash + purse.btc * reference) / reference - purse.btc
-    if target > 0.0 and abs(gap_btc) * reference < MIN_LOT_FRAC * (purse.cash + purse.btc * reference):
+    gap_btc = target * (account.cash + account.btc * reference) / reference - account.btc
+    if target > 0.0 and abs(gap_btc) * reference < MIN_LOT_FRAC * (account.cash + account.btc * reference):
         return True
-    wanted = float(whole_steps(abs(gap_btc), rules.lot_step_btc)) if target > 0.0 else purse.btc
+    wanted = float(whole_steps(abs(gap_btc), rules.lot_step_btc)) if target > 0.0 else account.btc
     filled = float(whole_steps(min(wanted, rules.max_volume_share * float(bars.volume[t])), rules.lot_step_btc))
     filled = wanted if filled >= wanted * NOT_QUITE else filled
     if filled <= 0.0:
         return wanted <= 0.0
     if gap_btc < 0.0:
         price = float(taker_price(False, reference, filled, bars, t, rules))
-        purse.sell(t, filled, price, reference, fee_frac)
+        account.sell(t, filled, price, reference, fee_frac)
         return filled >= wanted
     cost = float(taker_price(True, reference, filled, bars, t, rules)) * (1.0 + fee_frac) - reference
-    affordable = float(affordable_btc(filled, purse.cash, np.inf, 1.0, reference, cost))
+    affordable = float(affordable_btc(filled, account.cash, np.inf, 1.0, reference, cost))
     bought = float(whole_steps(affordable, rules.lot_step_btc))
     if bought <= 0.0:
         return True
-    purse.buy(t, bought, float(taker_price(True, reference, bought, bars, t, rules)), reference, fee_frac)
+    account.buy(t, bought, float(taker_price(True, reference, bought, bars, t, rules)), reference, fee_frac)
     return filled >= wanted or bought < filled
 
 
-def _pay_funding(purse: Purse, bars: BarArrays, t: int, rules: Rules) -> None:
+def _pay_funding(account: Account, bars: BarArrays, t: int, rules: Rules) -> None:
     rate = float(bars.funding[t])
-    paid = purse.btc * float(bars.mark[t]) * (rules.missing_funding_frac if np.isnan(rate) else rate)
-    purse.cash -= paid
-    purse.costs_usdt += paid
+    paid = account.btc * float(bars.mark[t]) * (rules.missing_funding_frac if np.isnan(rate) else rate)
+    account.cash -= paid
+    account.costs_usdt += paid

@@ -1,4 +1,4 @@
-"""Everything that is judged on one span: the buckets at every cost, the purse of all four, baselines, the verdict."""
+"""Everything that is judged on one span: the buckets at every cost, their portfolio, baselines, the verdict."""
 
 import logging
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ from btcai.schema import MarketData
 logger = logging.getLogger(__name__)
 
 PORTFOLIO = "portfolio"
-"""The buckets as one purse, in equal shares."""
+"""The buckets as one portfolio, in equal shares."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assessment:
     """What the buckets did on the test span, and what it is worth.
 
-    results, beside, baselines: strategy -> cost severity or variant -> result, where beside are the purse of all four
-    and the champions; portfolio: that purse at the judged severity; slices: bucket -> slices.slice_table, of those
+    results, beside, baselines: strategy -> cost severity or variant -> result, where beside are the buckets' portfolio
+    and the champions; portfolio: it at the judged severity; slices: bucket -> slices.slice_table, of those
     that traded.
     """
 
@@ -68,10 +68,10 @@ def assess(
         data, splits.test, rules_of, equity_usdt, buckets=results, severity=severity, seed=config.seed
     )
     baselines = {**run_baselines(data, splits, rules_of, equity_usdt, seed=config.seed), **twins}
-    purses = {name: combine({bucket: by[name] for bucket, by in results.items()}) for name in costs}
+    portfolios = {name: combine({bucket: by[name] for bucket, by in results.items()}) for name in costs}
     champions = walk_incumbents(incumbents or {}, policies, data, splits.test, config)
     beside = {
-        PORTFOLIO: {name: purse.result for name, purse in purses.items()},
+        PORTFOLIO: {name: portfolio.result for name, portfolio in portfolios.items()},
         **{f"{CHAMPION}{bucket}": by for bucket, by in champions.items()},
     }
     judgement = judge(
@@ -89,7 +89,7 @@ def assess(
         results=results,
         beside=beside,
         baselines=baselines,
-        portfolio=purses[severity],
+        portfolio=portfolios[severity],
         judgement=judgement,
         slices={
             bucket: slice_table(by[severity], data, splits.train)

@@ -1,4 +1,4 @@
-"""The buckets as one purse: each trades its own share of the capital, and nothing moves between them."""
+"""The buckets as one portfolio: each trades its own share of the capital, and nothing moves between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -29,7 +29,7 @@ _CASH, _BTC, _COSTS, _TRADED = range(4)
 _OLDEST, _NEXT, _CLOSED = range(3)
 
 
-class _Purse(NamedTuple):
+class _Account(NamedTuple):
     """Money and lots, sold first in first out.
 
     totals (4,): USDT in cash, BTC held, costs and notional so far in USDT. lots (n, 4): entry bar, BTC left, entry
@@ -61,8 +61,8 @@ def run_targets(
     if len(targets) != len(span) or np.any((targets < 0.0) | (targets > 1.0)):
         raise ValueError(f"targets must be {len(span)} shares of equity, 0 .. 1 or nan, was {len(targets)} of them")
     columns = bar_arrays(data) if bars is None else bars
-    purse, cash, btc = _new_purse(len(span), equity_usdt), np.full(len(span), equity_usdt), np.zeros(len(span))
-    _walk(np.ascontiguousarray(targets, np.float64), columns, span.first, rules, band_frac, purse, cash, btc)
+    account, cash, btc = _new_account(len(span), equity_usdt), np.full(len(span), equity_usdt), np.zeros(len(span))
+    _walk(np.ascontiguousarray(targets, np.float64), columns, span.first, rules, band_frac, account, cash, btc)
     value = btc * data.mark[span.first : span.stop]
     value[btc == 0.0] = 0.0  # a mark may be unknown before the first bar
     equity = cash + value
@@ -75,16 +75,16 @@ def run_targets(
         n_lots=(btc > 0.0).astype(np.int64),
         decisions=np.flatnonzero(~np.isnan(targets)) + span.first,
         actions=np.empty(0, np.int64),
-        trades=trades_table(purse.closed[: purse.counts[_CLOSED]], data.bars.close_ts_ns),
-        costs_usdt=float(purse.totals[_COSTS]),
-        traded_usdt=float(purse.totals[_TRADED]),
+        trades=trades_table(account.closed[: account.counts[_CLOSED]], data.bars.close_ts_ns),
+        costs_usdt=float(account.totals[_COSTS]),
+        traded_usdt=float(account.totals[_TRADED]),
         note=note,
     )
 
 
-def _new_purse(n_bars: int, equity_usdt: float) -> _Purse:
+def _new_account(n_bars: int, equity_usdt: float) -> _Account:
     lots, closed = np.empty((n_bars, 4)), np.empty((n_bars, CLOSED_COLUMNS))
-    return _Purse(np.array([equity_usdt, 0.0, 0.0, 0.0]), lots, closed, np.zeros(3, np.int64))
+    return _Account(np.array([equity_usdt, 0.0, 0.0, 0.0]), lots, closed, np.zeros(3, np.int64))
 
 
 @stepping
@@ -94,17 +94,17 @@ def _walk(
     first: int,
     rules: Rules,
     band_frac: float,
-    purse: _Purse,
+    account: _Account,
     cash: FloatArray,
     btc: FloatArray,
 ) -> None:
     """Bars first + 1 .. first + n - 1; what is held at the close of each goes to cash and btc (n,)."""
-    totals, wanted, arrives = purse.totals, math.nan, 1 + rules.latency_bars
+    totals, wanted, arrives = account.totals, math.nan, 1 + rules.latency_bars
     for k in range(1, len(targets)):
         t = first + k
         if k >= arrives and not math.isnan(targets[k - arrives]):
             wanted = _outside_band(targets[k - arrives], totals, bars.mark[t - 1], band_frac)
-        if not math.isnan(wanted) and bars.present[t] and _trade(purse, wanted, bars, t, rules):
+        if not math.isnan(wanted) and bars.present[t] and _trade(account, wanted, bars, t, rules):
             wanted = math.nan
         if rules.perpetual and bars.funding[t] != 0.0 and totals[_BTC] > 0.0:
             _pay_funding(totals, bars, t, rules)
@@ -121,9 +121,9 @@ def _outside_band(target: float, totals: FloatArray, mark: float, band_frac: flo
 
 
 @inlined
-def _trade(purse: _Purse, target: float, bars: BarArrays, t: int, rules: Rules) -> bool:
+def _trade(account: _Account, target: float, bars: BarArrays, t: int, rules: Rules) -> bool:
     """Trade towards the target at the open of bar t; False where volume left a rest for the next bar."""
-    cash, held, reference, fee_frac = purse.totals[_CASH], purse.totals[_BTC], bars.open[t], rules.taker_fee_frac
+    cash, held, reference, fee_frac = account.totals[_CASH], account.totals[_BTC], bars.open[t], rules.taker_fee_frac
     equity = cash + held * reference
     gap_btc = target * equity / reference - held
     if target > 0.0 and abs(gap_btc) * reference < MIN_LOT_FRAC * equity:
@@ -134,32 +134,32 @@ def _trade(purse: _Purse, target: float, bars: BarArrays, t: int, rules: Rules) 
     if filled <= 0.0:
         return wanted <= 0.0
     if gap_btc < 0.0:
-        _sell(purse, t, filled, taker_price(False, reference, filled, bars, t, rules), reference, fee_frac)
+        _sell(account, t, filled, taker_price(False, reference, filled, bars, t, rules), reference, fee_frac)
         return filled >= wanted
     cost = taker_price(True, reference, filled, bars, t, rules) * (1.0 + fee_frac) - reference
     affordable = affordable_btc(filled, cash, math.inf, 1.0, reference, cost)
     bought = whole_steps(affordable, rules.lot_step_btc)
     if bought <= 0.0:
         return True
-    _buy(purse, t, bought, taker_price(True, reference, bought, bars, t, rules), reference, fee_frac)
+    _buy(account, t, bought, taker_price(True, reference, bought, bars, t, rules), reference, fee_frac)
     return filled >= wanted or bought < filled
 
 
 @inlined
-def _buy(purse: _Purse, t: int, btc: float, price: float, reference: float, fee_frac: float) -> None:
-    totals, lot = purse.totals, purse.lots[purse.counts[_NEXT]]
+def _buy(account: _Account, t: int, btc: float, price: float, reference: float, fee_frac: float) -> None:
+    totals, lot = account.totals, account.lots[account.counts[_NEXT]]
     paid = btc * price * (1.0 + fee_frac)
     totals[_CASH] -= paid
     totals[_BTC] += btc
     totals[_COSTS] += paid - btc * reference
     totals[_TRADED] += btc * price
     lot[0], lot[1], lot[2], lot[3] = t, btc, price, paid
-    purse.counts[_NEXT] += 1
+    account.counts[_NEXT] += 1
 
 
 @inlined
-def _sell(purse: _Purse, t: int, btc: float, price: float, reference: float, fee_frac: float) -> None:
-    totals, counts = purse.totals, purse.counts
+def _sell(account: _Account, t: int, btc: float, price: float, reference: float, fee_frac: float) -> None:
+    totals, counts = account.totals, account.counts
     whole = btc >= totals[_BTC]  # then every lot is emptied, whatever the sums' rounding
     received = btc * price * (1.0 - fee_frac)
     totals[_CASH] += received
@@ -168,7 +168,7 @@ def _sell(purse: _Purse, t: int, btc: float, price: float, reference: float, fee
     totals[_BTC] = 0.0 if whole else totals[_BTC] - btc
     left = btc
     while counts[_OLDEST] < counts[_NEXT] and (whole or left > _CRUMB * btc):
-        lot, row = purse.lots[counts[_OLDEST]], purse.closed[counts[_CLOSED]]
+        lot, row = account.lots[counts[_OLDEST]], account.closed[counts[_CLOSED]]
         held = lot[1]
         part = held if whole or left >= held * NOT_QUITE else left
         cost_part = lot[3] * part / held

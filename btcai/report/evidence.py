@@ -60,7 +60,7 @@ class Evidence:
     ablation: pd.DataFrame = field(default_factory=pd.DataFrame)
     """curves.read_ablation."""
     beside: Results = field(default_factory=dict)
-    """Accounts that are no bucket and no baseline: all four buckets as one purse."""
+    """Accounts that are no bucket and no baseline: all four buckets as one portfolio."""
     correlation: pd.DataFrame = field(default_factory=pd.DataFrame)
     """(B, B) of the buckets' daily returns under the judged severity: portfolio.Portfolio."""
     diversification_ratio: float = float("nan")

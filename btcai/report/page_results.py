@@ -60,7 +60,7 @@ def result_sections(evidence: Evidence, pictures: Mapping[str, Picture]) -> list
         ),
         section("Walk-forward folds", picture(pictures.get("figures/folds.png")), _folds(rows)),
         section("The same under other costs", _severities(judgement.rows, evidence.severities)),
-        section("All four as one purse", *_purse(evidence)),
+        section("All four as one portfolio", *_portfolio(evidence)),
         section("By regime and hour", *_slices(evidence, pictures)),
         section("Trades on candles", *_trades(evidence, pictures)),
         section("Trades looked back on", *_reviews(evidence)),
@@ -182,7 +182,7 @@ def _severities(rows: Sequence[Row], severities: Mapping[str, CostConfig]) -> st
     return aside("Net return (Sharpe ratio).") + table(["strategy", *heads], body)
 
 
-def _purse(evidence: Evidence) -> list[str]:
+def _portfolio(evidence: Evidence) -> list[str]:
     """How the buckets moved together; the account itself is a row of the tables above."""
     found = evidence.correlation
     if found.empty:

@@ -1,4 +1,4 @@
-"""The purse of several buckets: the sum of its parts, and how much they spread its risk."""
+"""The portfolio of several buckets: the sum of its parts, and how much they spread its risk."""
 
 import numpy as np
 import pytest
