@@ -24,7 +24,7 @@ from btcai.features.store import FILES, load_market, save_market
 from btcai.inference.bundle import MANIFEST, load_bundle
 from btcai.inference.decision import decide
 from btcai.paths import WEIGHTS
-from btcai.records import champions, openings, promotions
+from btcai.records import champions, openings, promotions, trials
 from btcai.records.champions import Standing, place_champion
 from btcai.records.openings import Opening
 from btcai.records.promotions import Change, Seats
@@ -225,7 +225,7 @@ def test_ledger_of_trials(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
         append_trial(path, {"input_hash": f"hash {number}", "data_version": "d", "sharpes": {"short": number + 0.25}})
 
     def read() -> tuple[list[float], set[object]]:
-        return trial_sharpes(path, tested, {"config": None}), champions._tried(path, path.read_bytes().splitlines())
+        return trial_sharpes(path, tested, {"config": None}), trials._tried(path, path.read_bytes().splitlines())
 
     assert told_or_the_same(path, read, caplog) > 0.9 * TRIES
     damaged_once = damaged(path.read_bytes(), 2)
