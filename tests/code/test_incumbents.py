@@ -35,6 +35,7 @@ class Shifted(FakePolicy):
         return replace(said, mean=(said.mean + self.frac * said.std).astype(np.float32))
 
 
+@pytest.mark.slow
 def test_a_champion_walks_by_its_own_settings_at_todays_costs() -> None:
     own = BUCKET.model_copy(update={"max_lots": 2})
     champion = Incumbent(policy=FakePolicy(always=Action.BUY), settings=own, note="made from other bars")

@@ -118,6 +118,7 @@ def all_in_or_out(rule: CrossRule) -> tuple[list[int], list[int], float]:
     return entries, exits, cash + btc * close[-1]
 
 
+@pytest.mark.slow
 def test_the_rule_is_all_in_or_out_at_the_next_open_after_fees(rule: CrossRule) -> None:
     entries, exits, equity = all_in_or_out(rule)
     found = rule.traded()

@@ -77,6 +77,7 @@ def test_parts_may_be_folds_and_one_with_too_few_trades_tells_nothing() -> None:
     assert np.isnan(lesson.effects_in_parts[2])
 
 
+@pytest.mark.slow
 def test_chance_alone_teaches_as_seldom_as_it_says_though_neighbours_are_alike() -> None:
     taught = plain = 0
     for seed in range(200):

@@ -103,6 +103,7 @@ def test_what_the_holder_started_passes_and_in_that_project_alone(tmp_path: Path
             pytest.fail("two runs at once")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sure_soon")
 def test_a_stage_that_outlives_its_killed_run_keeps_others_out_until_it_ends(
     tmp_path: Path,

@@ -76,6 +76,7 @@ def test_down_ends_what_a_killed_service_left_behind_and_nobody_elses(tmp_path: 
         assert services.marked(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_one_that_ignores_the_first_request_is_asked_again_then_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

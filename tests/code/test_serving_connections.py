@@ -116,6 +116,7 @@ def test_a_head_that_comes_letter_by_letter_does_not_hold_its_connection() -> No
     served(talk)
 
 
+@pytest.mark.slow
 def test_a_request_that_takes_longer_than_four_looks_is_answered_and_so_is_the_next_one() -> None:
     async def talk(port: int) -> None:
         async with connected(port) as (reader, writer):

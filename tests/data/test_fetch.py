@@ -174,6 +174,7 @@ def test_a_gap_of_the_exchange_stays_a_gap(
     assert_held(tmp_path, history, there[: N_BARS - 17])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["binance", "okx", "coinbase"])
 def test_before_a_market_opened_there_are_no_bars(
     tmp_path: Path, history: pd.DataFrame, exchange: LoopbackExchange, waits: list[float], name: str

@@ -196,6 +196,7 @@ def test_data_docs_of_a_wrong_shape_are_of_the_rules_that_were_judged(bars: pd.D
     assert not [name for name, page in pages.items() if "<img" in page]
 
 
+@pytest.mark.slow
 def test_data_docs_are_the_same_bytes_each_time_load_nothing_and_leave_nothing(
     bars: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

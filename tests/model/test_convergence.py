@@ -38,6 +38,7 @@ def test_differences_without_spread_are_certain(change: float, p: float) -> None
     assert found.score_p == pytest.approx(p, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_chance_alone_is_told_from_a_gain_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(0)
     told = 0

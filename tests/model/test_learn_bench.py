@@ -77,6 +77,7 @@ def test_a_second_call_trains_nothing_and_more_seeds_train_only_those(
     assert [made.seed for made in more.made] == [2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn_of_the_runs_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(tmp_path, Fake(good), monkeypatch, ("rivals", "hidden"), 2)
     monkeypatch.undo()
