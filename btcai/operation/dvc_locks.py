@@ -65,7 +65,7 @@ def _at_work(pid: int, command: str) -> bool:
         return False
     except psutil.AccessDenied:
         return True
-    program, *arguments = command.split()
+    program, *arguments = command.rpartition("/")[2].split()  # the folder before it may have blanks in its name
     if arguments:  # of `python -m dvc repro` DVC knows its own __main__.py and `repro`
         return set(arguments) <= set(" ".join(words).split())
     return any(Path(word).name == Path(program).name for word in words)

@@ -52,11 +52,14 @@ def test_a_process_that_was_given_the_same_id_since_is_not_the_holder(project: P
     assert freed(project) == f"{RWLOCK} was held by processes that have ended: {os.getpid()}"
 
 
-@pytest.mark.parametrize("command", ["/elsewhere/worker.py repro -s features", "/elsewhere/worker.py"])
+@pytest.mark.parametrize(
+    "command",
+    ["/elsewhere/worker.py repro -s features", "/else where/worker.py repro -s features", "/else where/worker.py"],
+)
 def test_a_holder_that_works_keeps_its_lock(project: Path, tmp_path: Path, command: str) -> None:
-    script = tmp_path / "worker.py"
+    script = tmp_path / "a.py"
     script.write_text("import time; print(1, flush=True); time.sleep(60)", encoding="utf-8")
-    arguments = command.split()[1:]
+    arguments = command.partition(".py")[2].split()
     with subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -94,7 +97,7 @@ def test_a_project_without_dvc_or_with_nothing_held_has_no_stale_lock(project: P
 def test_dvc_itself_goes_on_after_a_sigkill_in_a_stage_and_after_one_that_tore_its_lock(tmp_path: Path) -> None:
     root = tmp_path / "project"
     checkout(root)
-    (root / "dvc.yaml").write_text("stages: {one: {cmd: sleep 1000 && echo 1 > out, outs: [out]}}", encoding="utf-8")
+    (root / "dvc.yaml").write_text("stages: {one: {cmd: sleep 60 && echo 1 > out, outs: [out]}}", encoding="utf-8")
     environment = child_environment() | {"DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
     command = [sys.executable, "-m", "dvc", "repro"]
     with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, start_new_session=True) as killed:

@@ -68,8 +68,8 @@ def test_consolidate(project: Path, sweep: Sweep, config: Config, monkeypatch: p
     """What it writes of each bucket; that it trains as `train` does, with its checkpoints, is tried there."""
     data = market(14_000)
     monkeypatch.setattr(outputs, "load_features", lambda root: (data, LONG, scaler()))
-    for name in ("validate", "feature_importance"):
-        once(monkeypatch, progressive, name)
+    once(monkeypatch, progressive, "validate")
+    once(monkeypatch, importance, "feature_importance")
     for bucket in BUCKETS:
         save_model(loud_network(config, bucket), project / paths.TRAIN / bucket)
     profiles = {config.profile: config.budget.model_copy(update={"consolidate_ppo_updates": 0})}
