@@ -54,7 +54,7 @@ def test_a_process_that_was_given_the_same_id_since_is_not_the_holder(project: P
 
 @pytest.mark.parametrize(
     "command",
-    ["/elsewhere/worker.py repro -s features", "/else where/worker.py repro -s features", "/else where/worker.py"],
+    ["/elsewhere/a.py repro -s features", "/else where/a.py repro", "/else where/a.py"],
 )
 def test_a_holder_that_works_keeps_its_lock(project: Path, tmp_path: Path, command: str) -> None:
     script = tmp_path / "a.py"
