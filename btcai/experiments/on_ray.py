@@ -10,6 +10,8 @@ import logging
 import os
 import random
 import secrets
+import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -288,6 +290,8 @@ def _running(cpus: int, members: int) -> Iterator[Path]:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.WARNING,
+                    # Ray's worker is a line of bash: of a folder with a blank in its name none would ever start
+                    runtime_env={"py_executable": shlex.quote(sys.executable)},
                     _temp_dir=folder,
                 )
             yield Path(folder) / "results"

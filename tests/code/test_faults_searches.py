@@ -288,7 +288,8 @@ def result(root: Path, name: str) -> Any:
     """What a search came to, without how long it took."""
     if name == "tune":
         with (root / paths.TUNING / "market" / "trials.csv").open(encoding="utf-8") as file:
-            return [(row["score"], row["pretrain.learning_rate"]) for row in csv.DictReader(file)]
+            rows = [row for row in csv.DictReader(file) if row["value"]]  # the one that was broken off has none
+        return [(row["value"], row["params_pretrain.learning_rate"]) for row in rows]
     texts = [path.read_text(encoding="utf-8") for path in sorted(root.glob(KEPT[name]))]
     if name == "ablate":
         lines = map(json.loads, texts[0].splitlines())
