@@ -28,8 +28,8 @@ LOAD_GOALS = (Goal("value", ">=", 1_000.0),)
 
 _START_S = 60.0
 _SERVE = (
-    "import sys; from pathlib import Path; from btcai import logs; from btcai.commands.serve import serve; "
-    "logs.setup(); "
+    "import sys; from pathlib import Path; from btcai.logs import handlers; from btcai.commands.serve import serve; "
+    "handlers.setup(); "
 )
 _SERVE += "serve(port=int(sys.argv[2]), root=Path(sys.argv[1]), bucket=sys.argv[3:])"
 

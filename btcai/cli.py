@@ -104,13 +104,13 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
     ] = False,
 ) -> None:
-    from btcai import logs
     from btcai.environment import telemetry_off
+    from btcai.logs import handlers
 
     telemetry_off()
     if log_level:
-        os.environ[logs.LEVEL_VARIABLE] = log_level  # the stages' processes follow
-    logs.setup_project(_project(), log_level)
+        os.environ[handlers.LEVEL_VARIABLE] = log_level  # the stages' processes follow
+    handlers.setup_project(_project(), log_level)
 
 
 @data_app.command("import")
@@ -183,11 +183,11 @@ def stage(name: Annotated[str, typer.Argument(help="As in dvc.yaml: validate, fe
     """Run one stage of dvc.yaml in this process."""
     from contextlib import nullcontext
 
-    from btcai import logs
+    from btcai.logs import fields
     from btcai.stages import run_stage
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts: the one that writes
-    with logs.context(stage=name), writing(f"btcai stage {name}") if first else nullcontext():
+    with fields.context(stage=name), writing(f"btcai stage {name}") if first else nullcontext():
         run_stage(name, _config(), _project())
 
 

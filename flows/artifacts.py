@@ -10,7 +10,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
-from btcai import logs, paths
+from btcai import paths
+from btcai.logs import handlers
 from btcai.operation import services
 from flows.news import Standings, changes
 
@@ -33,7 +34,7 @@ def relay(log: logging.Logger | logging.LoggerAdapter[Any], line: str) -> None:
     """
     found = _LOGGED.fullmatch(line)
     level = logging.getLevelNamesMapping().get(found["level"], logging.INFO) if found else logging.INFO
-    log.log(min(level, logging.ERROR), "%s", found["rest"] if found else line, extra=logs.RELAYED)
+    log.log(min(level, logging.ERROR), "%s", found["rest"] if found else line, extra=handlers.RELAYED)
 
 
 @contextmanager

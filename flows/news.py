@@ -21,8 +21,9 @@ from prefect.flows import Flow
 from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
-from btcai import logs, paths
+from btcai import paths
 from btcai.errors import ArtifactError, BtcaiError
+from btcai.logs import handlers
 from btcai.operation.notices import notify
 from btcai.params import load_config
 from btcai.records.champions import Standing, read_standing
@@ -95,7 +96,7 @@ def _at_work(run: FlowRun) -> str:
 def _log_as_the_project_does(root: Path) -> None:
     """For a process of Prefect's, in which nobody has set up a log."""
     try:
-        logs.setup_project(root)
+        handlers.setup_project(root)
     except BtcaiError as error:
         logger.warning("the notice that follows goes to the console alone: %s", error)
 

@@ -25,9 +25,10 @@ from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed
 
-from btcai import datasets, logs, paths
+from btcai import datasets, paths
 from btcai.environment import child_environment
 from btcai.errors import BtcaiError
+from btcai.logs import handlers
 from btcai.operation import dvc_locks, endings, run_lock
 from btcai.params import load_config
 from btcai.records.champions import is_whole
@@ -129,7 +130,7 @@ def prepare(root: Path) -> None:
     """Settings and bars are looked at before the first stage, where no command line has done it already."""
     if deployment.id is None:
         return
-    logs.setup_project(root)
+    handlers.setup_project(root)
     for note in datasets.ready(root, load_config(root / paths.PARAMS)):
         get_run_logger().warning(note)
 

@@ -10,10 +10,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment
 from prefect.states import Completed
 
-from btcai import logs, paths
+from btcai import paths
 from btcai.environment import child_environment
 from btcai.errors import ArtifactError, DamageError
 from btcai.inference.bundle import load_bundle
+from btcai.logs import handlers
 from btcai.schema import BUCKETS
 from btcai.watch.report import read_verdict
 from flows import artifacts, news, steering
@@ -42,7 +43,7 @@ def refresh(
     """
     project = Path(root).resolve()
     if deployment.id is not None:
-        logs.setup_project(project)
+        handlers.setup_project(project)
     if reason := steering.not_now():
         return Completed(name="Skipped", message=reason)
     before = news.standings(project)

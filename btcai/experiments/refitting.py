@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from btcai import logs, usage
+from btcai import usage
 from btcai.config import Config
 from btcai.cross_validation import Fold, combinatorial_folds, combinatorial_paths, walk_forward_folds
 from btcai.errors import DataError
@@ -26,6 +26,7 @@ from btcai.experiments.spread import Piece, Runner, here
 from btcai.features.scaling import fit_scaler
 from btcai.features.splits import Splits
 from btcai.files import whole
+from btcai.logs import fields
 from btcai.machine import training_bytes
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules, market_rules
@@ -149,7 +150,7 @@ def refit(
         yield missing[piece]
 
 
-@logs.bound(fold="number")
+@fields.bound(fold="number")
 def _make(number: int, config: Config, fold: Fold, data: MarketData, place: Path) -> None:
     """A fold's buckets, and DONE when they are judged."""
     found = {**_trained(config, data, fold, place), **_beside(config, data, fold)}

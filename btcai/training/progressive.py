@@ -12,7 +12,6 @@ import numba
 import numpy as np
 import torch
 
-from btcai import logs
 from btcai.agent.kickstart import Kickstart
 from btcai.agent.shards import shards
 from btcai.agent.task import Task
@@ -20,6 +19,7 @@ from btcai.agent.transfer import at_full_cost, blend_trunk, gives_policy, hand_o
 from btcai.config import BucketConfig, Config
 from btcai.features.scaling import Scaler
 from btcai.features.splits import Splits
+from btcai.logs import fields
 from btcai.market.bars import bar_arrays
 from btcai.market.rules import make_rules
 from btcai.market.sizing import lot_sizes
@@ -41,7 +41,7 @@ from btcai.training.trainer import pretrain, train_ppo
 log = logging.getLogger(__name__)
 
 
-@logs.bound(bucket="bucket_name")
+@fields.bound(bucket="bucket_name")
 def train_bucket(
     data: MarketData,
     splits: Splits,
@@ -120,7 +120,7 @@ def _share_start(
     shared_start(models, tasks, config.pretrain, config.meta, rng)
 
 
-@logs.bound(bucket="bucket_name")
+@fields.bound(bucket="bucket_name")
 def train_further(
     data: MarketData, splits: Splits, bucket_name: str, config: Config, trained: Path, out: Path, number: int
 ) -> float:
@@ -182,7 +182,7 @@ def consolidate(
             blend_trunk(candidate, shared, config.consolidate.alpha)
             label = f"{name}: consolidation {round_ + 1}, "
             folder = checkpoints and checkpoints / f"{name}-{round_ + 1}"
-            with logs.context(bucket=name):
+            with fields.context(bucket=name):
                 calibrated = _teach(candidate, tasks[name], settings, amounts, rng, folder, label, curves[name])
                 found = standing(candidate, tasks[name], missed[name], share)
                 gained = _gained(best[name], found, config, label)

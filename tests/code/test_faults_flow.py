@@ -25,9 +25,9 @@ pytestmark = pytest.mark.slow
 RUN = """
 import os, sys
 from pathlib import Path
-from btcai import logs
+from btcai.logs import handlers
 from btcai.errors import BtcaiError
-logs.setup(None, None)
+handlers.setup(None, None)
 from flows import settings
 root = Path.cwd()
 settings.apply(root)

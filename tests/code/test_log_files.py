@@ -261,10 +261,10 @@ def test_text_that_is_no_unicode_is_written_escaped(small: SharedFile, path: Pat
 
 WRITER = """
 import logging, pathlib, sys
-from btcai import logs
+from btcai.logs import handlers
 from btcai.logs.settings import LogSettings
 folder, name, count, width = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-logs.setup("INFO", folder, LogSettings(max_mb=float(sys.argv[5]), keep=10_000))
+handlers.setup("INFO", folder, LogSettings(max_mb=float(sys.argv[5]), keep=10_000))
 for number in range(count):
     logging.getLogger("btcai").info("%s %d %s", name, number, "x" * width)
 """

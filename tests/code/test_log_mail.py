@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from btcai import logs, redaction
+from btcai import redaction
+from btcai.logs import fields, handlers
 from btcai.logs.mail import MailHandler, _subject
 from btcai.logs.settings import LogSettings
 
@@ -111,9 +112,9 @@ def test_a_critical_record_is_mailed_with_the_password_and_lesser_ones_are_not(
     server: Server, settings: LogSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BTCAI_SMTP_PASSWORD", "pa55word")
-    logs.setup("INFO", tmp_path, settings)
+    handlers.setup("INFO", tmp_path, settings)
     logger.error("bad")
-    with logs.context(bucket="short"):
+    with fields.context(bucket="short"):
         logger.critical("worse: pa55word\nsecond line")
     until(lambda: server.mails)
     (mail,) = [message_from_string(text, policy=policy.default) for text in server.mails]
@@ -161,7 +162,7 @@ def test_a_mail_that_was_refused_is_kept_and_said_without_another_mail(
     server: Server, settings: LogSettings, tmp_path: Path
 ) -> None:
     server.refuses = True
-    logs.setup("INFO", tmp_path, settings)
+    handlers.setup("INFO", tmp_path, settings)
     logger.critical("hear me")
     until(lambda: "no mail about" in (tmp_path / "btcai.log").read_text(encoding="utf-8"))
     assert b"hear me" in (tmp_path / "mail.waiting").read_bytes()
@@ -219,9 +220,9 @@ def test_a_subject_is_one_short_line() -> None:
 def test_an_exception_that_ends_a_process_is_mailed_before_it_is_gone(server: Server, tmp_path: Path) -> None:
     """Although every handler was closed before, as Prefect's dictConfig does while it is imported."""
     code = (
-        "import logging.config, pathlib, sys; from btcai import logs; from btcai.logs.settings import LogSettings;"
+        "import logging.config, pathlib, sys; from btcai.logs import handlers, settings;"
         "to = dict(email_to=('a@b.org',), smtp_host='127.0.0.1', smtp_port=int(sys.argv[2]), smtp_security='none');"
-        "logs.setup('INFO', pathlib.Path(sys.argv[1]), LogSettings(**to));"
+        "handlers.setup('INFO', pathlib.Path(sys.argv[1]), settings.LogSettings(**to));"
         "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': False});"
         "raise RuntimeError('the end')"
     )

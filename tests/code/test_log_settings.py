@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from btcai import logs
 from btcai.config import Config
 from btcai.errors import ConfigError
+from btcai.logs import handlers
 from btcai.logs.settings import LogSettings
 from btcai.params import flat, load_config
 
@@ -20,7 +20,7 @@ def json_records(folder: Path) -> list[dict[str, object]]:
 
 
 def test_files_may_hold_more_than_the_console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup(None, tmp_path, LogSettings(level="WARNING", file_level="DEBUG"))
+    handlers.setup(None, tmp_path, LogSettings(level="WARNING", file_level="DEBUG"))
     logger.debug("detail")
     logger.warning("look")
     assert [record["message"] for record in json_records(tmp_path)] == ["detail", "look"]
@@ -30,17 +30,17 @@ def test_files_may_hold_more_than_the_console(tmp_path: Path, capsys: pytest.Cap
 def test_settings_come_from_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BTCAI_LOG_LEVEL", raising=False)
     (tmp_path / "params.yaml").write_text("seed: 7\nlogs: {level: ERROR, json_lines: false}\n", encoding="utf-8")
-    logs.setup_project(tmp_path)
+    handlers.setup_project(tmp_path)
     logger.warning("hidden")
     logger.error("shown")
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["btcai.log"]
     assert (tmp_path / "logs" / "btcai.log").read_text(encoding="utf-8").count("\n") == 1
-    logs.setup_project(tmp_path, "debug")
+    handlers.setup_project(tmp_path, "debug")
     assert logging.getLogger("btcai").level == logging.DEBUG
 
 
 def test_outside_a_project_there_is_a_console_alone(tmp_path: Path) -> None:
-    logs.setup_project(tmp_path, "INFO")
+    handlers.setup_project(tmp_path, "INFO")
     logger.info("console only")
     assert list(tmp_path.iterdir()) == []
 
@@ -66,17 +66,17 @@ def test_a_setting_that_breaks_a_rule_is_named(section: str, rule: str, tmp_path
     path = tmp_path / "params.yaml"
     path.write_text(f"logs: {section}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"params.yaml: logs: .*{rule}.*docs/logging.md"):
-        logs.read_settings(path)
+        handlers.read_settings(path)
 
 
 def test_broken_yaml_is_left_to_who_needs_its_settings(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("a: [", encoding="utf-8")
-    assert logs.read_settings(path) == LogSettings()
+    assert handlers.read_settings(path) == LogSettings()
 
 
 def test_the_shipped_section_is_the_defaults(root: Path) -> None:
-    assert logs.read_settings(root / "params.yaml") == load_config(root / "params.yaml").logs == LogSettings()
+    assert handlers.read_settings(root / "params.yaml") == load_config(root / "params.yaml").logs == LogSettings()
 
 
 def test_both_readers_of_the_settings_find_the_same(root: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_both_readers_of_the_settings_find_the_same(root: Path, tmp_path: Path) 
     path.write_text(other.replace('smtp_host: ""', "smtp_host: mail.example.org"), encoding="utf-8")
     found = load_config(path).logs
     assert (found.rotate, found.email_to, found.smtp_host) == ("weekly", ("ann@example.org",), "mail.example.org")
-    assert logs.read_settings(path) == found
+    assert handlers.read_settings(path) == found
 
 
 def test_settings_written_before_there_was_such_a_section_are_valid(root: Path) -> None:

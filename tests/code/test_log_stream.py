@@ -14,8 +14,8 @@ import json, logging, os, sys, warnings
 from pathlib import Path
 
 root = Path(sys.argv[1])
-from btcai import logs
-logs.setup_project(root)
+from btcai.logs import fields, handlers
+handlers.setup_project(root)
 from flows import settings
 settings.apply(root)
 from prefect import flow, get_run_logger, task
@@ -25,14 +25,14 @@ from flows.pipeline import start_server
 
 @task
 def stage():
-    with logs.context(stage="features"):
+    with fields.context(stage="features"):
         get_run_logger().info("from the task, %s", os.environ["SOME_TOKEN"])
         logging.getLogger("btcai.stages").info("from a stage")
 
 @flow
 def story():
     get_run_logger().warning("from the flow")
-    get_run_logger().info("handed on", extra=logs.RELAYED)
+    get_run_logger().info("handed on", extra=handlers.RELAYED)
     logging.getLogger("flows.pipeline").info("from flows")
     warnings.warn("from warnings", stacklevel=1)
     stage()

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from btcai import logs
 from btcai.environment import child_environment
-from btcai.logs import fields
+from btcai.logs import fields, handlers
 
 logger = logging.getLogger("btcai.somewhere")
 
@@ -21,9 +20,9 @@ def json_records(folder: Path) -> list[dict[str, object]]:
 
 
 def test_context_is_in_each_line_and_ends_with_its_block(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
-    with logs.context(stage="train@short", bucket="short"):
-        with logs.context(fold=3, bucket="medium"):
+    handlers.setup("INFO", tmp_path)
+    with fields.context(stage="train@short", bucket="short"):
+        with fields.context(fold=3, bucket="medium"):
             logger.info("inner")
         logger.info("outer", extra={"bucket": "said by the record"})
     logger.info("after")
@@ -37,9 +36,9 @@ def test_context_is_in_each_line_and_ends_with_its_block(tmp_path: Path) -> None
 
 
 def test_bound_takes_the_context_from_an_argument(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
 
-    @logs.bound(bucket="name")
+    @fields.bound(bucket="name")
     def trained(level: int, name: str = "long") -> int:
         logger.info("training")
         return level
@@ -49,14 +48,14 @@ def test_bound_takes_the_context_from_an_argument(tmp_path: Path) -> None:
 
 
 def test_workers_of_a_pool_have_the_main_threads_context_or_their_own(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
 
     def work() -> None:
         logger.info("shared")
-        with logs.context(bucket="own"):
+        with fields.context(bucket="own"):
             logger.info("own")
 
-    with ThreadPoolExecutor(1, thread_name_prefix="shard") as pool, logs.context(bucket="main"):
+    with ThreadPoolExecutor(1, thread_name_prefix="shard") as pool, fields.context(bucket="main"):
         pool.submit(work).result()
     shared, own = json_records(tmp_path)
     assert (shared["bucket"], own["bucket"], shared["thread"]) == ("main", "own", "shard_0")
@@ -64,12 +63,12 @@ def test_workers_of_a_pool_have_the_main_threads_context_or_their_own(tmp_path: 
 
 
 def test_a_child_process_inherits_run_and_context(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     code = (
-        "import logging, pathlib, sys; from btcai import logs; logs.setup('INFO', pathlib.Path(sys.argv[1]));"
+        "import logging, pathlib, sys; from btcai.logs.handlers import setup; setup('INFO', pathlib.Path(sys.argv[1]));"
         "logging.getLogger('btcai').info('child')"
     )
-    with logs.context(stage="features", nothing=None):
+    with fields.context(stage="features", nothing=None):
         run = fields.current()["run"]
         subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)], env=child_environment(), check=True, capture_output=True

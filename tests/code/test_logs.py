@@ -1,4 +1,4 @@
-"""logs.setup: levels, files, JSON lines, context, one stream for libraries, and that nothing doubles."""
+"""handlers.setup: levels, files, JSON lines, context, one stream for libraries, and that nothing doubles."""
 
 import json
 import logging
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from btcai import logs
 from btcai.errors import ConfigError
+from btcai.logs import fields, handlers
 from btcai.logs.settings import LogSettings
 
 logger = logging.getLogger("btcai.somewhere")
@@ -25,7 +25,7 @@ def json_records(folder: Path) -> list[dict[str, object]]:
 
 
 def test_a_record_reaches_console_file_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("trained %d updates", 24)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -46,18 +46,18 @@ def test_the_documented_count_of_records_works_before_any_stage_has_run(
     text = (Path(__file__).resolve().parents[2] / "docs" / "logging.md").read_text(encoding="utf-8")
     (snippet,) = (part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "read_json" in part)
     monkeypatch.chdir(tmp_path)
-    logs.setup("INFO", tmp_path / "logs")
+    handlers.setup("INFO", tmp_path / "logs")
     logger.info("no stage")
     exec(snippet, {})
     assert re.search(r"NaN +INFO +1\n", capsys.readouterr().out)
-    with logs.context(stage="features"):
+    with fields.context(stage="features"):
         logger.info("of a stage")
     exec(snippet, {})
     assert re.search(r"features +INFO +1\n", capsys.readouterr().out)
 
 
 def test_level_hides_what_is_below_it(tmp_path: Path) -> None:
-    logs.setup("warning", tmp_path)
+    handlers.setup("warning", tmp_path)
     logger.info("hidden")
     logger.warning("shown")
     assert [record["message"] for record in json_records(tmp_path)] == ["shown"]
@@ -65,26 +65,26 @@ def test_level_hides_what_is_below_it(tmp_path: Path) -> None:
 
 def test_level_comes_from_the_environment_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTCAI_LOG_LEVEL", "ERROR")
-    logs.setup()
+    handlers.setup()
     assert logging.getLogger("btcai").level == logging.ERROR
-    logs.setup("DEBUG")
+    handlers.setup("DEBUG")
     assert logging.getLogger("btcai").level == logging.DEBUG
     monkeypatch.delenv("BTCAI_LOG_LEVEL")
-    logs.setup()
+    handlers.setup()
     assert logging.getLogger("btcai").level == logging.INFO
 
 
 def test_unknown_level_is_refused_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"one of DEBUG, INFO, .* was 'LOUD'; mend --log-level"):
-        logs.setup("LOUD")
+        handlers.setup("LOUD")
     monkeypatch.setenv("BTCAI_LOG_LEVEL", "quiet")
     with pytest.raises(ConfigError, match="was 'quiet'; mend BTCAI_LOG_LEVEL"):
-        logs.setup()
+        handlers.setup()
 
 
 def test_setup_twice_writes_each_record_once(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("once")
     logging.getLogger("flows.pipeline").info("from a flow")
     assert [record["message"] for record in json_records(tmp_path)] == ["once", "from a flow"]
@@ -92,7 +92,7 @@ def test_setup_twice_writes_each_record_once(tmp_path: Path) -> None:
 
 
 def test_json_holds_extras_and_an_exception_in_one_line(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     try:
         raise ValueError("line one\nline two")
     except ValueError:
@@ -104,7 +104,7 @@ def test_json_holds_extras_and_an_exception_in_one_line(tmp_path: Path) -> None:
 
 
 def test_extra_never_replaces_a_standard_field(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("kept", extra={"level": "mine", "logger": "mine"})
     (record,) = json_records(tmp_path)
     assert (record["level"], record["logger"]) == ("INFO", "btcai.somewhere")
@@ -112,7 +112,7 @@ def test_extra_never_replaces_a_standard_field(tmp_path: Path) -> None:
 
 def test_times_are_utc_whatever_the_zone(tmp_path: Path) -> None:
     code = (
-        "import logging, pathlib, sys; from btcai import logs; logs.setup('INFO', pathlib.Path(sys.argv[1]));"
+        "import logging, pathlib, sys; from btcai.logs.handlers import setup; setup('INFO', pathlib.Path(sys.argv[1]));"
         "r = logging.makeLogRecord({'name': 'btcai', 'levelno': 20, 'levelname': 'INFO', 'msg': 'm'});"
         "r.created, r.msecs = 86400.25, 250.0; logging.getLogger('btcai').handle(r)"
     )
@@ -124,13 +124,13 @@ def test_times_are_utc_whatever_the_zone(tmp_path: Path) -> None:
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    logs.setup("INFO")
+    handlers.setup("INFO")
     logger.info("console only")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_json_lines_may_be_left_out(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path, LogSettings(json_lines=False))
+    handlers.setup("INFO", tmp_path, LogSettings(json_lines=False))
     logger.info("plain")
     assert [path.name for path in tmp_path.iterdir()] == ["btcai.log"]
 
@@ -139,12 +139,12 @@ def test_folder_that_is_a_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
     taken = tmp_path / "logs"
     taken.touch()
     with pytest.raises(ConfigError, match=r"logs must be writable, was .*give another folder"):
-        logs.setup("INFO", taken)
+        handlers.setup("INFO", taken)
     assert not logging.getLogger("btcai").handlers
 
 
 def test_importing_is_quick_and_leaves_rich_alone() -> None:
-    code = "import sys; from btcai import logs; sys.exit('rich' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys; from btcai.logs import handlers; sys.exit('rich' in sys.modules or 'numpy' in sys.modules)"
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True)
     assert time.monotonic() - started < 1.0
@@ -153,7 +153,7 @@ def test_importing_is_quick_and_leaves_rich_alone() -> None:
 def test_a_full_disk_is_said_once_and_lines_follow_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.setup("INFO", tmp_path, LogSettings(json_lines=False))
+    handlers.setup("INFO", tmp_path, LogSettings(json_lines=False))
 
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
@@ -171,7 +171,7 @@ def test_a_full_disk_is_said_once_and_lines_follow_when_there_is_room(
 
 
 def test_half_a_line_is_taken_back_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs.setup("INFO", tmp_path, LogSettings(json_lines=False))
+    handlers.setup("INFO", tmp_path, LogSettings(json_lines=False))
     logger.info("whole")
     write = os.write
     with monkeypatch.context() as patched:
@@ -183,10 +183,10 @@ def test_half_a_line_is_taken_back_where_the_disk_is_full(tmp_path: Path, monkey
 
 
 def test_a_stack_shows_lines_around_and_names_of_locals_but_no_values(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     try:
         try:
-            logs.setup("LOUD" if (hidden_value := "v4lu3") else hidden_value)
+            handlers.setup("LOUD" if (hidden_value := "v4lu3") else hidden_value)
         except ConfigError as error:
             raise RuntimeError("no logs") from error
     except RuntimeError:
@@ -198,7 +198,7 @@ def test_a_stack_shows_lines_around_and_names_of_locals_but_no_values(tmp_path: 
         (0, "RuntimeError"), (1, "ConfigError"), (1, "ConfigError"), (1, "ConfigError"),
     ]  # fmt: skip
     last = stack[-1]
-    assert (last["file"].endswith("btcai/logs/__init__.py"), last["function"]) == (True, "_checked_levels")
+    assert (last["file"].endswith("btcai/logs/handlers.py"), last["function"]) == (True, "_checked_levels")
     assert last["source"].startswith("raise ConfigError(")
     assert last["source"] in {line.strip() for line in last["around"]}
     assert len(last["around"]) == 7
@@ -208,7 +208,7 @@ def test_a_stack_shows_lines_around_and_names_of_locals_but_no_values(tmp_path: 
 
 
 def test_a_stack_asked_for_without_an_exception_is_written(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("here", stack_info=True)
     (record,) = json_records(tmp_path)
     assert "test_a_stack_asked_for" in str(record["called_from"])
@@ -217,7 +217,7 @@ def test_a_stack_asked_for_without_an_exception_is_written(tmp_path: Path) -> No
 def test_a_message_that_does_not_fit_its_arguments_is_logged_with_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("%d of %d", 1)
     (record,) = json_records(tmp_path)
     assert str(record["message"]).startswith("%d of %d % (1,) (TypeError: ")
@@ -225,7 +225,7 @@ def test_a_message_that_does_not_fit_its_arguments_is_logged_with_them(
 
 
 def test_warnings_are_logged_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(True)  # catch_warnings has put back what setup replaced
@@ -239,7 +239,7 @@ def test_warnings_are_logged_once(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_libraries_are_in_the_files_and_on_the_console_where_they_warn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logging.getLogger("mlflow.tracking").info("created")
     logging.getLogger("somelibrary").info("chatter")
     logging.getLogger("somelibrary").warning("odd")
@@ -252,7 +252,7 @@ def test_a_library_with_a_console_of_its_own_prints_each_line_once(
 ) -> None:
     theirs = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(theirs)
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logging.getLogger("somelibrary").warning("odd")
     logger.warning("ours")
     assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == ["odd", "ours"]
@@ -262,9 +262,9 @@ def test_a_library_with_a_console_of_its_own_prints_each_line_once(
 def test_a_childs_line_that_is_handed_on_is_not_written_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.setup("INFO", tmp_path)
-    logging.getLogger("flows.pipeline").info("said by the child", extra=dict(logs.RELAYED))
-    logging.getLogger("prefect.task_runs").warning("for the page", extra=dict(logs.RELAYED))
+    handlers.setup("INFO", tmp_path)
+    logging.getLogger("flows.pipeline").info("said by the child", extra=dict(handlers.RELAYED))
+    logging.getLogger("prefect.task_runs").warning("for the page", extra=dict(handlers.RELAYED))
     assert json_records(tmp_path) == []
     said = capsys.readouterr().err
     assert "said by the child" in said
@@ -275,7 +275,7 @@ def test_files_go_on_after_logging_is_configured_by_another(tmp_path: Path) -> N
     """dictConfig, which Prefect calls as it is imported, closes every handler there is."""
     import logging.config
 
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("before")
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
     logger.info("after")
@@ -283,7 +283,7 @@ def test_files_go_on_after_logging_is_configured_by_another(tmp_path: Path) -> N
 
 
 def test_an_uncaught_exception_of_a_thread_is_critical(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     thread = threading.Thread(target=lambda: [][1], name="feed")
     thread.start()
     thread.join()
@@ -294,7 +294,7 @@ def test_an_uncaught_exception_of_a_thread_is_critical(tmp_path: Path) -> None:
 
 def test_an_uncaught_exception_is_critical_and_printed_once(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys; from btcai import logs; logs.setup('INFO', pathlib.Path(sys.argv[1]));"
+        "import pathlib, sys; from btcai.logs import handlers; handlers.setup('INFO', pathlib.Path(sys.argv[1]));"
         "raise RuntimeError('nobody caught it')"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from btcai import cli, logs, redaction
+from btcai import cli, redaction
 from btcai.errors import ArtifactError
+from btcai.logs import fields, handlers
 from btcai.logs.settings import LogSettings
 
 logger = logging.getLogger("btcai.somewhere")
@@ -85,7 +86,7 @@ def secrets_as_they_were() -> Iterator[None]:
 def say(position: str, secret: str) -> None:
     """Log `secret` at a place of a record."""
     if position == "context":
-        with logs.context(where=secret):
+        with fields.context(where=secret):
             logger.info("text")
     elif position in ("exception", "cause", "key_error"):
         say_exception(position, secret)
@@ -132,7 +133,7 @@ def test_a_known_secret_reaches_no_handler(position: str, secret: str, tmp_path:
     console, other = io.StringIO(), Everything()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("sys.stderr", console)
-        logs.setup("DEBUG", tmp_path, LogSettings())
+        handlers.setup("DEBUG", tmp_path, LogSettings())
         listeners = [logging.getLogger(name) for name in ("btcai", "py.warnings")]
         for listener in listeners:
             listener.addHandler(other)
@@ -220,7 +221,7 @@ def test_variables_of_the_environment_that_look_like_secrets_are_known(
 ) -> None:
     monkeypatch.setenv("SOME_SERVICE_TOKEN", "tok-1234567")
     monkeypatch.setenv("SHORT_TOKEN", "true")
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.info("sent tok-1234567, true")
     assert (tmp_path / "btcai.log").read_text(encoding="utf-8").endswith(": sent ***, true\n")
 
@@ -228,7 +229,7 @@ def test_variables_of_the_environment_that_look_like_secrets_are_known(
 def test_a_changed_record_is_looked_at_again(tmp_path: Path) -> None:
     """makeLogRecord, as for records from a socket, and filters put texts into a record after it was made."""
     know("late-secret")
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     logger.handle(logging.makeLogRecord({"name": "btcai", "levelno": 20, "msg": "late-secret %s", "args": ("x",)}))
     texts = [(tmp_path / name).read_text(encoding="utf-8") for name in FILES]
     assert [("late-secret" in text, "*** x" in text) for text in texts] == [(False, True)] * 2
@@ -236,13 +237,13 @@ def test_a_changed_record_is_looked_at_again(tmp_path: Path) -> None:
 
 def test_arguments_keep_their_number_for_formatters_that_unpack_them() -> None:
     know("hidden-path")
-    logs.setup("INFO")
+    handlers.setup("INFO")
     record = logging.getLogRecordFactory()("uvicorn.access", 20, "f", 1, "%s %d", ("/a?x=hidden-path", 200), None)
     assert record.args == ("/a?x=***", 200)
 
 
 def test_a_traceback_keeps_its_lines(tmp_path: Path) -> None:
-    logs.setup("INFO", tmp_path)
+    handlers.setup("INFO", tmp_path)
     try:
         raise ValueError("plain")
     except ValueError:

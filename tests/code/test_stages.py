@@ -28,7 +28,7 @@ EXEMPT = {
     "errors",
     "files",
     "records.ledgers",
-    "logs",
+    "logs.fields",
     "machine",
     "outputs",
     "paths",
