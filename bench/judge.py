@@ -22,7 +22,7 @@ from btcai.evaluation.statistics import RESAMPLES, bootstrapped
 from btcai.explanation import explain_decision
 from btcai.features.pipeline import rows_of
 from btcai.features.table import WARMUP_BARS
-from btcai.inference.bundle import Encoded, PolicyBundle, load_bundle
+from btcai.inference.bundle import Encoded, PolicyBundle, load_bundle, read_graphs
 from btcai.inference.decision import decide
 from btcai.reasoning.components import EQUAL_WEIGHTS
 from btcai.reasoning.memory import Memory
@@ -117,7 +117,8 @@ class _Walk:
     """One bundle over all bars under its own rules; a run is one backtest."""
 
     def __init__(self, bundle: PolicyBundle, data: MarketData) -> None:
-        self._bundle, self._data = _ClockedBundle(bundle.folder, bundle.manifest), data
+        graphs = read_graphs(bundle.folder, bundle.manifest)
+        self._bundle, self._data = _ClockedBundle(bundle.folder, bundle.manifest, graphs), data
         self._encoders_s: list[float] = []
         self.decisions = 0
 

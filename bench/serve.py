@@ -16,7 +16,7 @@ from btcai import paths
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.features.pipeline import rows_of
-from btcai.inference.bundle import PolicyBundle, tokens_of
+from btcai.inference.bundle import PolicyBundle, read_graphs, tokens_of
 from btcai.inference.decision import Account, Seen, consider_seen, look
 from btcai.schema import ACCOUNT_FEATURES, BAR_NS, BUCKETS, TOKENS, Bars, Float32Array, FloatArray
 from btcai.serving.deciding import explain
@@ -77,7 +77,8 @@ def _decide(
     for bucket, one in placed.items():
         seen = market.seen(one.bundle)
         eager = _eager(config, root, bucket, seen)
-        buying = market.seen(_Buyer(root / paths.CHAMPION / bucket, one.bundle.manifest))
+        folder, manifest = root / paths.CHAMPION / bucket, one.bundle.manifest
+        buying = market.seen(_Buyer(folder, manifest, read_graphs(folder, manifest)))
         cases = (("flat", seen, None), ("one lot open", seen, _holding(seen.mark)), ("a lot bought", buying, None))
         for told, seen, account in cases:
             race = _Race(seen, account, eager, decisions)

@@ -74,7 +74,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def remove(folder: Path) -> None:
@@ -119,12 +119,12 @@ def _swap_in(folder: Path) -> None:
     """Files first, then the names: whatever a power cut leaves, the folder is the old or the new one."""
     draft = _draft(folder)
     for path in (*draft.rglob("*"), draft):
-        _sync(path)
+        sync(path)
     _rename_in(draft, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """A file's bytes, or a folder's names, are on the disk before this returns."""
     handle = os.open(path, os.O_RDONLY)
     try:

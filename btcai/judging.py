@@ -1,6 +1,7 @@
 """What reports/evaluation is made from: the judgement of the four buckets, and all that is shown beside it."""
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from btcai.schema import BUCKETS
 if TYPE_CHECKING:
     from btcai.evaluation.incumbents import Incumbent
     from btcai.evaluation.sizing_comparison import SizingRow
+    from btcai.records.openings import Opening
     from btcai.report.evidence import Evidence
 
 logger = logging.getLogger(__name__)
@@ -108,22 +110,31 @@ def gather_evidence(config: Config, root: Path) -> "Evidence":
     )
 
 
-def earlier_trials(root: Path, config: Config, judged_ts_ns: tuple[int, int] | None = None) -> list[float]:
-    """Sharpe ratios of what was tried on a span, or a part of it, before what is configured now; nan for none.
+def earlier_trials(root: Path, config: Config, opening: "Opening | None" = None) -> list[float]:
+    """Sharpe ratios of what was judged on a span, or a part of it, before what is judged now; nan for none.
 
-    judged_ts_ns: closes of the first and the last bar of the span that is judged, by default the test span.
+    The span is the opening's, by default the test span, which holds what was sealed once when the data have grown.
+    Models of earlier openings count without a ratio, except those that are opened now: they may have been chosen by it.
     """
     from btcai.features.store import read_meta
     from btcai.params import flat
+    from btcai.records.openings import looks_at
     from btcai.records.trials import JudgedSpan, trial_sharpes
 
-    first_ts_ns, last_ts_ns = judged_ts_ns or outputs.tested_ts_ns(root)
+    if opening is None:
+        first_ts_ns, last_ts_ns = outputs.tested_ts_ns(root)
+    else:
+        first_ts_ns, last_ts_ns = opening.first_ts_ns, opening.last_ts_ns
     meta = read_meta(root / paths.FEATURES)
     judged = JudgedSpan(
         market=meta["market"], first_ts_ns=first_ts_ns, last_ts_ns=last_ts_ns, data_version=meta["data_version"]
     )
     present = {"config": flat(config), "code_version": versions.code_version()}
-    return trial_sharpes(root / paths.TRIALS, judged, present)
+    seen = looks_at(judged.market, first_ts_ns, last_ts_ns, root / paths.OPENINGS)
+    shown = {model for look in seen for model in look.models.items()}
+    if opening is not None:
+        shown -= set(opening.models.items())
+    return [*trial_sharpes(root / paths.TRIALS, judged, present), *[math.nan] * len(shown)]
 
 
 def incumbents(root: Path) -> "dict[str, Incumbent]":

@@ -139,8 +139,8 @@ def weights_of(folder: Path, version: str) -> dict[str, float] | None:
         return None
     if odd := adjustment.weights.keys() ^ set(COMPONENTS):
         raise ArtifactError(
-            f"{path} must weigh the components of this btcai, differs in {', '.join(sorted(odd))}; measure again with: "
-            "btcai run"
+            f"{path} must weigh the components of this btcai, differs in {', '.join(sorted(odd))}; measure again "
+            "with btcai run, then choose that version with: btcai registry promote"
         )
     return adjustment.weights
 
@@ -153,10 +153,11 @@ class Learned(NamedTuple):
 
 
 def learned_for(version: str, champion: Path) -> Learned:
-    """What was learned for this version, kept in its champion's folder; the log says where it is damaged or missing."""
+    """What was learned for this version, kept with its champion; the log says if it is damaged or missing whole."""
     try:
         found = Learned(memory_of(champion / paths.LEARNED, version), weights_of(champion / paths.LEARNED, version))
-        reason = "" if found.memory or found.weights else "nothing was kept; make a version with: btcai run"
+        remedy = f"make one with btcai run, then choose it with: btcai registry promote {champion.name} VERSION"
+        reason = "" if found.memory or found.weights else f"nothing was kept with this version; {remedy}"
     except ArtifactError as error:
         found, reason = Learned(), str(error)
     if reason:

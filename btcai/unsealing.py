@@ -1,6 +1,5 @@
 """Judging the champions on the sealed span: on record first, then once; all that was judged on it before counts."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -53,8 +52,7 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
         because=because,
         models={bucket: bundle.version for bucket, bundle in bundles.items()},
     )
-    judged_ts_ns = (opening.first_ts_ns, opening.last_ts_ns)
-    earlier = [*judging.earlier_trials(root, config, judged_ts_ns), *_shown_before(opening, root)]
+    earlier = judging.earlier_trials(root, config, opening)
     trials = Trials(sharpes=np.array(earlier))
     span, looks = openings.opened(splits.sealed, opening, root / paths.OPENINGS)
     found = assess(bundles, data, replace(splits, test=span, folds=_parts(span, len(splits.folds))), config, trials)
@@ -65,13 +63,6 @@ def unseal(root: Path, config: Config, because: str, now_unix_s: int) -> Unseale
         record = {"opening": asdict(opening), "looks": looks, "earlier_trials": len(earlier), "verdicts": verdicts}
         (out / "metrics.json").write_text(strict_json(record), encoding="utf-8")
     return Unsealed(judgement=found.judgement, looks=looks, earlier_trials=len(earlier), folder=folder)
-
-
-def _shown_before(opening: Opening, root: Path) -> list[float]:
-    """nan for every other model that was judged on a part of this time: what is opened may have been chosen by that."""
-    seen = openings.looks_at(opening.market, opening.first_ts_ns, opening.last_ts_ns, root / paths.OPENINGS)
-    others = {model for look in seen for model in look.models.items()} - set(opening.models.items())
-    return [math.nan] * len(others)
 
 
 def _champion(root: Path, bucket: str, config: Config, data_version: str) -> PolicyBundle:

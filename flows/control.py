@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import State
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -130,7 +131,7 @@ def settle(root: Path) -> None:
 
 @contextmanager
 def _server() -> Iterator[tuple[SyncPrefectClient, UUID]]:
-    """A client, and the deployment's id; NotUp where no server runs, or it does not know the deployment."""
+    """A client, and the deployment's id; NotUp where no server runs or answers, or it does not know the deployment."""
     if PREFECT_API_URL.value() is None:
         raise NotUp("Prefect's server must be running for that and is not; start it with: btcai up")
     with get_client(sync_client=True) as client:
@@ -140,6 +141,11 @@ def _server() -> Iterator[tuple[SyncPrefectClient, UUID]]:
             raise NotUp(
                 f"the server must know the deployment {DEPLOYMENT}, does not; deploy it with: btcai up"
             ) from None
+        except httpx.HTTPError as error:
+            raise NotUp(
+                f"Prefect's server must answer, does not ({type(error).__name__}: {error}); "
+                "start it anew with: btcai down, then btcai up"
+            ) from error
 
 
 def _names(found: list[FlowRun]) -> str:

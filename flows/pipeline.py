@@ -109,10 +109,10 @@ def every_stage(root: Path, force: bool, done: Mapping[str, State] | None = None
             continue
         again = force or (name == "register" and champions_missing(root))
         states[name] = run_limited(name, root, again)
+        if name == "register":  # now: whatever becomes of the stages that follow
+            news.tell_champions(before, news.standings(root))
     progress.step(1.0, "every stage is up to date")
-    after = news.standings(root)
-    publish(root, states, before, after)
-    news.tell_champions(before, after)
+    publish(root, states, before, news.standings(root))
     return states
 
 

@@ -4,6 +4,7 @@
 copies bundles made by hand to models/candidate and makes them champions. What the exchange has by now, a test says.
 """
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,7 @@ def _stages() -> dict[str, object]:
     for stage in kept.values():
         stage["deps"] = [one for one in stage["deps"] if not one.startswith("btcai/")]
     learn = {
-        "cmd": f"{sys.executable} learn.py",
+        "cmd": f"{shlex.quote(sys.executable)} learn.py",
         "deps": ["artifacts/features", "learn.py"],
         "outs": ["models/candidate"],
     }

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -100,7 +101,7 @@ def make_project(root: Path) -> None:
     (root / "trainer.py").write_text(TRAINER, encoding="utf-8")
     (root / "entry.py").write_text(ENTRY, encoding="utf-8")
     (root / "params.yaml").write_text("{}\n", encoding="utf-8")
-    stage = {"cmd": f"{sys.executable} trainer.py", "deps": ["trainer.py"], "outs": ["weights.txt"]}
+    stage = {"cmd": f"{shlex.quote(sys.executable)} trainer.py", "deps": ["trainer.py"], "outs": ["weights.txt"]}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"toy": stage}}), encoding="utf-8")
     ours = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text(encoding="utf-8"))
     ours["deployments"][0]["entrypoint"] = "entry.py:refresh"

@@ -70,6 +70,11 @@ class KeptRegistry:
         assert query == f"name = '{NAME}'"
         return Page(self.get_model_version(NAME, number) for number in self._read()["versions"])
 
+    def list_artifacts(self, run_id: str, path: str | None = None) -> list[Any]:
+        folder = self.folder / run_id / (path or "")
+        found = folder.iterdir() if folder.is_dir() else []
+        return [SimpleNamespace(path=str(one.relative_to(self.folder / run_id))) for one in found]
+
     def download_artifacts(self, run_id: str, path: str, dst_path: str) -> str:
         source = self.folder / run_id / path
         if not source.exists():

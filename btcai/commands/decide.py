@@ -43,9 +43,9 @@ def decide(
 
     folder = champion_folder(Path.cwd(), bucket)
     holdings = read_account(account)
-    bundle = load_bundle(folder)
+    bundle, standing, seen = load_bundle(folder), read_standing(folder), seen_of(folder)  # before a run swaps them
     considered = consider(bundle, to_grid(recent_bars(bars)), holdings)
-    decision, standing = considered.decision, read_standing(folder)
+    decision = considered.decision
     if as_json:
         typer.echo(summary.decision_json(decision, standing))
     else:
@@ -53,7 +53,7 @@ def decide(
         told = (
             f"{account}{_beyond_stops(considered, bundle.manifest.rules)}" if account else "flat (no --account given)"
         )
-        market = (seen_of(folder) or {}).get("market", "")
+        market = (seen or {}).get("market", "")
         show(summary.decision_view(decision, standing, told, age=age, market=market))
 
 

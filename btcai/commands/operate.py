@@ -46,7 +46,10 @@ def down() -> None:
     if services.prefect_api(root) is not None:
         from flows import control
 
-        typer.echo(control.cancel_working(root))
+        try:
+            typer.echo(control.cancel_working(root))
+        except control.NotUp as error:  # a server that hangs, or never came up whole: all the more it has to end
+            typer.echo(f"the run at work was not asked to end: {error}")
     ended = services.down(root)
     typer.echo(f"ended: {', '.join(ended)}" if ended else "nothing was up")
 

@@ -39,7 +39,7 @@ Results = Mapping[str, Mapping[str, BacktestResult]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trials:
-    """Every configuration tried on this span, or a part of it, before: the best of many looks good by luck.
+    """All that was judged on this span, or a part of it, before: the best of many looks good by luck.
 
     sharpes (N,): annual, nan where a trial had none.
     """

@@ -43,7 +43,7 @@ BESIDE = ("buy_and_hold", "volatility_targeted")
 
 DONE = "judged.json"
 
-REMEDY = "change --groups or --test-groups, import more bars, or lower ppo.decisions in params.yaml"
+REMEDY = "change --groups or --test-groups, or import more bars"
 
 
 @dataclass(frozen=True, kw_only=True)

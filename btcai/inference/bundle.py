@@ -115,7 +115,7 @@ class Manifest(BaseModel):
 class PolicyBundle:
     """A bucket's exported model: encoder and head run by ONNX Runtime, one thread (fastest at batch 1)."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, graphs: Mapping[str, bytes]) -> None:
         self.folder = folder
         self.manifest = manifest
         self.bucket = manifest.bucket
@@ -123,8 +123,8 @@ class PolicyBundle:
         self.patch_bars = self.settings.patch_bars
         self.lookback_bars = self.settings.lookback_bars
         self.horizons_bars = self.settings.horizons_bars
-        self._encoder = session(folder / "encoder.onnx")
-        self._head = session(folder / "head.onnx")
+        self._encoder = session(graphs["encoder.onnx"])
+        self._head = session(graphs["head.onnx"])
         given = [output.name for output in self._encoder.get_outputs()]
         if given != ENCODER_OUTPUTS:
             raise ArtifactError(
@@ -162,14 +162,11 @@ def file_sha256(path: Path) -> str:
 def load_bundle(folder: Path) -> PolicyBundle:
     """Open a bundle; ArtifactError when it is missing or made for other features, its DamageError when damaged.
 
-    The manifest proves itself and names the hashes of the graphs: no byte that deciding reads may differ.
+    The manifest proves itself and names the hashes of the graphs: no byte that deciding reads may differ, also where
+    another bundle takes this one's place meanwhile.
     """
     manifest = _read_manifest(folder / MANIFEST)
-    for name in GRAPHS:
-        if not (folder / name).is_file() or file_sha256(folder / name) != manifest.sha256.get(name):
-            raise DamageError(
-                f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run"
-            )
+    graphs = read_graphs(folder, manifest)
     if manifest.feature_names != FEATURE_NAMES or manifest.warmup_bars != WARMUP_BARS:
         odd = sorted(set(manifest.feature_names) ^ set(FEATURE_NAMES)) or ["their order"]
         raise ArtifactError(
@@ -177,7 +174,18 @@ def load_bundle(folder: Path) -> PolicyBundle:
             f"the one in {folder} was made for {len(manifest.feature_names)} and {manifest.warmup_bars} (different: "
             f"{', '.join(odd[:3])}); remake it with: btcai run"
         )
-    return PolicyBundle(folder, manifest)
+    return PolicyBundle(folder, manifest, graphs)
+
+
+def read_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """File name -> what is in it; DamageError where that is not what the manifest names."""
+    graphs = {name: (folder / name).read_bytes() for name in GRAPHS if (folder / name).is_file()}
+    for name in GRAPHS:
+        if name not in graphs or hashlib.sha256(graphs[name]).hexdigest() != manifest.sha256.get(name):
+            raise DamageError(
+                f"{folder / name} is missing or not the file its manifest names; remake it with: btcai run"
+            )
+    return graphs
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -212,12 +220,12 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def session(path: Path) -> "ort.InferenceSession":
-    """A graph to run on one thread: fastest at batch 1."""
+def session(graph: bytes) -> "ort.InferenceSession":
+    """What an .onnx file holds, to run on one thread: fastest at batch 1."""
     telemetry_off()  # onnxruntime reads it as it is imported, so here and not above
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -5,6 +5,7 @@ thread of its own sends them. Work never waits for a mail server: a process that
 """
 
 import atexit
+import errno
 import fcntl
 import logging
 import os
@@ -51,8 +52,11 @@ class MailHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             with _locked(self._waiting) as descriptor:
-                if os.fstat(descriptor).st_size < MOST_BYTES:
-                    os.write(descriptor, f"{self.format(record)}\n\n".encode("utf-8", "backslashreplace"))
+                if (size := os.fstat(descriptor).st_size) < MOST_BYTES:
+                    text = f"{self.format(record)}\n\n".encode("utf-8", "backslashreplace")
+                    if os.write(descriptor, text) < len(text):  # the disk is almost full
+                        os.ftruncate(descriptor, size)
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._waiting))
             self._wrote = True
             self._wake()
         except Exception:  # as every handler of the standard library does
@@ -105,7 +109,7 @@ class MailHandler(logging.Handler):
             self._sent.touch()
             batch = os.pread(descriptor, MOST_BYTES * 2, 0)
         try:
-            send(batch.decode("utf-8"), self._settings, self._password())
+            send(batch.decode("utf-8", "replace"), self._settings, self._password())
         except Exception as error:  # of the network, the server, TLS; it is tried again in a minute
             logger.warning("no mail about %d bytes of critical records: %s", len(batch), error)
             return

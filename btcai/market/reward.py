@@ -67,7 +67,8 @@ def return_weight(drawdown_frac: FloatArray, goal_progress: FloatArray, rules: R
 
     net_profit and, below the goal, the goal pay every return; drawdown pays losses alone, which is half of returns that
     rise as often as they fall. The other terms pay when a lot closes, for what it did before. Profits that do not
-    compound are paid as at the start's equity.
+    compound are paid as at the start's equity. Below the loss of a whole goal goal_progress stays at -1, so that the
+    goal's part is too large there: its rewards keep some surprise, and no bias.
     """
     of_goal = np.where(goal_progress < 1.0, 1.0 / rules.goal_frac + goal_progress, 0.0)  # E / S over the goal
     paid: FloatArray = rules.w_net_profit + 0.5 * rules.w_drawdown * (1.0 - drawdown_frac) + rules.w_goal * of_goal

@@ -141,7 +141,7 @@ def make_rules(bucket: BucketConfig, market: MarketConfig, risk: RiskConfig, cos
         max_exposure_frac=float(risk.max_exposure_frac),
         daily_loss_halt_frac=float(risk.daily_loss_halt_frac),
         drawdown_halt_frac=float(risk.drawdown_halt_frac),
-        cool_down_bars=int(risk.cool_down_bars),
+        cool_down_bars=max(1, risk.cool_down_bars),  # a halt lasts one bar at least, and a halted account says so
         goal_frac=float(bucket.goal_frac),
         patch_bars=int(bucket.patch_bars),
         w_net_profit=float(weights.net_profit),

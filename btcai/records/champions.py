@@ -61,10 +61,7 @@ def promotion(
 
 
 def place_champion(bundle: Path, standing: Standing, folder: Path) -> None:
-    """Make `folder` hold all that is in `bundle`, byte for byte, plus standing.json; readers meet the old or the new.
-
-    A reader between the two renames of the swap finds no bundle and is told how to make one.
-    """
+    """Make `folder` hold all of `bundle`, byte for byte, plus standing.json; readers meet the old or the new."""
     with whole(folder) as draft:
         shutil.copytree(bundle, draft, dirs_exist_ok=True)
         (draft / STANDING).write_text(json.dumps(with_checksum(asdict(standing)), indent=2) + "\n", encoding="utf-8")

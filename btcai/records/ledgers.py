@@ -9,7 +9,7 @@ from typing import Any
 
 from btcai.checksums import CHECKSUM, is_intact, with_checksum
 from btcai.errors import ArtifactError, DiskError
-from btcai.files import NO_ROOM
+from btcai.files import NO_ROOM, sync
 
 FORMAT = 1
 """Of the records in the lines. A line says its format once that is another one; those that say none are of the first,
@@ -65,6 +65,8 @@ def append_line(path: Path, line: str, unless: Callable[[list[bytes]], bool] | N
             begin = "\n" if held and not held.endswith(b"\n") else ""
             try:
                 _write(file.fileno(), f"{begin}{line}\n".encode())
+                if not held:
+                    sync(path.parent)  # its name, too, outlives a power cut
             except BaseException:
                 file.truncate(len(held))
                 raise

@@ -61,8 +61,9 @@ def shown() -> str:
 
 
 def pages() -> str | None:
-    """Where a browser finds the server's pages; None: where `btcai up` serves the project's own."""
-    return os.environ.get(PAGES, "").strip().rstrip("/") or server()
+    """Where a browser finds the server's pages, without a password; None: where `btcai up` serves the project's own."""
+    found = os.environ.get(PAGES, "").strip().rstrip("/") or server()
+    return None if found is None else _without_password(found)
 
 
 def clone(root: Path) -> str:

@@ -124,14 +124,15 @@ def standings(client: Any, bucket: str) -> list[Standing]:
 def downloaded(client: Any, standing: Standing, name: str, into: Path) -> Path:
     """A copy of what a version's run keeps; ArtifactError where it does not.
 
-    A server that is away raises its own error: it must not cost a champion its place.
+    Any other failure, of a server that is away or of this disk, raises its own error: it must not cost a champion its
+    place.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         return Path(client.download_artifacts(standing.run_id, name, str(into)))
     except (MlflowException, OSError) as error:
-        if place.is_away(error) and not _is_lost(client, standing.run_id, name):
+        if not _is_lost(client, standing.run_id, name):
             raise
         raise ArtifactError(
             f"{standing.bucket} version {standing.version} has no {name} in run {standing.run_id}: {error}; make "
@@ -140,15 +141,15 @@ def downloaded(client: Any, standing: Standing, name: str, into: Path) -> Path:
 
 
 def _is_lost(client: Any, run_id: str, name: str) -> bool:
-    """Whether the server answers, and does not list `name`: MLflow's client calls a file that is not there, and a
-    server that failed at it, by the same names."""
+    """Whether the store answers, and does not list `name` or knows no such run: MLflow's client calls a file that is
+    not there, and a server that failed at it, by the same names."""
     from mlflow.exceptions import MlflowException
 
     parent = PurePosixPath(name).parent
     try:
         listed = client.list_artifacts(run_id, None if parent == PurePosixPath() else str(parent))
-    except (MlflowException, OSError):
-        return False
+    except (MlflowException, OSError) as error:
+        return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
     return name not in {one.path for one in listed}
 
 

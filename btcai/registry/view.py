@@ -48,11 +48,13 @@ def history_view(entries: Sequence[promotions.Entry]) -> RenderableType:
     if not entries:
         return Text("no change of champion is on record")
     table = _table("Changes of champion", "UTC", "bucket", "change", "from", "to", "by", "because", "outcome")
+    newest = {entry.change.bucket: entry for entry in entries}
     for entry in entries:
         change = entry.change
         began = f"{datetime.fromtimestamp(change.began_unix_s, UTC):%Y-%m-%d %H:%M:%S}"
         sides = (str(seats.champion or UNKNOWN) for seats in (change.before, change.after))
-        outcome = entry.outcome or Text("interrupted: btcai registry verify --mend", "yellow")
+        open_now = "interrupted: btcai registry verify --mend"  # an older one, whose line is damaged, is past mending
+        outcome = entry.outcome or Text(open_now if entry is newest[change.bucket] else "not on record", "yellow")
         table.add_row(began, change.bucket, change.kind, *sides, change.who, change.because, outcome)
     return table
 

@@ -116,7 +116,7 @@ async def _poll(service: Service) -> None:
         await asyncio.sleep(POLL_S)
         try:
             await asyncio.to_thread(service.shelf.refresh)
-        except OSError as error:  # no thread, no file handle: what is in use stays in use
+        except (OSError, RuntimeError) as error:  # no file handle, no thread: what is in use stays in use
             logger.warning("the champions could not be looked at: %s", error)
 
 

@@ -38,10 +38,10 @@ class Connection(H11Protocol):
         self._looking = self.loop.call_later(HEADER_TIMEOUT_S, self._look, waiting, self.cycle, unread_bytes)
 
     def _look(self, waited: bool, cycle: RequestResponseCycle | None, unread_bytes: int) -> None:
-        """Close where no head has come since the last look, none was being answered then, and nothing of the last
-        answer was read meanwhile."""
+        """Close where no head has come since the last look, and none was being answered then or an answer waited to be
+        read, of which nothing was read meanwhile."""
         is_read = self.transport.get_write_buffer_size() < unread_bytes
-        if waited and self.cycle is cycle and not is_read:
+        if (waited or unread_bytes) and self.cycle is cycle and not is_read:
             self.transport.abort()
         else:
             self._look_again()

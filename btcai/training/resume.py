@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from btcai.agent.shards import place
 from btcai.errors import DiskError
-from btcai.files import NO_ROOM
+from btcai.files import NO_ROOM, sync
 from btcai.training.parallel import of_first, require_same
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Checkpoints:
                 os.replace(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
-            _sync(self.folder)
+            sync(self.folder)
             older = [file for file in self._files() if file != path]
             for file in older[: max(0, len(older) - self.keep + 1)]:
                 file.unlink()
@@ -254,16 +254,6 @@ def _generator_state(generator: np.random.Generator) -> Facts:
         raise ValueError(f"a generator must be numpy's PCG64, was {state['bit_generator']}; make it with default_rng")
     words = {word: str(value) for word, value in state["state"].items()}
     return {**state, "state": words, "seeds": json.dumps(seeds.state)}
-
-
-def _sync(folder: Path) -> None:
-    """Force a rename in the folder onto the disk."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextmanager

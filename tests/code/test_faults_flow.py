@@ -1,6 +1,7 @@
 """The flow for real, in a project of its own: killed in a stage, a stage killed for memory, no network, two at once."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,7 +81,7 @@ def make_project(root: Path) -> None:
     (root / "pause").write_text("0", encoding="utf-8")
     stages = {
         "quick": {"cmd": "echo 1 > quick", "outs": ["quick"]},
-        "count": {"cmd": f"{sys.executable} count.py", "deps": ["quick", "count.py"], "outs": ["out"]},
+        "count": {"cmd": f"{shlex.quote(sys.executable)} count.py", "deps": ["quick", "count.py"], "outs": ["out"]},
     }
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
 
@@ -275,7 +276,7 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
     stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
-    stages["stages"]["other"] = {"cmd": f"{sys.executable} count.py", "outs": ["elsewhere"]}
+    stages["stages"]["other"] = {"cmd": f"{shlex.quote(sys.executable)} count.py", "outs": ["elsewhere"]}
     (project / "pause").write_text(LONG_S, encoding="utf-8")
     flow = start(project)
     wait(lambda: counted(project) >= 1)

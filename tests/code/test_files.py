@@ -117,8 +117,8 @@ def test_files_are_on_the_disk_before_the_names_change_and_the_names_before_it_r
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    sync, rename = files._sync, files._rename_in
-    monkeypatch.setattr(files, "_sync", lambda path: (done.append(f"sync {path.name}"), sync(path)))
+    sync, rename = files.sync, files._rename_in
+    monkeypatch.setattr(files, "sync", lambda path: (done.append(f"sync {path.name}"), sync(path)))
     monkeypatch.setattr(files, "_rename_in", lambda draft, held: (done.append("rename"), rename(draft, held)))
     with whole(folder) as draft:
         (draft / "a").write_text("new a", encoding="utf-8")

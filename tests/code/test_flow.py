@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -328,6 +329,29 @@ class TestUnderDvc:
             pipeline.unstuck("stuck", tmp_path, force=False, show=lambda _: None, asked=lambda: None)
         assert (tmp_path / "lives").read_text(encoding="utf-8") == "begun\n" * 2
 
+    def test_a_new_champion_is_told_also_where_a_later_stage_fails(
+        self, pipeline: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from flows import news
+
+        def run_limited(name: str, root: Path, again: bool) -> str:
+            if name == "drift":
+                raise pipeline.StageFailed("drift")
+            found["short"] = name
+            return "ran"
+
+        found: dict[str, str] = {}
+        told: list[tuple[Any, Any]] = []
+        monkeypatch.setattr(pipeline, "run_limited", run_limited)
+        monkeypatch.setattr(pipeline, "stage_order", lambda root: ["reflect", "register", "drift"])
+        monkeypatch.setattr(pipeline, "champions_missing", lambda root: False)
+        monkeypatch.setattr(pipeline, "Progress", lambda name: SimpleNamespace(step=lambda share, text: None))
+        monkeypatch.setattr(news, "standings", lambda root: dict(found))
+        monkeypatch.setattr(news, "tell_champions", lambda before, after: told.append((before, after)))
+        with pytest.raises(pipeline.StageFailed):
+            pipeline.every_stage(tmp_path, force=False)
+        assert told == [({}, {"short": "register"})]
+
     def test_a_new_champion_and_a_proven_edge_are_told_once(
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -367,7 +391,6 @@ class TestUnderDvc:
         assert told == ["no new bars of simulated for 12 h"]
 
     def test_a_failed_run_is_told_with_its_reason(self, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        from types import SimpleNamespace
 
         from prefect.states import Crashed, Failed
 

@@ -1,6 +1,7 @@
 """Deciding from a bundle: the clock, the account, the size, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from btcai.checksums import CHECKSUM
 from btcai.errors import ArtifactError, DataError
 from btcai.evaluation.backtest import decision_bars
 from btcai.features.table import FEATURE_NAMES, WARMUP_BARS
-from btcai.inference.bundle import MANIFEST, file_sha256, load_bundle, write_manifest
+from btcai.inference import bundle as bundle_module
+from btcai.inference.bundle import MANIFEST, file_sha256, load_bundle, read_graphs, write_manifest
 from btcai.inference.decision import decide
 from btcai.schema import BAR_NS, QUANTILE_LEVELS, TOKENS, Action, Bars, Span
 
@@ -276,3 +278,18 @@ def test_deciding_imports_no_torch_mlflow_or_prefect(buying: Path, tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["BUY", []]
+
+
+def test_what_is_run_are_the_very_bytes_that_were_checked(buying: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another bundle may take this one's place between the two."""
+
+    def read_and_swap(folder: Path, manifest: Any) -> dict[str, bytes]:
+        found = read_graphs(folder, manifest)
+        for name in found:
+            (folder / name).write_bytes(b"another graph")
+        return found
+
+    folder = shutil.copytree(buying, buying.with_name("swapped"))
+    monkeypatch.setattr(bundle_module, "read_graphs", read_and_swap)
+    given = bars(NEEDED["scalping"])
+    assert decide(load_bundle(folder), given) == decide(load_bundle(buying), given)

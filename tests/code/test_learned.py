@@ -87,7 +87,10 @@ def test_what_was_learned_for_another_version_or_is_damaged_is_not_used_and_the_
     assert mark_of(learned_for(version, folder)) == 2.0
     assert caplog.text == ""
     assert learned_for(load_bundle(root / "run1/bundle").version, folder) == Learned()
-    assert "short: explained without memory and with equal weights: nothing was kept; make a version" in caplog.text
+    assert (
+        "short: explained without memory and with equal weights: nothing was kept with this version; make one"
+        in caplog.text
+    )
     learned = json.loads((kept / ADJUSTMENT).read_text(encoding="utf-8"))
     (kept / ADJUSTMENT).write_text(json.dumps(learned | {"after": learned["after"][1:]}), encoding="utf-8")
     assert learned_for(version, folder) == Learned()

@@ -135,3 +135,16 @@ def test_a_trial_that_two_processes_record_at_once_is_there_once(
     other.join()
     assert sorted(said) == [False, True]
     assert len(ledger.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_the_first_line_of_a_ledger_is_on_the_disk_with_the_ledgers_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), real(handle)))
+    ledger = tmp_path / "ledger.jsonl"
+    for _ in range(2):
+        append_line(ledger, '"line"')
+    line, folder = ledger.stat().st_ino, tmp_path.stat().st_ino
+    assert synced == [line, folder, line]

@@ -231,3 +231,25 @@ def test_an_exception_that_ends_a_process_is_mailed_before_it_is_gone(server: Se
     assert done.returncode == 1
     assert len(server.mails) == 1
     assert "RuntimeError: the end" in server.texts[0]
+
+
+def test_half_a_character_that_waits_keeps_no_mail_back(server: Server, settings: LogSettings, tmp_path: Path) -> None:
+    (tmp_path / "mail.waiting").write_bytes("first: café".encode()[:-1])
+    MailHandler(tmp_path, settings, lambda: None).handle(critical("second"))
+    until(lambda: server.mails and (tmp_path / "mail.waiting").stat().st_size == 0)
+    assert "first: caf" in message_from_string(server.mails[0], policy=policy.default).get_content()
+
+
+def test_a_record_that_a_full_disk_takes_by_half_is_taken_back_and_said(
+    settings: LogSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mail.sent").touch()
+    handler = MailHandler(tmp_path, settings, lambda: None)
+    handler.handle(critical("whole"))
+    write = os.write
+    monkeypatch.setattr("btcai.logs.mail.os.write", lambda handle, data: write(handle, data[:3]))
+    handler.handle(critical("half"))
+    monkeypatch.undo()
+    handler.close()
+    assert (tmp_path / "mail.waiting").read_bytes() == b"whole\n\n"
+    assert "No space left on device" in capsys.readouterr().err

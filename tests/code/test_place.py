@@ -50,6 +50,7 @@ def test_a_server_is_an_address_and_its_password_is_not_shown(tmp_path: Path, mo
     assert place.uri(tmp_path) == "https://ann:hush@mlflow.example"
     assert place.shown() == "https://mlflow.example"
     assert recording.model_name("long") == "ann-2-long"
+    assert place.pages() == "https://mlflow.example"
     monkeypatch.setenv(place.PAGES, "http://127.0.0.1:5000/")
     assert place.pages() == "http://127.0.0.1:5000"
 
@@ -113,7 +114,7 @@ DOWNLOADS_FAIL = [
 class Server:
     """A client whose server has a run with `kept`, or is away; MLflow calls both a failed download of one name."""
 
-    def __init__(self, kept: list[str] | None, error: MlflowException) -> None:
+    def __init__(self, kept: list[str] | None, error: Exception) -> None:
         self.kept, self.error = kept, error
 
     def download_artifacts(self, run_id: str, path: str, into: str) -> str:
@@ -152,6 +153,28 @@ def test_what_a_server_has_lost_costs_the_version_its_place_and_a_server_that_is
         recording.downloaded(Server(kept, error), recording.standing("short", version), name, tmp_path)
     if is_lost:
         assert f"short version 3 has no {name} in run run3" in str(found.value)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "no space"), OSError(24, "too many open files")])
+def test_a_copy_that_fails_for_want_of_room_costs_no_version_of_ones_own_store_its_place(
+    error: OSError, tmp_path: Path
+) -> None:
+    version = SimpleNamespace(tags={"data_version": "d", "code_version": "c", "score": "1", "edge": "none"})
+    version.version, version.run_id = 3, "run3"
+    standing = recording.standing("short", version)
+    with pytest.raises(OSError, match=error.strerror):
+        recording.downloaded(Server(["bundle"], error), standing, "bundle", tmp_path)
+    with pytest.raises(ArtifactError, match="short version 3 has no bundle"):
+        recording.downloaded(Server([], error), standing, "bundle", tmp_path)
+
+
+def test_a_version_whose_run_is_gone_has_lost_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = MlflowException("Run with id=run3 not found", error_code=RESOURCE_DOES_NOT_EXIST)
+    version = SimpleNamespace(tags={"data_version": "d", "code_version": "c", "score": "1", "edge": "none"})
+    version.version, version.run_id = 3, "run3"
+    monkeypatch.setattr(Server, "list_artifacts", lambda *_: (_ for _ in ()).throw(gone))
+    with pytest.raises(ArtifactError, match="run run3"):
+        recording.downloaded(Server([], gone), recording.standing("short", version), "bundle", tmp_path)
 
 
 @pytest.mark.slow  # MLflow is imported

@@ -186,6 +186,7 @@ def app() -> typer.Typer:
     made = typer.Typer()
     made.command()(operate.status)
     made.command()(operate.up)
+    made.command()(operate.down)
     return made
 
 
@@ -200,6 +201,21 @@ def test_status_of_a_project_that_is_down_exits_with_3(run: CliRunner, tmp_path:
     ]  # fmt: skip
     table = run.invoke(app(), ["status"])
     assert len(re.findall("start it with: btcai up", table.stdout)) == 3
+
+
+def test_down_ends_a_server_that_does_not_answer(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a failed `up` leaves: its process lives, and nobody can ask it about a run at work."""
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    (tmp_path / "params.yaml").touch()
+    with sleeper() as deaf:
+        write(tmp_path, "prefect", deaf.pid, processes.started_s(deaf.pid), free_port())
+        done = run.invoke(app(), ["down"], catch_exceptions=False)
+        assert deaf.poll() is not None
+    assert done.exit_code == 0
+    assert "the run at work was not asked to end: Prefect's server must answer, does not" in done.output
+    assert "ended: prefect" in done.output
 
 
 def test_outside_a_project_nothing_is_started(run: CliRunner) -> None:

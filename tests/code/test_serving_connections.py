@@ -144,3 +144,52 @@ def test_beyond_the_most_connections_one_is_closed_at_once_and_those_before_are_
                             return
 
     served(talk)
+
+
+def test_who_asks_twice_and_reads_nothing_of_the_answers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request waits for the first one's answer to be read, which never happens."""
+    answer = b"x" * 8_000_000
+
+    async def large(scope: Any, _: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+
+    monkeypatch.setitem(globals(), "answering", large)
+    lost: list[object] = []
+    forget = Connection.connection_lost
+    monkeypatch.setattr(Connection, "connection_lost", lambda self, exc: (lost.append(exc), forget(self, exc)))
+
+    async def talk(port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_000)
+        writer.write((HEAD + b"\r\n") * 2)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                while not lost:
+                    await asyncio.sleep(HEADER_TIMEOUT_S)
+        finally:
+            writer.transport.abort()
+
+    served(talk)
+
+
+def test_who_reads_a_large_answer_slowly_has_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = b"x" * 12_000_000
+
+    async def large(scope: Any, _: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+
+    monkeypatch.setitem(globals(), "answering", large)
+
+    async def talk(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_000)
+        writer.write(HEAD + b"Connection: close\r\n\r\n")
+        n = 0
+        async with asyncio.timeout(OPEN_S):
+            while piece := await reader.read(1_000_000):
+                n += piece.count(b"x")
+                await asyncio.sleep(HEADER_TIMEOUT_S / 100)
+        assert n == len(answer)
+        writer.close()
+
+    served(talk)

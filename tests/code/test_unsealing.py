@@ -14,7 +14,7 @@ from evaluation_fakes import make_market
 from report_fakes import FOLDS, baselines, judge, losing_buckets
 from typer.testing import CliRunner
 
-from btcai import cli, outputs, paths, unsealing
+from btcai import cli, judging, outputs, paths, unsealing
 from btcai.config import Config
 from btcai.errors import ArtifactError
 from btcai.evaluation.assessment import Assessment
@@ -148,6 +148,21 @@ def test_champions_of_earlier_looks_are_trials_and_the_same_ones_again_are_not(
         earlier.append(found.earlier_trials)
     assert (looks, earlier) == ([1, 2, 3, 4], [0, 0, 4, 4])
     assert np.isnan(seen[-1][1].sharpes).all()
+
+
+def test_models_that_were_shown_sealed_bars_are_trials_once_the_test_span_reaches_them(
+    project: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is configured now may have been chosen by what they did there. Two looks at the same four count once."""
+    monkeypatch.setattr(unsealing, "assess", assessed([]))
+    for _ in range(2):
+        unseal(project, config, "to know", 1_700_000_000)
+    found = []
+    for last in (3_000, 3_001):
+        monkeypatch.setattr(outputs, "tested_ts_ns", lambda root, last=last: (close_ts_ns(2_000), close_ts_ns(last)))
+        found.append(judging.earlier_trials(project, config))
+    assert found[0] == []
+    assert (len(found[1]), np.isnan(found[1]).all()) == (4, True)
 
 
 def test_the_command_names_the_span_and_says_all_that_was_judged_on_it(

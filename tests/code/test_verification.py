@@ -48,11 +48,12 @@ def printed(view: RenderableType) -> str:
 
 
 def test_the_views_say_who_why_and_what_is_wrong() -> None:
-    entries = [promotions.Entry(change=CHANGE, outcome="done"), promotions.Entry(change=CHANGE, outcome=None)]
+    entries = [promotions.Entry(change=CHANGE, outcome=outcome) for outcome in ("done", None, None)]
     lines = printed(view.history_view(entries)).splitlines()
     row = "2023-11-14 22:13:20 short promote 1 2 ops it trades less done"
     assert row in {" ".join(line.split()) for line in lines}
-    assert any("interrupted: btcai registry verify --mend" in line for line in lines)
+    assert ["not on record" in line for line in lines if "it trades less" in line] == [False, True, False]
+    assert ["interrupted: btcai registry verify --mend" in line for line in lines][-3:].count(True) == 1
     checks = [
         Check(bucket="short", what="files", ok=False, said="must hold"),
         Check(bucket="s", what="w", ok=True, said=""),
