@@ -16,7 +16,7 @@ from bench.serve_soak import Soak, Soaked
 from bench.stopwatch import Stopwatch
 from btcai import paths
 from btcai.errors import ArtifactError
-from btcai.inference.bundle import load_bundle
+from btcai.inference.bundle import load_bundle, read_graphs
 from btcai.inference.decision import decide
 from btcai.params import load_config
 from btcai.schema import BUCKETS, Action
@@ -81,7 +81,7 @@ def test_the_buyer_buys_what_the_bundle_would_not_at_the_size_of_its_own_forecas
     bars = newest_bars(market().bars, 9000, 2400)
     asking = load_bundle(hand_made_bundle(tmp_path / "asking"))
     idle = load_bundle(hand_made_bundle(tmp_path / "idle", logits=(1.0, 0.0, 0.0, 0.0)))
-    bought = decide(serve._Buyer(idle.folder, idle.manifest), bars)
+    bought = decide(serve._Buyer(idle.folder, idle.manifest, read_graphs(idle.folder, idle.manifest)), bars)
     assert decide(idle, bars).action is Action.HOLD
     assert (bought.action, bought.size_frac) == (Action.BUY, decide(asking, bars).size_frac)
     assert bought.size_frac > 0
