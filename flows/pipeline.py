@@ -101,7 +101,7 @@ def pipeline(root: str = ".", force: bool = False) -> dict[str, State] | RunStat
 def every_stage(root: Path, force: bool, done: Mapping[str, State] | None = None) -> dict[str, State]:
     """What the flows have in common: all stages but those `done`, in order; the results shown, new champions told."""
     states: dict[str, State] = dict(done or {})
-    before = news.standings(root)
+    before = told = news.standings(root)
     progress, order = Progress("pipeline"), stage_order(root)
     for place, name in enumerate(order):
         progress.step(place / len(order), f"{name}, stage {place + 1} of {len(order)}")
@@ -109,10 +109,11 @@ def every_stage(root: Path, force: bool, done: Mapping[str, State] | None = None
             continue
         again = force or (name == "register" and champions_missing(root))
         states[name] = run_limited(name, root, again)
-        if name == "register":  # now: whatever becomes of the stages that follow
-            news.tell_champions(before, news.standings(root))
+        after = news.standings(root)
+        news.tell_champions(told, after)  # at once: whatever becomes of the stages that follow
+        told = after
     progress.step(1.0, "every stage is up to date")
-    publish(root, states, before, news.standings(root))
+    publish(root, states, before, told)
     return states
 
 

@@ -123,8 +123,8 @@ class PolicyBundle:
         self.patch_bars = self.settings.patch_bars
         self.lookback_bars = self.settings.lookback_bars
         self.horizons_bars = self.settings.horizons_bars
-        self._encoder = session(graphs["encoder.onnx"])
-        self._head = session(graphs["head.onnx"])
+        self._encoder = session(graphs["encoder.onnx"], folder / "encoder.onnx")
+        self._head = session(graphs["head.onnx"], folder / "head.onnx")
         given = [output.name for output in self._encoder.get_outputs()]
         if given != ENCODER_OUTPUTS:
             raise ArtifactError(
@@ -220,12 +220,18 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def session(graph: bytes) -> "ort.InferenceSession":
-    """What an .onnx file holds, to run on one thread: fastest at batch 1."""
+def session(graph: bytes, path: Path) -> "ort.InferenceSession":
+    """What the .onnx file at `path` holds, to run on one thread: fastest at batch 1. ArtifactError where it is no graph
+    that this ONNX Runtime can run."""
     telemetry_off()  # onnxruntime reads it as it is imported, so here and not above
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own have no common base below this
+        raise ArtifactError(
+            f"{path} must be a graph that ONNX Runtime {ort.__version__} can run: {error}; remake it with: btcai run"
+        ) from error

@@ -98,7 +98,8 @@ def prove_parity(
     account = _random_accounts(windows, rng)
     encoder = EncoderGraph(model, bundle.horizons_bars, LOG_SIGMA).eval()
     head = HeadGraph(model).eval()
-    fused = session((bundle.folder / "policy.onnx").read_bytes())
+    path = bundle.folder / "policy.onnx"
+    fused = session(path.read_bytes(), path)
     names = [output.name for output in fused.get_outputs()]
     worst = {"probabilities": 0.0, "forecasts": 0.0, "unfamiliarity": 0.0, "sequence": 0.0}
     for k, end in enumerate(ends):

@@ -337,7 +337,8 @@ class TestUnderDvc:
         def run_limited(name: str, root: Path, again: bool) -> str:
             if name == "drift":
                 raise pipeline.StageFailed("drift")
-            found["short"] = name
+            if name == "register":
+                found["short"] = name
             return "ran"
 
         found: dict[str, str] = {}
@@ -350,7 +351,7 @@ class TestUnderDvc:
         monkeypatch.setattr(news, "tell_champions", lambda before, after: told.append((before, after)))
         with pytest.raises(pipeline.StageFailed):
             pipeline.every_stage(tmp_path, force=False)
-        assert told == [({}, {"short": "register"})]
+        assert [one for one in told if one[0] != one[1]] == [({}, {"short": "register"})]
 
     def test_a_new_champion_and_a_proven_edge_are_told_once(
         self, pipeline: Any, monkeypatch: pytest.MonkeyPatch

@@ -128,7 +128,7 @@ def rarely(harm: Any, reason: str) -> Any:
     ("harm", "reason"),
     [
         (truncated, r"champion/scalping/encoder.onnx is missing or not the file its manifest names"),
-        rarely(no_graph, r"Load model from .*champion/scalping/head.onnx failed:.*Protobuf"),
+        rarely(no_graph, r"champion/scalping/head.onnx must be a graph that ONNX Runtime [\d.]+ can run: .*protobuf"),
         rarely(other_features, r"must be made for this btcai's 49 features"),
         rarely(other_warm_up, r"2016 bars of warm-up, the one in .*champion/scalping was made for 49 and 2000"),
         (other_scaler, r"the scaler inside .*champion/scalping/encoder.onnx must be the one that its manifest names"),

@@ -114,7 +114,7 @@ def test_any_batch_and_any_length_gives_the_networks_numbers(bucket_name: str, b
     stretch = np.stack(
         [market().features[start : start + tokens * patch].reshape(tokens, patch, -1) for start in starts]
     )
-    found = session((folder / "encoder.onnx").read_bytes()).run(None, {"tokens": stretch})
+    found = session((folder / "encoder.onnx").read_bytes(), folder / "encoder.onnx").run(None, {"tokens": stretch})
     with torch.no_grad():
         graph = EncoderGraph(model, settings().buckets[bucket_name].horizons_bars, LOG_SIGMA)
         expected = [tensor.numpy() for tensor in graph(torch.from_numpy(stretch))]
@@ -132,7 +132,7 @@ def test_the_fused_policy_is_head_after_encoder(batch: int) -> None:
     stretch = np.stack([market().features[start : start + 1440].reshape(TOKENS, 10, -1) for start in starts])
     account = np.random.default_rng(0).random((batch, len(ACCOUNT_FEATURES)), np.float32)
     account[:, -2:] = 1.0
-    fused = session((folder / "policy.onnx").read_bytes())
+    fused = session((folder / "policy.onnx").read_bytes(), folder / "policy.onnx")
     names = [output.name for output in fused.get_outputs()]
     outputs = dict(zip(names, fused.run(names, {"tokens": stretch, "account": account}), strict=True))
     with torch.no_grad():
