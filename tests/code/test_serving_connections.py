@@ -17,6 +17,8 @@ HEAD = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 OPEN_S = 10.0
 """How long an end is waited for at most."""
 
+LARGE_BYTES = 12_000_000
+
 Talk = Callable[[int], Awaitable[None]]
 
 
@@ -28,13 +30,17 @@ async def answering(scope: Any, _: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def served(talk: Talk) -> None:
+async def large(scope: Any, _: Any, send: Any) -> None:
+    """200 with LARGE_BYTES, far more than a connection's buffers take."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * LARGE_BYTES})
+
+
+def served(talk: Talk, app: Any = answering) -> None:
     """Run talk(port) beside a server whose connections are Connections."""
 
     async def both() -> None:
-        config = uvicorn.Config(
-            answering, port=0, http=Connection, lifespan="off", log_config=None, timeout_keep_alive=600
-        )
+        config = uvicorn.Config(app, port=0, http=Connection, lifespan="off", log_config=None, timeout_keep_alive=600)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())
         while not server.started:
@@ -148,13 +154,6 @@ def test_beyond_the_most_connections_one_is_closed_at_once_and_those_before_are_
 
 def test_who_asks_twice_and_reads_nothing_of_the_answers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second request waits for the first one's answer to be read, which never happens."""
-    answer = b"x" * 8_000_000
-
-    async def large(scope: Any, _: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": answer})
-
-    monkeypatch.setitem(globals(), "answering", large)
     lost: list[object] = []
     forget = Connection.connection_lost
     monkeypatch.setattr(Connection, "connection_lost", lambda self, exc: (lost.append(exc), forget(self, exc)))
@@ -169,18 +168,10 @@ def test_who_asks_twice_and_reads_nothing_of_the_answers_is_closed(monkeypatch: 
         finally:
             writer.transport.abort()
 
-    served(talk)
+    served(talk, large)
 
 
-def test_who_reads_a_large_answer_slowly_has_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = b"x" * 12_000_000
-
-    async def large(scope: Any, _: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": answer})
-
-    monkeypatch.setitem(globals(), "answering", large)
-
+def test_who_reads_a_large_answer_slowly_has_all_of_it() -> None:
     async def talk(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_000)
         writer.write(HEAD + b"Connection: close\r\n\r\n")
@@ -189,7 +180,7 @@ def test_who_reads_a_large_answer_slowly_has_all_of_it(monkeypatch: pytest.Monke
             while piece := await reader.read(1_000_000):
                 n += piece.count(b"x")
                 await asyncio.sleep(HEADER_TIMEOUT_S / 100)
-        assert n == len(answer)
+        assert n == LARGE_BYTES
         writer.close()
 
-    served(talk)
+    served(talk, large)
