@@ -57,7 +57,8 @@ EXTRAS = "pip install -e '.[operate]'"
 def main() -> None:
     """Entry point: what the user can mend is one line on stderr, exit code 1; tracebacks go to the debug log."""
     try:
-        app()
+        with endings.lost_interrupts_repeated():
+            app()
     except SystemExit as end:
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):  # Typer says nothing of it
             typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)

@@ -1,10 +1,44 @@
 """How a process ended that did not end by itself, and the memory that ran out, in words that say what to do."""
 
 import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+AGAIN_S = 0.05
 MORE_MEMORY = "give this machine or its container more memory, or use fewer bars, then run it again"
 _ALLOCATORS = ("can't allocate memory", "failed to allocate memory", "bad allocation", "std::bad_alloc")
 """torch and onnxruntime raise a RuntimeError of their own."""
+
+
+@contextmanager
+def lost_interrupts_repeated() -> Iterator[None]:
+    """Meanwhile a Ctrl-C that Python drops is sent to this process again, until it is heard.
+
+    Python drops any error where none can be raised: in a destructor, in a weak reference's callback, at one place of
+    the import of each Cython module.
+    """
+    before = sys.unraisablehook
+
+    def told(lost: "sys.UnraisableHookArgs") -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            again = threading.Timer(AGAIN_S, _interrupt)
+            again.daemon = True
+            again.start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = told
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _interrupt() -> None:
+    """The main thread, also one that waits."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def killed(code: int) -> str | None:

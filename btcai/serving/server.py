@@ -3,8 +3,11 @@
 import gc
 import ipaddress
 import logging
+import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -68,6 +71,19 @@ def run(root: Path, host: str = HOST, port: int = PORT, buckets: Sequence[str] =
 
 class _Server(uvicorn.Server):
     """One that has ended well when a signal ended it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's, but that who was told to stop is deaf from then on: the process ends, and well."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sign: signal.signal(sign, self.handle_exit) for sign in uvicorn.server.HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, signal.SIG_IGN if self.should_exit else handler)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         if self.should_exit:  # asked twice: each request that is cut off would be an error with a traceback

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -50,6 +52,43 @@ def test_who_ended_by_itself_was_not_killed(code: int) -> None:
 )
 def test_whose_error_is_of_memory(error: Exception, full: bool) -> None:
     assert endings.out_of_memory(error) is full
+
+
+class Deaf:
+    """Where an interrupt is raised that Python drops."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_ctrl_c_that_python_drops_is_heard_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", others.append)
+    before = sys.unraisablehook
+
+    def command() -> None:
+        with endings.lost_interrupts_repeated():
+            Deaf()
+            threading.Event().wait(10)
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert time.monotonic() - start < 5
+    assert (others, sys.unraisablehook) == ([], before)
+
+
+def test_another_error_that_python_drops_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: others.append(lost.exc_type))
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with endings.lost_interrupts_repeated():
+        Failing()
+    assert others == [ValueError]
 
 
 def test_torch_says_it_as_is_thought() -> None:
