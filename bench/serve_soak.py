@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from btcai.records.champions import Standing, place_champion
 from btcai.schema import BUCKETS, Bars, Forecast
 from btcai.serving.live import KEPT_BARS
 
+LEAST_REFUSED = 4
+SEEN_WITHIN_S, LOOK_S = 60.0, 0.1
+"""The server looks at its folders once in a while, and between its answers."""
 NOTHING_LOST = (Goal("value", "<=", 0.0),)
 
 
@@ -114,7 +117,7 @@ def soaked(project: Path, bars: Bars, pairs: Mapping[str, tuple[Path, Path]], so
         try:
             time.sleep(min(5.0, soak.seconds / 4))
             found.rss_first_mb = _rss_mb(client)
-            _swap(project, pairs, soak, begin)
+            _swap(project, pairs, soak, begin, client, found, lock)
         finally:
             over.set()
             for actor in actors:
@@ -193,24 +196,42 @@ def _append(
             row += 1
 
 
-def _swap(project: Path, pairs: Mapping[str, tuple[Path, Path]], soak: Soak, begin: float) -> None:
-    """Each bucket in turn gets its other version; now and then one with half an encoder, which must be refused."""
+def _swap(
+    project: Path,
+    pairs: Mapping[str, tuple[Path, Path]],
+    soak: Soak,
+    begin: float,
+    client: httpx.Client,
+    found: Soaked,
+    lock: threading.Lock,
+) -> None:
+    """Each bucket in turn gets its other version; now and then one with half an encoder, which must be refused. The
+    server sees each of them, and LEAST_REFUSED broken ones are tried however long that takes."""
+    waiting = {bucket: cycle(reversed(versions)) for bucket, versions in pairs.items()}
     buckets = list(pairs)
     for turn in count():
-        if time.monotonic() - begin > soak.seconds:
+        if time.monotonic() - begin > soak.seconds and turn >= LEAST_REFUSED * soak.corrupt_every:
             return
-        bucket = buckets[turn % len(buckets)]
-        good = pairs[bucket][(turn // len(buckets) + 1) % 2]
+        bucket, seen = buckets[turn % len(buckets)], _seen(client)
         place = project / paths.CHAMPION / bucket
         if turn % soak.corrupt_every == soak.corrupt_every - 1:
+            good = pairs[bucket][0]
             with tempfile.TemporaryDirectory() as folder:
                 broken = Path(folder) / "broken"
                 shutil.copytree(good, broken)
                 os.truncate(broken / GRAPHS[0], (broken / GRAPHS[0]).stat().st_size // 2)
                 place_champion(broken, _standing(good, turn + 2), place)
         else:
+            good = next(waiting[bucket])
             place_champion(good, _standing(good, turn + 2), place)
         time.sleep(soak.swap_s)
+        for _ in range(int(SEEN_WITHIN_S / LOOK_S)):
+            if _seen(client) > seen:
+                break
+            time.sleep(LOOK_S)
+        else:
+            with lock:
+                found.faults.append(f"{bucket}: what was placed in turn {turn} was not seen in {SEEN_WITHIN_S} s")
 
 
 def _check(
@@ -293,6 +314,11 @@ def _metric(client: httpx.Client, *parts: str) -> float:
     return sum(
         float(line.rpartition(" ")[2]) for line in text if line[0] != "#" and all(part in line for part in parts)
     )
+
+
+def _seen(client: httpx.Client) -> int:
+    """How many champions were placed under the server so far, as it says."""
+    return _events(client, "swapped") + _events(client, "refused")
 
 
 def _events(client: httpx.Client, event: str) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from unittest import mock
 
+import httpx
 from prefect import State as RunState
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -53,6 +54,9 @@ LIMITS_S = dict.fromkeys(QUICK, HOUR_S) | {"evaluate": 12 * HOUR_S}
 TRAINING_LIMIT_S = 7 * 24 * HOUR_S
 RETRIES = {"register": 1}
 """Only a stage that talks to a database may fail by chance; the others would fail the same way again."""
+
+SERVER_ANSWERS_S = 120.0
+"""Prefect's temporary server, as it starts; a client's 5 s have failed runs on a busy machine."""
 
 DVC_CHATTER = (
     "Running stage ",
@@ -282,7 +286,8 @@ def start_server() -> None:
     """
     if PREFECT_API_URL.value() is None:
         apart = partial(subprocess.Popen, start_new_session=True, preexec_fn=_end_with_parent)
-        with mock.patch.object(subprocess, "Popen", apart):
+        patient = partial(httpx.Client, timeout=SERVER_ANSWERS_S)
+        with mock.patch.object(subprocess, "Popen", apart), mock.patch.object(httpx, "Client", patient):
             SubprocessASGIServer().start()
 
 

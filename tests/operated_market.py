@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from export_fakes import loud_bundle
+from operated_project import deploy
 
 from bench.loopback_exchange import LoopbackExchange
 from btcai.data.frame import BAR_MS
@@ -88,10 +89,7 @@ def make_project(root: Path, exchange: LoopbackExchange) -> None:
     (root / "learn.py").write_text(LEARN, encoding="utf-8")
     (root / "entry.py").write_text(ENTRY, encoding="utf-8")
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": _stages()}, sort_keys=False), encoding="utf-8")
-    ours = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-    ours["deployments"][0]["entrypoint"] = "entry.py:refresh"
-    ours["deployments"][0]["parameters"] = {"only_if_drifted": True}
-    (root / "prefect.yaml").write_text(yaml.safe_dump(ours), encoding="utf-8")
+    deploy(root, "entry.py:refresh", only_if_drifted=True)
     for bucket in BUCKETS:
         loud_bundle(root / "bundles" / bucket, bucket)
     fetch = ["data", "fetch", "--no-archive", "--url", exchange.url, "--since", _first_day(exchange)]

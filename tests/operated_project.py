@@ -20,10 +20,11 @@ from typing import Any
 
 import yaml
 
-UPDATES = 120
+UPDATES = 500
+"""Enough for a training at SLOW_S to be at work still when the last command of a test has been heard."""
 ANSWER_S = 120.0
 """On a machine that does four times its work Prefect's server has taken over 30 s to answer."""
-SLOW_S, QUICK_S = 0.25, 0.01
+SLOW_S, QUICK_S = 0.25, 0.0
 """What an update takes; the file `pace` says so, and a test may change it while the training goes on."""
 
 TRAINER = f"""
@@ -103,13 +104,21 @@ def make_project(root: Path) -> None:
     (root / "params.yaml").write_text("{}\n", encoding="utf-8")
     stage = {"cmd": f"{shlex.quote(sys.executable)} trainer.py", "deps": ["trainer.py"], "outs": ["weights.txt"]}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"toy": stage}}), encoding="utf-8")
-    ours = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text(encoding="utf-8"))
-    ours["deployments"][0]["entrypoint"] = "entry.py:refresh"
-    ours["deployments"][0]["parameters"] = {"force": True}
-    (root / "prefect.yaml").write_text(yaml.safe_dump(ours), encoding="utf-8")
+    deploy(root, "entry.py:refresh", force=True)
     (root / "mlflow").mkdir()
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=root, check=True, capture_output=True)
+
+
+def deploy(root: Path, entrypoint: str, **parameters: object) -> None:
+    """prefect.yaml, as ours is but for the hour: no run of the schedule comes while a test is at work."""
+    ours = yaml.safe_load((Path(__file__).parents[1] / "prefect.yaml").read_text(encoding="utf-8"))
+    (deployment,) = ours["deployments"]
+    deployment["entrypoint"] = entrypoint
+    deployment["parameters"] = parameters
+    later = datetime.now(UTC) + timedelta(hours=12)
+    deployment["schedules"][0]["cron"] = f"{later.minute} {later.hour} * * *"
+    (root / "prefect.yaml").write_text(yaml.safe_dump(ours), encoding="utf-8")
 
 
 def undisturbed(root: Path) -> str:
@@ -136,6 +145,12 @@ class Operated:
             cwd=self.root, env=self._env, capture_output=True, text=True, check=False, timeout=240,
         )  # fmt: skip
 
+    def status(self) -> dict[str, Any]:
+        """What `btcai status` says, once all services answer in time."""
+        told = until(lambda: said if (said := self.btcai("status", "--json")).returncode == 0 else None)
+        found: dict[str, Any] = json.loads(told.stdout)
+        return found
+
     def up(self, *more: str) -> subprocess.CompletedProcess[str]:
         return self.btcai("up", "--prefect-port", str(self.port), "--mlflow-port", str(self.mlflow_port), *more)
 
@@ -148,11 +163,10 @@ class Operated:
     def api(self, path: str, body: object = None) -> Any:
         """What Prefect's API answers; a POST where there is a body."""
         data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/api/{path}", data, {"Content-Type": "application/json", **self.token()}
-        )
+        address = f"http://127.0.0.1:{self.port}/api/{path}"
         for _ in range(20):
             try:
+                asked = urllib.request.Request(address, data, {"Content-Type": "application/json", **self.token()})
                 with urllib.request.urlopen(asked, timeout=ANSWER_S) as answer:
                     return json.loads(answer.read() or "null")
             except urllib.error.HTTPError as error:
@@ -197,6 +211,12 @@ class Operated:
             return until(lambda: state if (state := self.state(run_id))["name"] in names else None, limit_s)
         except TimeoutError as error:
             raise TimeoutError(f"{error}, but {self.state(run_id)}") from error
+
+    def is_done_with(self, run_id: str) -> bool:
+        """Whether the worker has said all it has to say of the run's end, after which it may be retried."""
+        one = {"event": {"name": ["prefect.worker.executed-flow-run"]}}
+        found = self.api("events/filter", {"filter": {**one, "any_resource": {"id": [f"prefect.flow-run.{run_id}"]}}})
+        return bool(found["events"])
 
     def begin_anew(self) -> None:
         """No run at work or paused, and a training that has not begun."""

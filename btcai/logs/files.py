@@ -61,10 +61,9 @@ class SharedFile(logging.Handler):
 
     def _append(self, line: bytes) -> None:
         try:
-            status = self._lock_live_file()
-            if status.st_size and self._is_due(status, len(line)) and self._rotate(status):
-                status = self._lock_live_file()
-            size = _without_torn_line(self._descriptor, status.st_size)
+            size, changed_ns = self._lock_live_file()
+            if size and self._is_due(size + len(line), changed_ns) and self._rotate(changed_ns):
+                size, _ = self._lock_live_file()
             if os.write(self._descriptor, line) < len(line):  # the disk is full: half a line is worse than none
                 os.ftruncate(self._descriptor, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -72,8 +71,9 @@ class SharedFile(logging.Handler):
             if self._descriptor >= 0:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, 0)
 
-    def _lock_live_file(self) -> os.stat_result:
-        """Lock what `path` names now, which may not be what was opened."""
+    def _lock_live_file(self) -> tuple[int, int]:
+        """Lock what `path` names now, which may not be what was opened; its size, of whole lines alone, and when it
+        was last written."""
         while True:
             if self._descriptor < 0:
                 self._descriptor = _opened(self.path)
@@ -84,17 +84,16 @@ class SharedFile(logging.Handler):
             except FileNotFoundError:
                 named = None
             if named is not None and (named.st_ino, named.st_dev) == (status.st_ino, status.st_dev):
-                return status
+                return _without_torn_line(self._descriptor, status.st_size), status.st_mtime_ns
             self._close()
 
-    def _is_due(self, status: os.stat_result, incoming_bytes: int) -> bool:
-        too_large = 0 < self._max_bytes < status.st_size + incoming_bytes
-        return too_large or status.st_mtime < self._turn.latest(time.time())
+    def _is_due(self, size: int, changed_ns: int) -> bool:
+        return 0 < self._max_bytes < size or changed_ns / 1e9 < self._turn.latest(time.time())
 
-    def _rotate(self, status: os.stat_result) -> bool:
+    def _rotate(self, changed_ns: int) -> bool:
         """Rename the file, after its last line's time; where that fails it goes on growing."""
         try:
-            os.rename(self.path, _free_name(self.path, status.st_mtime_ns))
+            os.rename(self.path, _free_name(self.path, changed_ns))
         except OSError as error:
             sys.stderr.write(f"warning: {self.path} cannot be archived, so it grows: {error}\n")
             self._max_bytes, self._turn = 0, Turn("size")
@@ -166,7 +165,8 @@ def _compress(archive: Path) -> None:
     draft = archive.with_name(f".{archive.name}.new")
     try:
         with archive.open("r+b") as source:
-            fcntl.lockf(source, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1)  # byte 1: byte 0 is the writers'
+            # flock, for the writers' kind of lock goes when this process closes the file anywhere
+            fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(source.fileno()).st_nlink:  # another has just done it
                 return
             with gzip.open(draft, "wb", compresslevel=6) as packed:

@@ -82,8 +82,7 @@ class MailHandler(logging.Handler):
             self._news.wait()
             self._news.clear()
             while self._size():
-                ending.wait(self._wait_s())
-                if self._wait_s() > 0:  # the process ends before its minute
+                if ending.wait(self._wait_s()) and self._wait_s() > 0:  # the process ends before its minute
                     return
                 self._send_waiting()
 

@@ -87,12 +87,12 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         if self.should_exit:  # asked twice: each request that is cut off would be an error with a traceback
-            logger.warning("stopping at once: requests in flight are not answered")
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             self.force_exit = True
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            logger.warning("stopping at once: requests in flight are not answered")
             return
+        self.should_exit = True  # before it is said: who reads that may ask again at once
         logger.info("stopping: requests in flight are answered first")
-        self.should_exit = True
 
 
 def checked_token(host: str, remote: bool, token: str | None) -> str | None:

@@ -62,9 +62,12 @@ except BtcaiError as error:
 with whole(Path("out")) as draft:
     for number in range(done, 20):
         (draft / f"{number}").write_text("half")
-        time.sleep(float(Path("pause").read_text()))
+        pause = Path("pause").read_text()
+        Path("sleeping").write_text(pause)
+        time.sleep(float(pause))
         digest.update(str(number).encode())
-        kept.write_text(str(number + 1))
+        Path("checkpoint.new").write_text(str(number + 1))
+        Path("checkpoint.new").replace(kept)
         print(f"count {number}", flush=True)
     for half in draft.iterdir():
         half.unlink()
@@ -74,11 +77,17 @@ held.__exit__(None, None, None)
 """
 
 
+def pause(root: Path, seconds: str) -> None:
+    """Before each count from the next one on."""
+    (root / "pause.new").write_text(seconds, encoding="utf-8")
+    (root / "pause.new").replace(root / "pause")
+
+
 def make_project(root: Path) -> None:
     """Two stages: one that is quick, one that counts to twenty and remembers how far it came."""
     checkout(root)
     (root / "count.py").write_text(COUNTING, encoding="utf-8")
-    (root / "pause").write_text("0", encoding="utf-8")
+    pause(root, "0")
     stages = {
         "quick": {"cmd": "echo 1 > quick", "outs": ["quick"]},
         "count": {"cmd": f"{shlex.quote(sys.executable)} count.py", "deps": ["quick", "count.py"], "outs": ["out"]},
@@ -177,7 +186,7 @@ def test_a_flow_killed_in_a_stage_leaves_no_process_and_the_next_goes_on_to_the_
     wait(lambda: left(project) == [])
     reached = counted(project)
     assert 3 <= reached < 20
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     said = finished(start(project))
     assert f"begins after {reached}" in said
     assert results(project) == undisturbed
@@ -195,7 +204,7 @@ def test_everything_killed_at_once_leaves_a_lock_that_the_next_run_gets_over(
     held = (project / RWLOCK).read_text(encoding="utf-8")
     assert "count" in held
     (project / RWLOCK).write_text(held[: len(held) // 2], encoding="utf-8")  # a kill while it was written
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     said = finished(start(project))
     assert "was torn: a DVC was killed while it wrote it" in said
     assert results(project) == undisturbed
@@ -214,20 +223,20 @@ def test_a_stage_killed_for_memory_is_told_and_the_next_run_goes_on(
     said = finished(flow)
     assert flow.returncode == 1
     assert "error: stage count failed: killed, likely out of memory (dmesg tells)" in said
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     finished(start(project))
     assert results(project) == undisturbed
 
 
 def test_two_flows_at_once(project: Path, undisturbed: tuple[str, str]) -> None:
-    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    pause(project, LONG_S)
     flow = start(project)
     wait(lambda: counted(project) >= 1)
     other = start(project)
     said = finished(other)
     assert other.returncode == 1
     assert f"error: only one command may write to {project}, and there is one: btcai run, process {flow.pid}" in said
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     finished(flow)
     assert flow.returncode == 0
     assert results(project) == undisturbed
@@ -245,28 +254,28 @@ def repro(root: Path, *arguments: str) -> "subprocess.Popen[str]":
 def test_dvc_repro_beside_a_run_is_refused_and_the_run_ends_as_if_alone(
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
-    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    pause(project, LONG_S)
     flow = start(project)
     wait(lambda: counted(project) >= 1)
     same = repro(project)
     said = finished(same)
     assert same.returncode != 0
     assert "is busy, it is being blocked by" in said  # DVC's own words: its stage works on these files
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     finished(flow)
     assert flow.returncode == 0
     assert results(project) == undisturbed
 
 
 def test_a_run_beside_dvc_repro_is_refused_by_the_stage_at_work(project: Path, undisturbed: tuple[str, str]) -> None:
-    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    pause(project, LONG_S)
     by_hand = repro(project)
     wait(lambda: counted(project) >= 1)
     flow = start(project)
     said = finished(flow)
     assert flow.returncode == 1
     assert "there is one: btcai stage count, process " in said
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     finished(by_hand)
     assert by_hand.returncode == 0
     assert results(project) == undisturbed
@@ -277,7 +286,7 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
 ) -> None:
     stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
     stages["stages"]["other"] = {"cmd": f"{shlex.quote(sys.executable)} count.py", "outs": ["elsewhere"]}
-    (project / "pause").write_text(LONG_S, encoding="utf-8")
+    pause(project, LONG_S)
     flow = start(project)
     wait(lambda: counted(project) >= 1)
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages), encoding="utf-8")
@@ -285,7 +294,7 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
     said = finished(other)
     assert other.returncode != 0
     assert f"error: only one command may write to {project}, and there is one: btcai run, process {flow.pid}" in said
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     finished(flow)
     assert results(project) == undisturbed
 
@@ -293,7 +302,7 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
 def test_a_dvc_command_that_holds_dvcs_lock_is_waited_for(project: Path, undisturbed: tuple[str, str]) -> None:
     from zc.lockfile import LockFile
 
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     lock = LockFile(str(project / ".dvc" / "tmp" / "lock"))
     flow = start(project)
     wait(lambda: any("dvc" in words and "repro" in words for words in left(project)))
@@ -309,18 +318,19 @@ def test_a_stage_left_by_a_killed_run_keeps_the_next_out_until_it_ends(
 ) -> None:
     flow = start(project)
     wait(lambda: counted(project) >= 3)
-    (project / "pause").write_text("600", encoding="utf-8")  # a stage that wrote a line would find its pipe closed
-    time.sleep(1.0)  # it sleeps for good now
+    pause(project, "600")  # a stage that wrote a line would find its pipe closed
+    wait(lambda: (project / "sleeping").read_text(encoding="utf-8") == "600")
     children = psutil.Process(flow.pid).children(recursive=True)
     (counting,) = [process for process in children if process.cmdline()[-1:] == ["count.py"]]
-    for process in (flow, *(process for process in children if process != counting)):
-        process.send_signal(signal.SIGKILL)  # the guard too
+    for sign in (signal.SIGSTOP, signal.SIGKILL):  # all at once, the guard too: it would end the stage
+        for process in (flow, *(process for process in children if process != counting)):
+            process.send_signal(sign)
     flow.communicate()
     early = start(project)
     said = finished(early)
     assert early.returncode == 1
     assert f"a stage of a killed run still works in {project}: process {counting.pid} (" in said
     counting.send_signal(signal.SIGKILL)
-    (project / "pause").write_text("0", encoding="utf-8")
+    pause(project, "0")
     finished(start(project))
     assert results(project) == undisturbed

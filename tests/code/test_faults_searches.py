@@ -229,7 +229,7 @@ COMMANDS = {
 KEPT = {
     "ablate": "reports/ablation/market/trials.jsonl",
     "tune": "journal/trials.jsonl",
-    "population": "reports/tuning/market/rounds/*/*/round.json",
+    "population": "reports/tuning/market/rounds/*/[!.]*/round.json",
     "refit": "reports/folds/trained/*/judged.json",
 }
 """There once something has ended."""

@@ -254,6 +254,27 @@ def test_compression_that_was_cut_short_is_done_at_the_next_turn(path: Path, sma
     assert sorted(file.name for file in path.parent.iterdir() if file.name.startswith(".")) == []
 
 
+def test_a_line_that_a_kill_tore_is_in_no_archive_though_the_next_one_makes_it_one(
+    small: SharedFile, path: Path
+) -> None:
+    write(small, "a" * 300, "b" * 300)
+    with path.open("ab") as file:
+        file.write(b"torn " * 20)
+    write(small, "c" * 500)
+    (archive,) = archives(path)
+    assert text_of(archive).splitlines() == ["a" * 300, "b" * 300]
+    assert text_of(path).splitlines() == ["c" * 500]
+
+
+def test_a_line_that_a_kill_tore_is_not_counted_as_size(small: SharedFile, path: Path) -> None:
+    write(small, "a" * 300)
+    with path.open("ab") as file:
+        file.write(b"torn " * 200)
+    write(small, "b" * 300)
+    assert archives(path) == []
+    assert text_of(path).splitlines() == ["a" * 300, "b" * 300]
+
+
 def test_text_that_is_no_unicode_is_written_escaped(small: SharedFile, path: Path) -> None:
     write(small, "file \udcff")
     assert list(lines_of(path)) == ["file \\udcff"]
@@ -267,6 +288,7 @@ folder, name, count, width = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.arg
 handlers.setup("INFO", folder, LogSettings(max_mb=float(sys.argv[5]), keep=10_000))
 for number in range(count):
     logging.getLogger("btcai").info("%s %d %s", name, number, "x" * width)
+    (folder / name).touch()
 """
 
 
@@ -305,7 +327,10 @@ def test_a_process_killed_in_the_middle_takes_no_line_of_another(tmp_path: Path)
     running = [start(tmp_path, name, 250, 60_000, 2.0) for name in "ab"]
     for number in range(5):
         victim = start(tmp_path, f"victim{number}", 10**6, 60_000, 2.0)
-        time.sleep(1.0)
+        while not (tmp_path / f"victim{number}").exists():
+            assert victim.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.1 * number)
         victim.kill()
         victim.wait(timeout=10)
     assert [process.wait(timeout=120) for process in running] == [0, 0]
@@ -322,4 +347,4 @@ def test_a_process_killed_in_the_middle_takes_no_line_of_another(tmp_path: Path)
         assert [len(by_name[name]) for name in ("a", "b", "end")] == [250, 250, 1]
         for name, numbers in by_name.items():
             assert sorted(numbers) == list(range(len(numbers))), name
-        assert any(name.startswith("victim") for name in by_name)
+        assert {f"victim{number}" for number in range(5)} < by_name.keys()

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -143,11 +142,9 @@ def test_folder_that_is_a_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
     assert not logging.getLogger("btcai").handlers
 
 
-def test_importing_is_quick_and_leaves_rich_alone() -> None:
+def test_importing_leaves_what_takes_long_alone() -> None:
     code = "import sys; from btcai.logs import handlers; sys.exit('rich' in sys.modules or 'numpy' in sys.modules)"
-    started = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert time.monotonic() - started < 1.0
 
 
 def test_a_full_disk_is_said_once_and_lines_follow_when_there_is_room(

@@ -1,5 +1,6 @@
 """The daily run of a market that was fetched, under the real services: what comes, what that starts, who is told."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,9 +11,11 @@ from webhook import webhook
 
 from bench.loopback_exchange import LoopbackExchange, serving
 from btcai.data.store import market_status
-from btcai.operation import services
+from btcai.operation import processes, services
 
 pytestmark = pytest.mark.slow
+
+ENDED = ("Completed", "Up to date", "Failed", "Crashed", "Cancelled")
 
 
 @dataclass
@@ -37,10 +40,11 @@ class Fetched:
         self.told.clear()
         return found
 
-    def refreshed(self) -> dict[str, object]:
-        """The last state of a run that somebody starts, with what became of its stages."""
+    def refreshed(self, *tasks: str) -> dict[str, object]:
+        """The last state of a run that somebody starts, with what became of its tasks, these among them."""
         run = self.operated.start()
         state = self.operated.wait(run, "Completed", "Failed", "Crashed")
+        until(lambda: all(self.operated.tasks(run).get(name) in ENDED for name in tasks))  # they are told later
         return {"name": state["name"], "message": state["message"], **self.operated.tasks(run)}
 
 
@@ -56,8 +60,7 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetched]:
             yield Fetched(operated, exchange, told)
         finally:
             operated.btcai("down")
-            for left in services.marked(root):
-                left.kill()
+            processes.send(services.marked(root), signal.SIGKILL)
 
 
 def test_days_off_are_caught_up_with_one_run_which_tells_that_no_bars_come_and_who_is_champion(
@@ -83,7 +86,7 @@ def states(fetched: Fetched) -> list[str]:
 def test_new_bars_like_the_old_are_validated_and_train_nothing(fetched: Fetched) -> None:
     before = fetched.bars()
     fetched.exchange.now_ms += DAY_MS
-    assert fetched.refreshed() == {
+    assert fetched.refreshed("new bars", "validate", "features", "drift") == {
         "name": "Completed",
         "message": "3 of 3 stages had to run; champions unchanged",
         "new bars": "Completed",
@@ -98,7 +101,7 @@ def test_new_bars_like_the_old_are_validated_and_train_nothing(fetched: Fetched)
 
 def test_new_bars_unlike_the_old_are_told_and_trained_on_and_the_champion_is_told(fetched: Fetched) -> None:
     fetched.exchange.now_ms += DAY_MS
-    found = fetched.refreshed()
+    found = fetched.refreshed("learn")
     assert (found["name"], found["learn"]) == ("Completed", "Completed"), found
     assert found["message"] == "3 of 4 stages had to run; new champion: scalping, short, medium, long"
     assert fetched.learned() == 2
@@ -110,11 +113,12 @@ def test_new_bars_unlike_the_old_are_told_and_trained_on_and_the_champion_is_tol
 
 def test_a_run_with_nothing_new_runs_no_stage_and_tells_nobody(fetched: Fetched) -> None:
     before = fetched.bars()
-    found = fetched.refreshed()
+    stages = ("validate", "features", "learn", "drift")
+    found = fetched.refreshed("new bars", *stages)
     assert found.pop("new bars") == "Completed"
     assert found == {
         "name": "Completed",
         "message": "nothing had changed, so no stage had to run; champions unchanged",
-        **dict.fromkeys(("validate", "features", "learn", "drift"), "Up to date"),
+        **dict.fromkeys(stages, "Up to date"),
     }
     assert (fetched.bars(), fetched.learned(), fetched.titles()) == (before, 2, [])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 
 from btcai.cli import INTERRUPTED
-from btcai.operation import run_lock, services
+from btcai.operation import processes, run_lock, services
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,7 @@ class Terminal:
             [sys.executable, "-c", RUN], cwd=self.project.root, env=self._env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        self.project.wait_for_checkpoint(before + 5)
+        until(lambda: self.project.checkpoint() >= before + 5 or process.poll() is not None)  # a quick one ends
         return process
 
     def ended(self, process: "subprocess.Popen[str]") -> str:
@@ -64,7 +65,7 @@ class Terminal:
 
     def trainers(self) -> list[int]:
         marked = services.marked(self.project.root)
-        return [one.pid for one in marked if "trainer.py" in " ".join(one.cmdline())]
+        return [one.pid for one in marked if "trainer.py" in processes.command(one)]
 
     def page(self) -> str:
         """The id of its run on Prefect's pages."""
@@ -89,8 +90,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     try:
         yield Terminal(project)
     finally:
-        for left in services.marked(tmp_path):
-            left.kill()
+        processes.send(services.marked(tmp_path), signal.SIGKILL)
 
 
 @pytest.fixture

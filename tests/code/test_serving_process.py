@@ -57,26 +57,38 @@ def test_killed_and_started_again_it_serves_from_the_folder_and_a_market_is_what
 
 def test_told_to_stop_it_answers_what_is_in_flight_and_ends_well(tmp_path: Path) -> None:
     champion(tmp_path, "scalping")
-    questions = [{"bucket": "scalping", "account": HELD}] * 4_000
+    body = json.dumps({"questions": [{"bucket": "scalping", "account": HELD}] * 4_000, "bars": BARS}).encode()
     statuses: list[int] = []
+    sent, go_on = threading.Semaphore(0), threading.Event()
+
+    def all_but_a_byte() -> Iterator[bytes]:
+        yield body[:-1]
+        sent.release()
+        go_on.wait(60)
+        yield body[-1:]
+
     with serving(tmp_path, ("scalping",)) as running:
 
         def ask() -> None:
-            body = {"questions": questions, "bars": BARS}
-            response = httpx.post(f"{running.address}/v1/decide/batch", json=body, timeout=60)
+            headers = {"Content-Length": str(len(body))}
+            address = f"{running.address}/v1/decide/batch"
+            response = httpx.post(address, content=all_but_a_byte(), headers=headers, timeout=120)
             assert len(response.json()["answers"]) == 4_000
             statuses.append(response.status_code)
 
         askers = [threading.Thread(target=ask) for _ in range(12)]
         for asker in askers:
             asker.start()
-        while httpx.get(f"{running.address}/health").status_code != 200 or not _busy(running):
-            time.sleep(0.01)
-        assert running.stop() == 0
+        for _ in askers:
+            assert sent.acquire(timeout=60)
+        assert httpx.get(f"{running.address}/health", timeout=60).status_code == 200  # taken after all of them
+        running.process.send_signal(signal.SIGTERM)
+        _until_said(running, "requests in flight are answered first")
+        go_on.set()
+        assert running.process.wait(120) == 0
         for asker in askers:
             asker.join()
     assert statuses == [200] * 12
-    assert "requests in flight are answered first" in running.log.read_text(encoding="utf-8")
 
 
 def test_told_twice_it_stops_at_once_and_no_error_is_logged(tmp_path: Path) -> None:
@@ -98,8 +110,7 @@ def test_told_twice_it_stops_at_once_and_no_error_is_logged(tmp_path: Path) -> N
             while not _busy(running):
                 time.sleep(0.01)
             running.process.send_signal(signal.SIGTERM)
-            while "stopping:" not in running.log.read_text(encoding="utf-8"):
-                time.sleep(0.01)
+            _until_said(running, "requests in flight are answered first")
             assert running.stop() == 0
         for asker in askers:
             asker.join()
@@ -129,9 +140,18 @@ def _half_asked(running: Running) -> Iterator[None]:
         yield
 
 
+def _until_said(running: Running, words: str) -> None:
+    """Wait for it in the log."""
+    for _ in range(6_000):
+        if words in running.log.read_text(encoding="utf-8"):
+            return
+        time.sleep(0.01)
+    raise AssertionError(running.log.read_text(encoding="utf-8"))
+
+
 def _busy(running: Running) -> bool:
     """Whether all three batches have come."""
-    text = httpx.get(f"{running.address}/metrics").text
+    text = httpx.get(f"{running.address}/metrics", timeout=60).text
     lines = [line for line in text.splitlines() if line.startswith('btcai_looks_total{bucket="scalping"')]
     return sum(float(line.rpartition(" ")[2]) for line in lines) >= 3
 

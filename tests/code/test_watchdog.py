@@ -140,7 +140,7 @@ def test_a_sleeping_stage_is_ended_with_its_children(tmp_path: Path) -> None:
     with pytest.raises(Stuck, match="stage sleepy wrote nothing"):
         stream(
             ["/bin/sh", "-c", "/bin/sh -c 'echo $$; sleep 60; true'; true"],
-            cwd=tmp_path, env=os.environ, show=lines.append, look=Stall("sleepy", 0.4).check,
+            cwd=tmp_path, env=os.environ, show=lines.append, look=Stall("sleepy", 2.0).check,
         )  # fmt: skip
     assert gone(int(lines[0]))
 

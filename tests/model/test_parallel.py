@@ -26,7 +26,8 @@ from btcai.training import parallel
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "parallel_run.py"
-SECONDS = 120
+SECONDS = 600
+"""A hang takes longer."""
 
 
 def torchrun(*program: str, root: Path | None = None) -> None:

@@ -89,6 +89,10 @@ def test_rounds_on_the_market_in_use_read_nothing_after_the_validation_span(tmp_
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra scale is not installed")
 
 
+KEPT = "rounds/*/[!.]*/round.json"
+"""Of rounds that ended; a draft's name begins with a dot."""
+
+
 class Run:
     """population_run.py in a session of its own; Ray's folder lies below `folder`."""
 
@@ -115,7 +119,7 @@ class Run:
 
     def rounds(self) -> set[str]:
         """Those that are kept."""
-        return {path.parent.name for path in self.folder.rglob("round.json")}
+        return {path.parent.name for path in self.folder.glob(KEPT)}
 
     def left(self) -> list[str]:
         """Processes of its that live: they have its folder in their environment, whatever they call themselves."""
@@ -191,7 +195,7 @@ def test_a_population_that_is_killed_goes_on_and_ends_the_same_on_two_cores(
     assert seen == {"127.0.0.1"}
     assert alive > 3
     assert wait_until(lambda: run.left() == [], 60), run.left()
-    known = {path: path.stat().st_mtime_ns for path in run.folder.rglob("round.json")}
+    known = {path: path.stat().st_mtime_ns for path in run.folder.glob(KEPT)}
     assert len(known) < MADE
     assert Run(short_path / "2", 2).ended() == undisturbed[1]
     assert {path: path.stat().st_mtime_ns for path in known} == known  # nothing that had ended was trained again
