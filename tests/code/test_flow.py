@@ -446,7 +446,7 @@ class TestUnderDvc:
         (tmp_path / "slow.yaml").write_text(yaml.safe_dump(slow), encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         ran = subprocess.run(
-            [sys.executable, "-c", WHOLE_RUN, str(tmp_path)],
+            [sys.executable, "-c", WHOLE_RUN, str(tmp_path), str(pid_file)],
             cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr

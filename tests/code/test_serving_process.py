@@ -70,10 +70,10 @@ def test_told_to_stop_it_answers_what_is_in_flight_and_ends_well(tmp_path: Path)
     with serving(tmp_path, ("scalping",)) as running:
 
         def ask() -> None:
-            headers = {"Content-Length": str(len(body))}
+            headers = {"Content-Length": str(len(body)), "Content-Type": "application/json"}
             address = f"{running.address}/v1/decide/batch"
             response = httpx.post(address, content=all_but_a_byte(), headers=headers, timeout=120)
-            assert len(response.json()["answers"]) == 4_000
+            assert len(response.json()["answers"]) == 4_000, response.text
             statuses.append(response.status_code)
 
         askers = [threading.Thread(target=ask) for _ in range(12)]
