@@ -59,7 +59,7 @@ test: check
 	$(BIN)/pytest -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=20
 
 check: setup
 	$(BIN)/ruff check .
