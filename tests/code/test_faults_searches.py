@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -297,28 +297,47 @@ def result(root: Path, name: str) -> Any:
     return [{key: value for key, value in json.loads(text).items() if key != "seconds"} for text in texts]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """What each search comes to when nobody disturbs it."""
+
+    @cache
+    def found(name: str) -> Any:
+        root = tmp_path_factory.mktemp("whole") / name
+        shutil.copytree(project, root)
+        with TemporaryDirectory(prefix="f", dir="/tmp") as folder:
+            Run(root, name, Path(folder)).ended(0)
+        return result(root, name)
+
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", [os.kill, os.killpg], ids=["the process alone", "its group"])
 @pytest.mark.parametrize(
     "name", ["ablate", "tune", pytest.param("population", marks=needs_ray), pytest.param("refit", marks=needs_ray)]
 )
 def test_ctrl_c_ends_a_search_in_one_line_and_the_same_command_goes_on_to_the_same_result(
-    project: Path, tmp_path: Path, temporary: Path, name: str, whom: Callable[[int, int], None]
+    project: Path,
+    undisturbed: Callable[[str], Any],
+    tmp_path: Path,
+    temporary: Path,
+    name: str,
+    whom: Callable[[int, int], None],
 ) -> None:
-    start = partial(Run, name=name, temporary=temporary)
-    for folder in ("whole", "parts"):
-        shutil.copytree(project, tmp_path / folder)
-    start(tmp_path / "whole").ended(0)
-    run = start(tmp_path / "parts")
+    root = tmp_path / "parts"
+    shutil.copytree(project, root)
+    whole = undisturbed(name)
+    run = Run(root, name, temporary)
     run.until(run.has_kept)
     whom(run.process.pid, signal.SIGINT)
     assert run.ended(130) == "interrupted: what was finished is kept; the same command goes on from there\n"
     assert run.living() == []
-    kept = {path: path.stat().st_mtime_ns for path in run.root.glob(KEPT[name]) if path.suffix == ".json"}
-    start(tmp_path / "parts").ended(0)
-    assert result(run.root, name) == result(tmp_path / "whole", name)
+    kept = {path: path.stat().st_mtime_ns for path in root.glob(KEPT[name]) if path.suffix == ".json"}
+    Run(root, name, temporary).ended(0)
+    assert result(root, name) == whole
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert not [path for path in run.root.rglob(".*.new")]
+    assert not [path for path in root.rglob(".*.new")]
 
 
 @pytest.mark.slow
