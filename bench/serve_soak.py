@@ -44,6 +44,7 @@ class Soak:
     bar_s: float = 2.0
     swap_s: float = 1.5
     corrupt_every: int = 5
+    """Champions; never one bucket's twice running, which the server would say once."""
 
 
 def soak_lines(root: Path, bars: Bars, soak: Soak) -> Iterator[Line]:

@@ -13,9 +13,6 @@ SECONDS_TO_ANSWER = 5.0
 SECONDS_TO_END = 2.0
 """Of Ray's processes, before they are killed: what they have not brought back yet is a draft."""
 
-SECONDS_TO_DIE = 10.0
-"""Of those that were killed, which is the kernel's work alone: their files are removed next."""
-
 
 def require_http2(address: str) -> None:
     """OSError or ValueError where nothing listens, or what does speaks no HTTP/2 (RFC 9113, 3.4)."""
@@ -56,4 +53,4 @@ def kill_leftover_children() -> Iterator[None]:
         for child in alive:
             with suppress(psutil.NoSuchProcess):  # it just ended
                 child.kill()
-        psutil.wait_procs(alive, timeout=SECONDS_TO_DIE)
+        psutil.wait_procs(alive, timeout=SECONDS_TO_END)  # their files are removed next

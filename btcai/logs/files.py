@@ -87,8 +87,8 @@ class SharedFile(logging.Handler):
                 return _without_torn_line(self._descriptor, status.st_size), status.st_mtime_ns
             self._close()
 
-    def _is_due(self, size: int, changed_ns: int) -> bool:
-        return 0 < self._max_bytes < size or changed_ns / 1e9 < self._turn.latest(time.time())
+    def _is_due(self, grown_bytes: int, changed_ns: int) -> bool:
+        return 0 < self._max_bytes < grown_bytes or changed_ns / 1e9 < self._turn.latest(time.time())
 
     def _rotate(self, changed_ns: int) -> bool:
         """Rename the file, after its last line's time; where that fails it goes on growing."""

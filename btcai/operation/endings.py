@@ -1,5 +1,6 @@
 """How a process ended that did not end by itself, and the memory that ran out, in words that say what to do."""
 
+import os
 import signal
 import sys
 import threading
@@ -19,11 +20,11 @@ def lost_interrupts_repeated() -> Iterator[None]:
     Python drops any error where none can be raised: in a destructor, in a weak reference's callback, at one place of
     the import of each Cython module.
     """
-    before = sys.unraisablehook
+    before, under_way = sys.unraisablehook, list[threading.Timer]()
 
     def told(lost: "sys.UnraisableHookArgs") -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
-            again = threading.Timer(AGAIN_S, _interrupt)
+            under_way.append(again := threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)))
             again.daemon = True
             again.start()
         else:
@@ -34,11 +35,8 @@ def lost_interrupts_repeated() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
-
-
-def _interrupt() -> None:
-    """The main thread, also one that waits."""
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        for again in under_way:
+            again.cancel()
 
 
 def killed(code: int) -> str | None:

@@ -5,7 +5,6 @@ import ipaddress
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +38,8 @@ without a cycle among them, which Python's own (700, 10, 10) looked through agai
 
 
 def run(root: Path, host: str = HOST, port: int = PORT, buckets: Sequence[str] = BUCKETS, remote: bool = False) -> None:
-    """Serve root's champions until SIGTERM or SIGINT, then answer what is in flight and return.
+    """Serve root's champions until SIGTERM or SIGINT, then answer what is in flight and return; a second one cuts that
+    short. Afterwards both are ignored: the process is about to end, and well.
 
     ConfigError where the host is not the loopback and remote was not said, or remote was said without a token.
     """
@@ -74,10 +74,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's, but that who was told to stop is deaf from then on: the process ends, and well."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """uvicorn's, but that who was told to stop is deaf from then on."""
         before = {sign: signal.signal(sign, self.handle_exit) for sign in uvicorn.server.HANDLED_SIGNALS}
         try:
             yield

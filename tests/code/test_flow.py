@@ -53,6 +53,8 @@ for limit_s in (4.0, 16.0, 40.0):  # it must begin before it is ended
     except Exception as error:
         if not re.search(r"(?i)timed? ?out|exceeded", str(error)):
             raise
+    else:
+        sys.exit("it was not ended")
     if Path(sys.argv[2]).exists():
         print("limited")
         break
@@ -80,7 +82,7 @@ def test_lines_arrive_while_the_child_still_runs(tmp_path: Path) -> None:
         (tmp_path / "heard").touch()
 
     script = "echo one; until [ -e heard ]; do sleep 0.05; done; echo two"
-    assert stream(["/bin/sh", "-c", script], cwd=tmp_path, env=os.environ, show=show) == 0
+    assert stream(["timeout", "60", "/bin/sh", "-c", script], cwd=tmp_path, env=os.environ, show=show) == 0
     assert arrived == ["one", "two"]
 
 

@@ -47,13 +47,13 @@ class Terminal:
         self._env = {**kept, "BTCAI_NOTIFY_URL": "", services.MARK: services.mark(project.root)}
 
     def start(self) -> "subprocess.Popen[str]":
-        """At work: its training goes on from where it was, and has made an update since."""
+        """At work: its training goes on from where it was, and has made an update since; a quick one has ended."""
         before = self.project.checkpoint()
         process = subprocess.Popen(
             [sys.executable, "-c", RUN], cwd=self.project.root, env=self._env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        until(lambda: self.project.checkpoint() >= before + 5 or process.poll() is not None)  # a quick one ends
+        until(lambda: self.project.checkpoint() >= before + 5 or process.poll() is not None)
         return process
 
     def ended(self, process: "subprocess.Popen[str]") -> str:

@@ -23,7 +23,7 @@ from btcai.experiments.spread import Files, packed
 
 TESTS = Path(__file__).parents[1]
 SECONDS = 600
-"""At most; on an idle machine it takes a fifth."""
+"""At most; on an idle machine it takes 30."""
 REFIT = ("refit", "--groups", "3")
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "PYTHONWARNINGS": "ignore"}
 """Ray then listens on 127.0.0.1 alone, on Linux too, and looks for a cluster there."""
