@@ -1,4 +1,5 @@
-"""How a process ended that did not end by itself, and the memory that ran out, in words that say what to do."""
+"""How processes end: a Ctrl-C that Python drops is repeated; who was killed, and whose memory ran out, is told in words
+that say what to do."""
 
 import os
 import signal

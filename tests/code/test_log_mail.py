@@ -160,6 +160,19 @@ def test_two_processes_share_the_minute_and_the_next_one_sends_the_rest(
     assert server.texts[1].split() == ["second"]
 
 
+def test_what_waits_is_sent_also_where_another_process_took_the_minute_meanwhile(
+    server: Server, settings: LogSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "mail.sent").touch()
+    handler = MailHandler(tmp_path, settings, lambda: None, interval_s=0.5)
+    handler.handle(critical("ours"))
+    time.sleep(0.25)
+    (tmp_path / "mail.sent").touch()  # as the other does, before ours may be sent
+    until(lambda: server.mails)
+    handler.close()
+    assert server.texts[0].split() == ["ours"]
+
+
 def test_a_mail_that_was_refused_is_kept_and_said_without_another_mail(
     server: Server, settings: LogSettings, tmp_path: Path
 ) -> None:
