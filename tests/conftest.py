@@ -16,6 +16,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ.setdefault(_variable, "2")
 for _variable in [name for name in os.environ if name.startswith("BTCAI_MLFLOW_")]:
     del os.environ[_variable]  # a team's server is nowhere to test on
+os.environ.pop("PREFECT_HOME", None)  # make's: what tests run has no place in the project's own history
 
 from collections.abc import Iterator
 from pathlib import Path
