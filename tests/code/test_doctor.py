@@ -236,7 +236,9 @@ def test_the_ports_looked_at_are_those_that_up_took(tmp_path: Path) -> None:
     assert services.places(tmp_path) == {"Prefect": (4321, "/api/health"), "MLflow": (5000, "/health")}
 
 
-def test_ports_tell_a_server_of_ours_from_another(tmp_path: Path) -> None:
+def test_ports_tell_a_server_of_ours_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "WAIT_S", 60.0)
+
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/health" else 404)

@@ -1,11 +1,11 @@
 """Who was killed, and whose memory ran out, is told in a line that says what to do; nothing half-written is left."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from pathlib import Path
 
@@ -63,23 +63,23 @@ class Deaf:
 
 def test_a_ctrl_c_that_python_drops_is_heard_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     others: list[object] = []
+    gc.collect()  # what other tests left
     monkeypatch.setattr(sys, "unraisablehook", others.append)
     before = sys.unraisablehook
 
     def command() -> None:
         with endings.lost_interrupts_repeated():
             Deaf()
-            threading.Event().wait(10)
+            threading.Event().wait(60)
 
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         command()
-    assert time.monotonic() - start < 5
     assert (others, sys.unraisablehook) == ([], before)
 
 
 def test_another_error_that_python_drops_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     others: list[type[BaseException]] = []
+    gc.collect()
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: others.append(lost.exc_type))
 
     class Failing:

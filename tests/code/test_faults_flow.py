@@ -41,9 +41,6 @@ except BtcaiError as error:
     sys.exit(f"error: {error}")
 """
 
-LONG_S = "3"
-"""Each of twenty counts, where another command is to start meanwhile."""
-
 COUNTING = """
 import hashlib, sys, time
 from pathlib import Path
@@ -62,9 +59,9 @@ except BtcaiError as error:
 with whole(Path("out")) as draft:
     for number in range(done, 20):
         (draft / f"{number}").write_text("half")
-        pause = Path("pause").read_text()
-        Path("sleeping").write_text(pause)
-        time.sleep(float(pause))
+        while number >= int(Path("until").read_text()):
+            Path("waits").touch()
+            time.sleep(0.02)
         digest.update(str(number).encode())
         Path("checkpoint.new").write_text(str(number + 1))
         Path("checkpoint.new").replace(kept)
@@ -77,17 +74,22 @@ held.__exit__(None, None, None)
 """
 
 
-def pause(root: Path, seconds: str) -> None:
-    """Before each count from the next one on."""
-    (root / "pause.new").write_text(seconds, encoding="utf-8")
-    (root / "pause.new").replace(root / "pause")
+def count_until(root: Path, number: int) -> None:
+    """There the stage waits, and leaves the file `waits`."""
+    (root / "until.new").write_text(f"{number}", encoding="utf-8")
+    (root / "until.new").replace(root / "until")
+
+
+def go_on(root: Path) -> None:
+    """To the end."""
+    count_until(root, 20)
 
 
 def make_project(root: Path) -> None:
     """Two stages: one that is quick, one that counts to twenty and remembers how far it came."""
     checkout(root)
     (root / "count.py").write_text(COUNTING, encoding="utf-8")
-    pause(root, "0")
+    go_on(root)
     stages = {
         "quick": {"cmd": "echo 1 > quick", "outs": ["quick"]},
         "count": {"cmd": f"{shlex.quote(sys.executable)} count.py", "deps": ["quick", "count.py"], "outs": ["out"]},
@@ -115,7 +117,7 @@ def start(root: Path, **more: str) -> "subprocess.Popen[str]":
 
 
 def finished(flow: "subprocess.Popen[str]") -> str:
-    said, _ = flow.communicate(timeout=240)
+    said, _ = flow.communicate(timeout=600)
     return said
 
 
@@ -129,18 +131,16 @@ def left(root: Path) -> list[str]:
     return found
 
 
-def wait(ask: Callable[[], bool], limit_s: float = 120.0) -> None:
+def wait(ask: Callable[[], bool], limit_s: float = 400.0) -> None:
     give_up_at = time.monotonic() + limit_s
     while not ask():
         assert time.monotonic() < give_up_at
         time.sleep(0.05)
 
 
-def counted(root: Path) -> int:
-    try:
-        return int((root / "checkpoint").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return 0
+def wait_for_the_stage(root: Path) -> None:
+    """Until it has counted as far as it is to, and waits."""
+    wait((root / "waits").is_file)
 
 
 def results(root: Path) -> tuple[str, str]:
@@ -165,14 +165,14 @@ def undisturbed(done: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def project(done: Path, tmp_path: Path) -> Path:
-    """The same before it ran, with an older output; it now counts slowly enough to be killed."""
+    """The same before it ran, with an older output; it now counts to three and waits."""
     root = tmp_path / "project"
     shutil.copytree(done, root)
     (root / "out" / "digest").write_text("older", encoding="utf-8")
     for name in ("dvc.lock", "quick"):
         (root / name).unlink()
     shutil.rmtree(root / ".dvc" / "cache" / "runs")  # or DVC would know the result
-    (root / "pause").write_text("0.3", encoding="utf-8")
+    count_until(root, 3)
     return root
 
 
@@ -180,15 +180,13 @@ def test_a_flow_killed_in_a_stage_leaves_no_process_and_the_next_goes_on_to_the_
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
     flow = start(project)
-    wait(lambda: counted(project) >= 3)
+    wait_for_the_stage(project)
     flow.kill()
     flow.communicate()
     wait(lambda: left(project) == [])
-    reached = counted(project)
-    assert 3 <= reached < 20
-    pause(project, "0")
+    go_on(project)
     said = finished(start(project))
-    assert f"begins after {reached}" in said
+    assert "begins after 3\n" in said
     assert results(project) == undisturbed
     assert sorted(path.name for path in project.iterdir() if path.name.startswith(".out")) == []
 
@@ -197,14 +195,16 @@ def test_everything_killed_at_once_leaves_a_lock_that_the_next_run_gets_over(
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
     flow = start(project)
-    wait(lambda: counted(project) >= 3)
-    for process in (*psutil.Process(flow.pid).children(recursive=True), psutil.Process(flow.pid)):
-        process.send_signal(signal.SIGKILL)
+    wait_for_the_stage(project)
+    everything = (psutil.Process(flow.pid), *psutil.Process(flow.pid).children(recursive=True))
+    for sign in (signal.SIGSTOP, signal.SIGKILL):  # or who is left would tidy up
+        for process in everything:
+            process.send_signal(sign)
     flow.communicate()
     held = (project / RWLOCK).read_text(encoding="utf-8")
     assert "count" in held
     (project / RWLOCK).write_text(held[: len(held) // 2], encoding="utf-8")  # a kill while it was written
-    pause(project, "0")
+    go_on(project)
     said = finished(start(project))
     assert "was torn: a DVC was killed while it wrote it" in said
     assert results(project) == undisturbed
@@ -214,7 +214,7 @@ def test_a_stage_killed_for_memory_is_told_and_the_next_run_goes_on(
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
     flow = start(project)
-    wait(lambda: counted(project) >= 3)
+    wait_for_the_stage(project)
     (counting,) = [
         process for process in psutil.Process(flow.pid).children(recursive=True)
         if process.cmdline()[-1:] == ["count.py"]
@@ -223,20 +223,19 @@ def test_a_stage_killed_for_memory_is_told_and_the_next_run_goes_on(
     said = finished(flow)
     assert flow.returncode == 1
     assert "error: stage count failed: killed, likely out of memory (dmesg tells)" in said
-    pause(project, "0")
+    go_on(project)
     finished(start(project))
     assert results(project) == undisturbed
 
 
 def test_two_flows_at_once(project: Path, undisturbed: tuple[str, str]) -> None:
-    pause(project, LONG_S)
     flow = start(project)
-    wait(lambda: counted(project) >= 1)
+    wait_for_the_stage(project)
     other = start(project)
     said = finished(other)
     assert other.returncode == 1
     assert f"error: only one command may write to {project}, and there is one: btcai run, process {flow.pid}" in said
-    pause(project, "0")
+    go_on(project)
     finished(flow)
     assert flow.returncode == 0
     assert results(project) == undisturbed
@@ -254,28 +253,26 @@ def repro(root: Path, *arguments: str) -> "subprocess.Popen[str]":
 def test_dvc_repro_beside_a_run_is_refused_and_the_run_ends_as_if_alone(
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
-    pause(project, LONG_S)
     flow = start(project)
-    wait(lambda: counted(project) >= 1)
+    wait_for_the_stage(project)
     same = repro(project)
     said = finished(same)
     assert same.returncode != 0
     assert "is busy, it is being blocked by" in said  # DVC's own words: its stage works on these files
-    pause(project, "0")
+    go_on(project)
     finished(flow)
     assert flow.returncode == 0
     assert results(project) == undisturbed
 
 
 def test_a_run_beside_dvc_repro_is_refused_by_the_stage_at_work(project: Path, undisturbed: tuple[str, str]) -> None:
-    pause(project, LONG_S)
     by_hand = repro(project)
-    wait(lambda: counted(project) >= 1)
+    wait_for_the_stage(project)
     flow = start(project)
     said = finished(flow)
     assert flow.returncode == 1
     assert "there is one: btcai stage count, process " in said
-    pause(project, "0")
+    go_on(project)
     finished(by_hand)
     assert by_hand.returncode == 0
     assert results(project) == undisturbed
@@ -286,15 +283,14 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
 ) -> None:
     stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
     stages["stages"]["other"] = {"cmd": f"{shlex.quote(sys.executable)} count.py", "outs": ["elsewhere"]}
-    pause(project, LONG_S)
     flow = start(project)
-    wait(lambda: counted(project) >= 1)
+    wait_for_the_stage(project)
     (project / "dvc.yaml").write_text(yaml.safe_dump(stages), encoding="utf-8")
     other = repro(project, "-s", "other")
     said = finished(other)
     assert other.returncode != 0
     assert f"error: only one command may write to {project}, and there is one: btcai run, process {flow.pid}" in said
-    pause(project, "0")
+    go_on(project)
     finished(flow)
     assert results(project) == undisturbed
 
@@ -302,7 +298,7 @@ def test_a_stage_that_the_run_does_not_work_on_is_refused_under_dvc_repro_by_nam
 def test_a_dvc_command_that_holds_dvcs_lock_is_waited_for(project: Path, undisturbed: tuple[str, str]) -> None:
     from zc.lockfile import LockFile
 
-    pause(project, "0")
+    go_on(project)
     lock = LockFile(str(project / ".dvc" / "tmp" / "lock"))
     flow = start(project)
     wait(lambda: any("dvc" in words and "repro" in words for words in left(project)))
@@ -317,9 +313,7 @@ def test_a_stage_left_by_a_killed_run_keeps_the_next_out_until_it_ends(
     project: Path, undisturbed: tuple[str, str]
 ) -> None:
     flow = start(project)
-    wait(lambda: counted(project) >= 3)
-    pause(project, "600")  # a stage that wrote a line would find its pipe closed
-    wait(lambda: (project / "sleeping").read_text(encoding="utf-8") == "600")
+    wait_for_the_stage(project)
     children = psutil.Process(flow.pid).children(recursive=True)
     (counting,) = [process for process in children if process.cmdline()[-1:] == ["count.py"]]
     for sign in (signal.SIGSTOP, signal.SIGKILL):  # all at once, the guard too: it would end the stage
@@ -331,6 +325,6 @@ def test_a_stage_left_by_a_killed_run_keeps_the_next_out_until_it_ends(
     assert early.returncode == 1
     assert f"a stage of a killed run still works in {project}: process {counting.pid} (" in said
     counting.send_signal(signal.SIGKILL)
-    pause(project, "0")
+    go_on(project)
     finished(start(project))
     assert results(project) == undisturbed
