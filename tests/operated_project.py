@@ -24,6 +24,8 @@ UPDATES = 500
 """Enough for a training at SLOW_S to be at work still when the last command of a test has been heard."""
 ANSWER_S = 120.0
 """On a machine that does four times its work Prefect's server has taken over 30 s to answer."""
+PATIENCE_S = 600.0
+"""What is waited for at most: on such a machine a run takes minutes to begin."""
 SLOW_S, QUICK_S = 0.25, 0.0
 """What an update takes; the file `pace` says so, and a test may change it while the training goes on."""
 
@@ -142,7 +144,7 @@ class Operated:
         """One of btcai's commands."""
         return subprocess.run(
             [sys.executable, "-c", COMMANDS, *arguments],
-            cwd=self.root, env=self._env, capture_output=True, text=True, check=False, timeout=240,
+            cwd=self.root, env=self._env, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
@@ -209,7 +211,7 @@ class Operated:
         found: dict[str, Any] = self.api(f"flow_runs/{run_id}")["state"]
         return found
 
-    def wait(self, run_id: str, *names: str, limit_s: float = 180.0) -> dict[str, Any]:
+    def wait(self, run_id: str, *names: str, limit_s: float = PATIENCE_S) -> dict[str, Any]:
         """Until the run's state has one of these names."""
         try:
             return until(lambda: state if (state := self.state(run_id))["name"] in names else None, limit_s)
@@ -243,6 +245,10 @@ class Operated:
         """Until the stage has trained so many updates."""
         until(lambda: self.checkpoint() >= least)
 
+    def wait_for_stage(self, run_id: str) -> None:
+        """Until Prefect's server knows that the stage is at work: states of tasks reach it late."""
+        until(lambda: self.tasks(run_id).get("toy") == "Running")
+
     def checkpoint(self) -> int:
         """The update of the newest checkpoint; 0 where there is none."""
         files = (self.root / "checkpoints").glob("update-*.safetensors")
@@ -256,7 +262,7 @@ class Operated:
         return (self.root / "weights.txt").read_text(encoding="utf-8")
 
 
-def until(ask: Callable[[], Any], limit_s: float = 120.0) -> Any:
+def until(ask: Callable[[], Any], limit_s: float = PATIENCE_S) -> Any:
     """What `ask` answers once that is true."""
     give_up_at = time.monotonic() + limit_s
     while time.monotonic() < give_up_at:

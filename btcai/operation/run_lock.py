@@ -211,16 +211,22 @@ def _try(descriptor: int, kind: int) -> bool:
 
 
 def _wait(descriptor: int, give_up_at: float, told: Callable[[], str]) -> None:
-    """Lock it for this process alone; Busy where that is not possible by then."""
+    """Lock it for this process alone; Busy where that is not possible by then.
+
+    Nor before it has looked as often as GLANCES_S has room for: a second in which this process stood still, as a busy
+    machine makes it, is no second in which somebody held the lock.
+    """
     sure_at = say_at = time.monotonic() + GLANCES_S
+    looks = 1
     while not _try(descriptor, fcntl.LOCK_EX):
         now_s = time.monotonic()
-        if now_s >= give_up_at:
+        if now_s >= give_up_at and looks * GLANCE_S >= GLANCES_S:
             raise Busy(told())
-        if now_s >= say_at:
+        if say_at <= now_s < give_up_at:
             logger.info("%s; it is waited for, %.0f minutes at most", told(), (give_up_at - now_s) / 60)
             say_at = now_s + SAY_S
-        time.sleep(min(LOOK_S if now_s >= sure_at else GLANCE_S, give_up_at - now_s))
+        time.sleep(min(LOOK_S if now_s >= sure_at else GLANCE_S, max(GLANCE_S, give_up_at - now_s)))
+        looks += 1
 
 
 def _told(place: _Place) -> str:

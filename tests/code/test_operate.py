@@ -182,6 +182,7 @@ def test_a_run_whose_process_is_killed_is_told_and_goes_on_when_it_is_retried(
 ) -> None:
     run = project.start()
     project.wait_for_checkpoint()
+    project.wait_for_stage(run)
     found = run_lock.holder(project.root)
     assert found is not None
     os.kill(found.pid, signal.SIGKILL)
@@ -208,8 +209,9 @@ def test_what_was_killed_is_found_again_and_the_next_run_is_not_kept_out(
 ) -> None:
     run = project.start()
     project.wait_for_checkpoint()
-    processes.send(services.marked(project.root), signal.SIGKILL)  # servers, worker, flow, guard, DVC: a power cut
-    until(lambda: not services.marked(project.root))
+    project.wait_for_stage(run)
+    # servers, worker, flow, guard, DVC: a power cut
+    until(lambda: not processes.send(services.marked(project.root), signal.SIGKILL))
     assert project.btcai("status").returncode == 3
     started = project.up()
     assert started.returncode == 0, started.stderr

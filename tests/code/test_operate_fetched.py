@@ -44,8 +44,12 @@ class Fetched:
         """The last state of a run that somebody starts, with what became of its tasks, these among them."""
         run = self.operated.start()
         state = self.operated.wait(run, "Completed", "Failed", "Crashed")
-        until(lambda: all(self.operated.tasks(run).get(name) in ENDED for name in tasks))  # they are told later
-        return {"name": state["name"], "message": state["message"], **self.operated.tasks(run)}
+
+        def ended() -> dict[str, str] | None:
+            found = self.operated.tasks(run)
+            return found if all(found.get(name) in ENDED for name in tasks) else None
+
+        return {"name": state["name"], "message": state["message"], **until(ended)}  # tasks are told later
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +73,13 @@ def test_days_off_are_caught_up_with_one_run_which_tells_that_no_bars_come_and_w
     before = fetched.bars()
     fetched.exchange.now_ms += DAY_MS  # of three: the last two are withheld
     fetched.operated.due(3, days=3)
-    names = until(lambda: found if set(found := states(fetched)) == {"Cancelled", "Completed"} else None, 240.0)
+    names = until(lambda: found if set(found := states(fetched)) == {"Cancelled", "Completed"} else None)
     assert names == ["Cancelled", "Cancelled", "Completed"]
     assert fetched.bars() == before + DAY_MS // BAR_MS
     assert fetched.learned() == 1
-    assert fetched.titles() == [
-        "no new bars of binance_btcusdt for 48 h",
-        "new champion: scalping, short, medium, long",
-    ]
+    silence, *others = fetched.titles()
+    assert silence in ("no new bars of binance_btcusdt for 48 h", "no new bars of binance_btcusdt for 49 h")
+    assert others == ["new champion: scalping, short, medium, long"]
 
 
 def states(fetched: Fetched) -> list[str]:
@@ -96,7 +99,10 @@ def test_new_bars_like_the_old_are_validated_and_train_nothing(fetched: Fetched)
     }
     assert fetched.bars() == before + DAY_MS // BAR_MS
     assert fetched.learned() == 1
-    assert fetched.titles() == ["no new bars of binance_btcusdt for 24 h"]
+    assert fetched.titles() in (
+        ["no new bars of binance_btcusdt for 24 h"],
+        ["no new bars of binance_btcusdt for 25 h"],
+    )
 
 
 def test_new_bars_unlike_the_old_are_told_and_trained_on_and_the_champion_is_told(fetched: Fetched) -> None:

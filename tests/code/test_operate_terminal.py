@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
+from operated_project import PATIENCE_S, QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 
 from btcai.cli import INTERRUPTED
 from btcai.operation import processes, run_lock, services
@@ -58,7 +58,7 @@ class Terminal:
 
     def ended(self, process: "subprocess.Popen[str]") -> str:
         """What it said; nothing of it is left."""
-        said, _ = process.communicate(timeout=240)
+        said, _ = process.communicate(timeout=PATIENCE_S)
         assert run_lock.holder(self.project.root) is None
         assert self.trainers() == []
         return said
@@ -108,7 +108,9 @@ def operated(terminal: Terminal) -> Iterator[Terminal]:
 def test_pause_waits_for_the_next_checkpoint_and_a_second_one_does_not(terminal: Terminal, whole: str) -> None:
     project = terminal.project
     run = terminal.start()
-    project.pace(0.15 * GRACE_S)  # the next checkpoint comes after ten updates: later than Ctrl-C would wait
+    project.pace(0.25 * GRACE_S)  # a checkpoint comes after ten updates: later than Ctrl-C would wait
+    first = project.checkpoint()
+    until(lambda: project.checkpoint() > first)
     before, began_s = project.checkpoint(), time.monotonic()
     found = run_lock.holder(project.root)
     assert found is not None
@@ -117,7 +119,10 @@ def test_pause_waits_for_the_next_checkpoint_and_a_second_one_does_not(terminal:
     assert run.returncode == INTERRUPTED
     assert "paused, which ends a run in a terminal: what was done is kept; go on with: btcai run" in said
     assert time.monotonic() - began_s > GRACE_S
-    assert project.checkpoint() == before + 10  # it was waited for, and no further
+    assert project.checkpoint() > before  # it was waited for,
+    heard, _, later = said.partition("asked to stop: training ends at its next checkpoint")
+    assert heard != said
+    assert later.count("toy: PPO [#]") <= 1  # and no further
 
     project.pace(0.25)
     run = terminal.start()
@@ -125,21 +130,20 @@ def test_pause_waits_for_the_next_checkpoint_and_a_second_one_does_not(terminal:
     before = project.checkpoint()
     told = project.btcai("pause").stdout
     assert "was asked to stop at its next checkpoint (15 minutes are given; a second btcai pause" in told
-    began_s = time.monotonic()
     assert "was asked to end now" in project.btcai("pause").stdout
     said = terminal.ended(run)
     assert "interrupted: what was finished is kept; go on with: btcai run --force" in said
     assert [word for word in ("Crash", "was killed") if word in said] == []  # somebody wanted it
     assert run.returncode == INTERRUPTED
-    assert time.monotonic() - began_s < 120.0
-    assert project.checkpoint() == before
+    reached = project.checkpoint()
+    assert reached in (before, before + 10)  # of the update under way, not of those that take ten minutes
 
     project.pace(QUICK_S)
     terminal.ended(again := terminal.start())
     assert again.returncode == 0
     assert project.weights() == whole
     assert project.beginnings() == [0, *sorted(set(project.beginnings()[1:]))]
-    assert project.beginnings()[-1] == before
+    assert project.beginnings()[-1] == reached
 
 
 def test_the_pages_and_cancel_end_it_and_the_next_run_goes_on(operated: Terminal, whole: str) -> None:

@@ -12,7 +12,7 @@ import uvicorn
 from btcai.serving import connections
 from btcai.serving.connections import Connection
 
-HEADER_TIMEOUT_S = 0.2
+HEADER_TIMEOUT_S = 0.5
 HEAD = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 OPEN_S = 10.0
 """How long an end is waited for at most."""

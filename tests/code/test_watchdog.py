@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ended_process import gone
@@ -39,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(stall.time, "monotonic", lambda: clock.now_s)
+    monkeypatch.setattr(stall, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     monkeypatch.setattr(stall, "processor_s", lambda _: clock.used_s)
     return clock
 
@@ -116,7 +117,7 @@ def test_a_stuck_stage_is_found_though_each_look_takes_minutes(clock: Clock) -> 
 def test_processor_time_counts_children() -> None:
     busy = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'while True: pass'])"
     with subprocess.Popen([sys.executable, "-c", busy], start_new_session=True) as parent:
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         while processor_s(parent.pid) < 0.2 and time.monotonic() < deadline:
             time.sleep(0.02)
         used_s = processor_s(parent.pid)
@@ -137,10 +138,11 @@ def watched(watch: Stall) -> Callable[[int], Halted | None]:
 @pytest.mark.usefixtures("quick")
 def test_a_sleeping_stage_is_ended_with_its_children(tmp_path: Path) -> None:
     lines: list[str] = []
+    watch = Stall("sleepy", 2.0)
     with pytest.raises(Stuck, match="stage sleepy wrote nothing"):
         stream(
             ["/bin/sh", "-c", "/bin/sh -c 'echo $$; sleep 60; true'; true"],
-            cwd=tmp_path, env=os.environ, show=lines.append, look=Stall("sleepy", 2.0).check,
+            cwd=tmp_path, env=os.environ, show=lines.append, look=lambda pid: watch.check(pid) if lines else None,
         )  # fmt: skip
     assert gone(int(lines[0]))
 
@@ -212,8 +214,9 @@ print("saved after", came, end="", flush=True)
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_stage_is_asked_once_and_heard_until_it_has_saved(
-    tmp_path: Path, error: type[BaseException]
+    tmp_path: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "GRACE_S", ((signal.SIGINT, 60.0), *process.GRACE_S[1:]))
     lines: list[str] = []
 
     def show(line: str) -> None:
@@ -245,6 +248,7 @@ def test_a_command_ended_by_a_signal_has_the_shells_code(tmp_path: Path) -> None
 PARENT = """
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
 from flows.process import stream
 stream(["/bin/sh", "-c", "sleep 60 & echo $! $$; wait"], cwd=Path("."), env=os.environ,
        show=lambda line: print(line, flush=True))

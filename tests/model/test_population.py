@@ -112,7 +112,7 @@ class Run:
 
     def ended(self) -> dict[str, Any]:
         """What it printed."""
-        out, err = self.process.communicate(timeout=300)
+        out, err = self.process.communicate(timeout=600)
         assert self.process.returncode == 0, err[-2000:]
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
         return found
@@ -188,13 +188,14 @@ def test_a_population_that_is_killed_goes_on_and_ends_the_same_on_two_cores(
     short_path: Path, undisturbed: tuple[Run, dict[str, Any]]
 ) -> None:
     run = Run(short_path / "2", 2)
-    assert wait_until(lambda: len(run.rounds()) >= ASKED.generations + 1 + 4, 200)  # in the second generation
+    assert wait_until(lambda: len(run.rounds()) >= ASKED.generations + 1 + 4, 600)  # in the second generation
+    run.process.send_signal(signal.SIGSTOP)  # or it might end before it is killed
     seen, alive = run.listening(), len(run.left())
     run.process.send_signal(signal.SIGKILL)  # before anything is asserted, or it would outlive this test
-    run.process.communicate(timeout=60)
+    run.process.communicate(timeout=600)
     assert seen == {"127.0.0.1"}
     assert alive > 3
-    assert wait_until(lambda: run.left() == [], 60), run.left()
+    assert wait_until(lambda: run.left() == [], 600), run.left()
     known = {path: path.stat().st_mtime_ns for path in run.folder.glob(KEPT)}
     assert len(known) < MADE
     assert Run(short_path / "2", 2).ended() == undisturbed[1]
