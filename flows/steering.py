@@ -23,6 +23,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.concurrency import _leases
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.runtime import deployment
@@ -99,6 +100,7 @@ def driven(root: Path, work: Callable[[], T]) -> T | State[Any]:
 
     Prefect's Pause where a worker takes the run up again later: the process ends, and holds nothing.
     """
+    _outlive_a_lost_lease()
     try:
         run_id, wait_s = worker_run_id(), WAIT_S if deployment.id else 0.0
         with run_lock.alone(root, name(), flow_run_id=run_id, pauses=run_id is None, wait_s=wait_s):
@@ -115,6 +117,18 @@ def driven(root: Path, work: Callable[[], T]) -> T | State[Any]:
         ended = "cancelled: what was done is kept"
     context = FlowRunContext.get()
     return Cancelled(message=f"{ended}; go on with: {command((context and context.parameters) or {})}")
+
+
+def _outlive_a_lost_lease() -> None:
+    """Prefect leases a run its place under the deployment's concurrency limit, and ends the run where that cannot be
+    renewed: its server is away or began anew, or the run was paused and is on its way to a checkpoint.
+
+    Here run_lock keeps two runs apart, so that this one goes on. It stays so for as long as this process lives: what
+    Prefect does after the run's last line is as easily ended.
+    """
+    _leases._handle_lease_renewal_failure = lambda error, *_: logger.warning(
+        "Prefect's server does not count this run under its limit any more; it goes on: %s", error
+    )
 
 
 def name() -> str:

@@ -14,6 +14,7 @@ import pytest
 from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 from webhook import webhook
 
+from btcai import paths
 from btcai.operation import processes, run_lock, services
 
 pytestmark = pytest.mark.slow
@@ -201,6 +202,39 @@ def test_a_run_whose_process_is_killed_is_told_and_goes_on_when_it_is_retried(
     project.api(f"flow_runs/{run}/set_state", {"state": retry, "force": True})
     project.wait(run, "Completed")
     assert project.beginnings()[-1] > 0
+    assert project.weights() == whole
+
+
+def test_a_run_outlives_prefects_server_and_its_hold_on_the_deployments_limit(project: Operated, whole: str) -> None:
+    run = project.start()
+    project.wait_for_checkpoint()
+    record = json.loads((project.root / paths.SERVICES / "prefect.json").read_text(encoding="utf-8"))
+    services.stop(psutil.Process(record["pid"]))
+    reached = project.checkpoint()
+    project.wait_for_checkpoint(reached + 100)  # 25 s: the renewal is given up after three tries
+    assert project.up().returncode == 0
+    project.wait_for_checkpoint(reached + 130)
+    assert project.state(run)["name"] == "Running"
+    project.pace(QUICK_S)
+    project.wait(run, "Completed")
+    assert project.beginnings() == [0]
+    assert project.weights() == whole
+    project.wait(project.start(), "Completed")
+
+
+def test_a_pause_may_wait_longer_for_its_checkpoint_than_the_hold_lasts(project: Operated, whole: str) -> None:
+    run = project.start()
+    project.wait_for_checkpoint()
+    project.pace(3.0)
+    before = project.checkpoint()
+    assert "asked to stop at its next checkpoint" in project.btcai("pause").stdout
+    wait_for_pause(project, run)
+    reached = project.checkpoint()
+    assert reached > before
+    project.pace(QUICK_S)
+    assert "resumed: " in project.btcai("resume").stdout
+    project.wait(run, "Completed")
+    assert project.beginnings() == [0, reached]
     assert project.weights() == whole
 
 
