@@ -32,15 +32,14 @@ from btcai.training.health import BlewUp
 from btcai.training.phase import Memory, Row, Step, survivable
 from btcai.training.resume import Checkpoints, Live
 
-Work = Callable[[Path | None], dict[str, Tensor]]
-"""Trains from a seed, or goes on from the newest checkpoint in the folder's folders -> what was learned."""
+Work = Callable[[Path | None, int], dict[str, Tensor]]
+"""Trains so many updates from a seed, or goes on from the newest checkpoint in the folder's folders -> what it learned.
+"""
 
-TOY_UPDATES = 400
 TOY_EVERY = 2
-LEARNER_UPDATES = 20
 
 
-def toy(folder: Path | None) -> dict[str, Tensor]:
+def toy(folder: Path | None, updates: int) -> dict[str, Tensor]:
     """Regression on random data with dropout, by Adam at a falling rate; weights are averaged, the best ones kept."""
     checkpoints = Checkpoints(folder=folder / "1", key="toy") if folder else None
     torch.manual_seed(1)
@@ -54,10 +53,10 @@ def toy(folder: Path | None) -> dict[str, Tensor]:
     if checkpoints is not None and (found := checkpoints.latest()) is not None:
         kept, facts = live.restore(found.tensors, found.facts)
         first, best, rows = found.update, facts["best"], facts["rows"]
-    for update in range(first, TOY_UPDATES):
+    for update in range(first, updates):
         x = torch.from_numpy(rng.standard_normal((16, 6)).astype(np.float32))
         loss = (model(x) - x[:, :1] * x[:, 1:2]).square().mean()
-        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - update / TOY_UPDATES)
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - update / updates)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -74,7 +73,7 @@ def toy(folder: Path | None) -> dict[str, Tensor]:
     return {**kept, "curve": curve, **{f"last.{name}": weight for name, weight in model.state_dict().items()}}
 
 
-def learner(folder: Path | None) -> dict[str, Tensor]:
+def learner(folder: Path | None, updates: int) -> dict[str, Tensor]:
     """The learner itself, both phases: a small network on pure noise, and two updates of each phase that blow up."""
     stored = [Checkpoints(folder=folder / name, key=name) if folder else None for name in ("1", "2")]
     task, config = small_task(6000), settings()
@@ -85,9 +84,9 @@ def learner(folder: Path | None) -> dict[str, Tensor]:
     torch.manual_seed(3)
     rng = np.random.default_rng(5)
     model = ActorCritic(SMALL, task.patch_bars, task.features.shape[1], len(task.bucket.horizons_bars))
-    rows = list(trainer.pretrain(model, task, prediction, LEARNER_UPDATES, rng, stored[0]))
+    rows = list(trainer.pretrain(model, task, prediction, updates, rng, stored[0]))
     learned = {f"prediction.{name}": weight.clone() for name, weight in model.state_dict().items()}
-    rows += trainer.train_ppo(model, task, ppo, LEARNER_UPDATES, rng, stored[1])
+    rows += trainer.train_ppo(model, task, ppo, updates, rng, stored[1])
     figures = [value for row in rows for _, value in sorted(row.items())]
     return {**learned, **model.state_dict(), "curves": torch.tensor(figures, dtype=torch.float64)}
 
@@ -105,8 +104,8 @@ def blowing_up(step: Step, live: Live, memory: Memory, updates: int, checkpoints
     return survivable(blown, live, memory, updates, checkpoints)
 
 
-WORK: dict[str, tuple[Work, float]] = {"toy": (toy, 0.3), "learner": (learner, 3.0)}
-"""What is trained, and the longest life (s)."""
+WORK: dict[str, tuple[Work, int]] = {"toy": (toy, 400), "learner": (learner, 20)}
+"""What is trained, and for how many updates."""
 
 
 def digest(learned: dict[str, Tensor]) -> str:
@@ -150,10 +149,10 @@ class Life:
 
 def live(name: str, result: Path, told: Connection) -> None:
     """What the process of a Life does."""
-    work, _ = WORK[name]
-    work(None)  # what is compiled and imported only when it is first used
+    work, updates = WORK[name]
+    work(None, 10)  # what is compiled and imported only when it is first used, after an update that blows up too
     told.send("ready")
-    result.write_text(digest(work(told.recv())), encoding="utf-8")
+    result.write_text(digest(work(told.recv(), updates)), encoding="utf-8")
     os._exit(0)  # else kills strike an interpreter that tidies up after training
 
 
@@ -165,14 +164,16 @@ def survive(name: str, folder: Path, kills: int, seed: int) -> dict[str, object]
     rng, stored, result = np.random.default_rng(seed), folder / name, folder / "digest"
     undisturbed_life, spare = Life(name, result), Life(name, result)
     undisturbed_life.begin(None)
+    began_s = time.monotonic()
     undisturbed_life.ended()
+    whole_s = time.monotonic() - began_s
     undisturbed, digests = result.read_text(encoding="utf-8"), []
     killed_after, half_written = [], 0
     while True:
         life, spare = spare, Life(name, result)
         life.begin(stored)
         if len(killed_after) < kills:
-            time.sleep(rng.uniform(0, WORK[name][1]))
+            time.sleep(rng.uniform(0, whole_s))
             life.kill()
         if life.ended():
             digests.append(result.read_text(encoding="utf-8"))
