@@ -127,7 +127,7 @@ def _outlive_a_lost_lease() -> None:
     Prefect does after the run's last line is as easily ended.
     """
     _leases._handle_lease_renewal_failure = lambda error, *_: logger.warning(
-        "Prefect's server does not count this run under its limit any more; it goes on: %s", error
+        "Prefect's lease of this run's place was lost, and the run goes on: %s", error
     )
 
 

@@ -212,10 +212,11 @@ def test_a_run_outlives_prefects_server_and_its_hold_on_the_deployments_limit(pr
     services.stop(psutil.Process(record["pid"]))
     assert project.up().returncode == 0  # a new one, which knows of no lease
     log = project.root / "logs" / "btcai.log"
-    until(lambda: log.is_file() and "does not count this run under its limit any more" in log.read_text("utf-8"))
+    until(lambda: log.is_file() and "lease of this run's place was lost, and the run goes on" in log.read_text("utf-8"))
     reached = project.checkpoint()
     project.wait_for_checkpoint(reached + 20)
     assert project.state(run)["name"] == "Running"
+    project.wait(project.start(), "Cancelled")  # its place is still taken
     project.pace(QUICK_S)
     project.wait(run, "Completed")
     assert project.beginnings() == [0]
