@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 ASK_S = 2.0
 """From one question to Prefect's server to the next."""
+HEARD_S = 20.0
+"""A worker that hears of a cancel ends its run before; one whose server was away for half a minute hears no more."""
 WAIT_S = 6 * 3600.0
 """A run of the schedule waits so long for one that somebody started in a terminal."""
 
@@ -50,7 +52,7 @@ class Paused(Halted):
 
 
 class CancelRequested(Halted):
-    """Somebody cancelled a run that no worker looks after."""
+    """Somebody cancelled a run that no worker ends."""
 
 
 class Interrupted(CancelRequested):
@@ -65,6 +67,7 @@ class Listener:
         self._root = root
         self._run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
         self._asked_s = time.monotonic()
+        self._cancelled_s: float | None = None  # first seen so
 
     def look(self) -> Halted | None:
         """Why the run should stop now; a server that does not answer asks for nothing."""
@@ -85,8 +88,14 @@ class Listener:
             return None
         if state is not None and state.is_paused():
             return Paused("paused on request")
-        if state is not None and state.type == StateType.CANCELLING and deployment.id is None:
-            return CancelRequested("cancelled on request")
+        if state is None or state.type != StateType.CANCELLING:
+            self._cancelled_s = None
+        elif self._cancelled_s is None:
+            self._cancelled_s = self._asked_s
+        if self._cancelled_s is not None:
+            heard_s = 0.0 if deployment.id is None else HEARD_S
+            if self._asked_s - self._cancelled_s >= heard_s:
+                return CancelRequested("cancelled on request")
         return None
 
 
@@ -123,11 +132,11 @@ def _outlive_a_lost_lease() -> None:
     """Prefect leases a run its place under the deployment's concurrency limit, and ends the run where that cannot be
     renewed: its server is away or began anew, or the run was paused and is on its way to a checkpoint.
 
-    Here run_lock keeps two runs apart, so that this one goes on. It stays so for as long as this process lives: what
-    Prefect does after the run's last line is as easily ended.
+    Here run_lock keeps two runs apart, so that this one goes on. Not undone: Prefect could still end the process after
+    the flow's last line.
     """
     _leases._handle_lease_renewal_failure = lambda error, *_: logger.warning(
-        "Prefect's lease of this run's place was lost, and the run goes on: %s", error
+        "Prefect's lease of this run's place is not renewed any more; the run is not ended for that: %s", error
     )
 
 

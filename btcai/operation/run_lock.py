@@ -96,7 +96,7 @@ def alone(
     wait_s: float = 0.0,
     part: Path | None = None,
 ) -> Iterator[None]:
-    """Have the project to oneself; Busy where another has it for longer than `wait_s`, and than GLANCES_S.
+    """Have the project to oneself; Busy where another has it for longer than `wait_s`, and for some GLANCES_S of looks.
 
     Who holds it already passes, and so does what that has started: nothing changes for them. part: only this folder,
     which no run writes to.

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,7 @@ import yaml
 from scratch_checkout import checkout
 
 from btcai.environment import child_environment
+from btcai.operation import processes
 from btcai.operation.dvc_locks import RWLOCK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,14 +122,15 @@ def finished(flow: "subprocess.Popen[str]") -> str:
     return said
 
 
+def at_work(root: Path) -> list[psutil.Process]:
+    """Processes whose folder is the project's."""
+    return [one for one in psutil.process_iter(["cmdline", "cwd"]) if one.info["cwd"] == str(root)]
+
+
 def left(root: Path) -> list[str]:
-    """Processes that work in the project, by what they run; Prefect's own server is not in its folder's business."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if process.info["cwd"] == str(root) and ("count.py" in words or "dvc" in words or "flows.guard" in words):
-            found.append(words)
-    return found
+    """Those of stages, by what they run; Prefect's own server is not in its folder's business."""
+    found = [" ".join(process.info["cmdline"] or []) for process in at_work(root)]
+    return [words for words in found if "count.py" in words or "dvc" in words or "flows.guard" in words]
 
 
 def wait(ask: Callable[[], bool], limit_s: float = 400.0) -> None:
@@ -164,7 +166,7 @@ def undisturbed(done: Path) -> tuple[str, str]:
 
 
 @pytest.fixture
-def project(done: Path, tmp_path: Path) -> Path:
+def project(done: Path, tmp_path: Path) -> Iterator[Path]:
     """The same before it ran, with an older output; it now counts to three and waits."""
     root = tmp_path / "project"
     shutil.copytree(done, root)
@@ -173,7 +175,8 @@ def project(done: Path, tmp_path: Path) -> Path:
         (root / name).unlink()
     shutil.rmtree(root / ".dvc" / "cache" / "runs")  # or DVC would know the result
     count_until(root, 3)
-    return root
+    yield root
+    processes.send(at_work(root), signal.SIGKILL)
 
 
 def test_a_flow_killed_in_a_stage_leaves_no_process_and_the_next_goes_on_to_the_same_dvc_lock(
@@ -198,8 +201,7 @@ def test_everything_killed_at_once_leaves_a_lock_that_the_next_run_gets_over(
     wait_for_the_stage(project)
     everything = (psutil.Process(flow.pid), *psutil.Process(flow.pid).children(recursive=True))
     for sign in (signal.SIGSTOP, signal.SIGKILL):  # or who is left would tidy up
-        for process in everything:
-            process.send_signal(sign)
+        processes.send(everything, sign)
     flow.communicate()
     held = (project / RWLOCK).read_text(encoding="utf-8")
     assert "count" in held
@@ -317,8 +319,7 @@ def test_a_stage_left_by_a_killed_run_keeps_the_next_out_until_it_ends(
     children = psutil.Process(flow.pid).children(recursive=True)
     (counting,) = [process for process in children if process.cmdline()[-1:] == ["count.py"]]
     for sign in (signal.SIGSTOP, signal.SIGKILL):  # all at once, the guard too: it would end the stage
-        for process in (flow, *(process for process in children if process != counting)):
-            process.send_signal(sign)
+        processes.send((psutil.Process(flow.pid), *(one for one in children if one != counting)), sign)
     flow.communicate()
     early = start(project)
     said = finished(early)

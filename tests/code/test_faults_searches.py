@@ -248,15 +248,24 @@ class Run:
     def stopped_when(self, true: Callable[[], object]) -> bool:
         """Wait until that holds and hold it still there, until SIGCONT; False where it had ended well before."""
         end = time.monotonic() + SECONDS
-        while not true():
-            if self.process.poll() is not None:
-                self.ended(0)
-                return False
+        while not true() and self.process.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.05)
-        self.process.send_signal(signal.SIGSTOP)
-        seen = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        return seen is not None and seen.si_code == os.CLD_STOPPED
+        if self.process.returncode is None:
+            os.kill(self.process.pid, signal.SIGSTOP)  # Popen's would ask first whether it has ended
+            seen = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if seen is not None and seen.si_code == os.CLD_STOPPED:
+                return True
+        self.ended(0)
+        return False
+
+    def kill(self) -> None:
+        """Whatever of it is left."""
+        if self.process.poll() is None:
+            self.process.kill()
+        for process in self.living():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def has_kept(self) -> bool:
         """Whether something has ended."""
@@ -290,19 +299,22 @@ def temporary() -> Iterator[Path]:
 
 
 @pytest.fixture
-def held_at_work(project: Path, tmp_path: Path, temporary: Path) -> Callable[..., Run]:
+def held_at_work(project: Path, tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Run]]:
     """A run of a search that stands still in the middle; begun anew where this process was held up until it ended."""
+    runs: list[Run] = []
 
     def begun(name: str, true: Callable[[Run], object] = Run.has_kept) -> Run:
-        for attempt in range(3):
-            root = tmp_path / f"{attempt}"
+        while len(runs) < 3:
+            root = tmp_path / f"{len(runs)}"
             shutil.copytree(project, root)
-            run = Run(root, name, temporary)
+            runs.append(run := Run(root, name, temporary))
             if run.stopped_when(partial(true, run)):
                 return run
         pytest.fail("it ended before it was seen at work, three times")
 
-    return begun
+    yield begun
+    for run in runs:
+        run.kill()
 
 
 def result(root: Path, name: str) -> Any:

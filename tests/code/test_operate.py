@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from operated_project import QUICK_S, UPDATES, Operated, free_port, make_project, undisturbed, until
+from operated_project import QUICK_S, SLOW_S, UPDATES, Operated, free_port, make_project, undisturbed, until
 from webhook import webhook
 
 from btcai import paths
@@ -205,17 +205,32 @@ def test_a_run_whose_process_is_killed_is_told_and_goes_on_when_it_is_retried(
     assert project.weights() == whole
 
 
-def test_a_run_outlives_prefects_server_and_its_hold_on_the_deployments_limit(project: Operated, whole: str) -> None:
-    run = project.start()
-    project.wait_for_checkpoint()
+def kill_prefects_server(project: Operated) -> None:
+    """At once, and alone."""
     record = json.loads((project.root / paths.SERVICES / "prefect.json").read_text(encoding="utf-8"))
-    services.stop(psutil.Process(record["pid"]))
-    assert project.up().returncode == 0  # a new one, which knows of no lease
+    server = psutil.Process(record["pid"])
+    server.kill()
+    until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+
+
+def lost_leases(project: Operated) -> int:
+    """How often it was said that a lease is not renewed any more."""
     log = project.root / "logs" / "btcai.log"
-    until(lambda: log.is_file() and "lease of this run's place was lost, and the run goes on" in log.read_text("utf-8"))
+    return log.read_text(encoding="utf-8").count("is not renewed any more") if log.is_file() else 0
+
+
+def test_a_run_outlives_prefects_server_and_its_lease_of_the_deployments_limit(project: Operated, whole: str) -> None:
+    run, lost = project.start(), lost_leases(project)
+    project.wait_for_checkpoint()
+    project.pace(1.0)
+    kill_prefects_server(project)
+    assert project.up().returncode == 0  # a new one, which knows of no lease
+    until(lambda: lost_leases(project) > lost)
     reached = project.checkpoint()
+    project.pace(SLOW_S)
     project.wait_for_checkpoint(reached + 20)
     assert project.state(run)["name"] == "Running"
+    project.pace(1.0)
     project.wait(project.start(), "Cancelled")  # its place is still taken
     project.pace(QUICK_S)
     project.wait(run, "Completed")
@@ -224,12 +239,32 @@ def test_a_run_outlives_prefects_server_and_its_hold_on_the_deployments_limit(pr
     project.wait(project.start(), "Completed")
 
 
-def test_a_pause_may_wait_longer_for_its_checkpoint_than_the_hold_lasts(project: Operated, whole: str) -> None:
+def test_a_cancel_is_heard_although_the_worker_hears_none_any_more(project: Operated, whole: str) -> None:
     run = project.start()
     project.wait_for_checkpoint()
-    project.pace(2.0)
+    project.pace(1.0)
+    kill_prefects_server(project)
+    log = project.root / paths.SERVICES / "worker.log"
+    until(lambda: "_handle_cancellation_observer_failure" in log.read_text(encoding="utf-8"))  # it has given up
+    assert project.up().returncode == 0
+    assert "cancelled: " in project.btcai("cancel").stdout
+    project.wait(run, "Cancelled")
+    until(lambda: run_lock.holder(project.root) is None)
+    assert trainers(project.root) == []
+    project.pace(QUICK_S)
+    project.wait(project.start(), "Completed")
+    assert project.beginnings()[-1] > 0
+    assert project.weights() == whole
+
+
+def test_a_pause_may_wait_longer_for_its_checkpoint_than_the_lease_lasts(project: Operated, whole: str) -> None:
+    run, lost = project.start(), lost_leases(project)
+    project.wait_for_checkpoint()
+    project.pace(10.0)
     before = project.checkpoint()
     assert "asked to stop at its next checkpoint" in project.btcai("pause").stdout
+    until(lambda: lost_leases(project) > lost)  # a pause gives it back
+    project.pace(1.0)
     wait_for_pause(project, run)
     reached = project.checkpoint()
     assert reached > before

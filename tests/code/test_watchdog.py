@@ -248,7 +248,6 @@ def test_a_command_ended_by_a_signal_has_the_shells_code(tmp_path: Path) -> None
 PARENT = """
 import os, sys
 from pathlib import Path
-from types import SimpleNamespace
 from flows.process import stream
 stream(["/bin/sh", "-c", "sleep 60 & echo $! $$; wait"], cwd=Path("."), env=os.environ,
        show=lambda line: print(line, flush=True))

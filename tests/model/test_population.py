@@ -190,8 +190,10 @@ def test_a_population_that_is_killed_goes_on_and_ends_the_same_on_two_cores(
     run = Run(short_path / "2", 2)
     assert wait_until(lambda: len(run.rounds()) >= ASKED.generations + 1 + 4, 600)  # in the second generation
     run.process.send_signal(signal.SIGSTOP)  # or it might end before it is killed
-    seen, alive = run.listening(), len(run.left())
-    run.process.send_signal(signal.SIGKILL)  # before anything is asserted, or it would outlive this test
+    try:
+        seen, alive = run.listening(), len(run.left())
+    finally:
+        run.process.send_signal(signal.SIGKILL)  # or it would outlive this test
     run.process.communicate(timeout=600)
     assert seen == {"127.0.0.1"}
     assert alive > 3
