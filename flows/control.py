@@ -20,15 +20,15 @@ from btcai.errors import BtcaiError
 from btcai.operation import run_lock
 from flows import news
 from flows.process import PATIENT_S
-from flows.steering import command, runs
+from flows.steering import HEARD_S, command, runs
 
 logger = logging.getLogger(__name__)
 
 DEPLOYMENT = "btcai-refresh/daily"
 """As prefect.yaml names it."""
 POLL_S = 0.5
-CANCEL_LIMIT_S = 45.0
-"""A cancelled stage has 20 s to end, its worker 30."""
+CANCEL_LIMIT_S = HEARD_S + 60.0
+"""A cancelled stage has 20 s to end, its worker 30; and a run that its worker does not end asks after HEARD_S."""
 WORKING = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
 

@@ -2,7 +2,7 @@
 
 Prefect's "Pause" sets a run's state and leaves its process at work until the next task; ours asks for the state while
 a stage runs, so that a training stops at its next checkpoint and the process ends. "Cancel" of a run that no worker
-started changes nothing but the state; that is heard here too.
+started, or whose worker hears nothing any more, changes nothing but the state; that is heard here too.
 """
 
 import logging
@@ -40,7 +40,8 @@ T = TypeVar("T")
 ASK_S = 2.0
 """From one question to Prefect's server to the next."""
 HEARD_S = 20.0
-"""A worker that hears of a cancel ends its run before; one whose server was away for half a minute hears no more."""
+"""A worker that hears of a cancel ends its run before; it hears none of a run during which its server was away for
+half a minute: Prefect's observer asks three times, then gives up."""
 WAIT_S = 6 * 3600.0
 """A run of the schedule waits so long for one that somebody started in a terminal."""
 
@@ -67,7 +68,7 @@ class Listener:
         self._root = root
         self._run_id: UUID | None = context.flow_run.id if context and context.flow_run else None
         self._asked_s = time.monotonic()
-        self._cancelled_s: float | None = None  # first seen so
+        self._heard_s = 0.0 if deployment.id is None else HEARD_S
 
     def look(self) -> Halted | None:
         """Why the run should stop now; a server that does not answer asks for nothing."""
@@ -88,14 +89,11 @@ class Listener:
             return None
         if state is not None and state.is_paused():
             return Paused("paused on request")
-        if state is None or state.type != StateType.CANCELLING:
-            self._cancelled_s = None
-        elif self._cancelled_s is None:
-            self._cancelled_s = self._asked_s
-        if self._cancelled_s is not None:
-            heard_s = 0.0 if deployment.id is None else HEARD_S
-            if self._asked_s - self._cancelled_s >= heard_s:
-                return CancelRequested("cancelled on request")
+        if state is not None and (
+            state.type == StateType.CANCELLED
+            or (state.type == StateType.CANCELLING and (now("UTC") - state.timestamp).total_seconds() >= self._heard_s)
+        ):
+            return CancelRequested("cancelled on request")
         return None
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -175,7 +176,8 @@ def one_killed(away: Path) -> int:
     running = subprocess.Popen([sys.executable, str(program), str(away), "3"], env=environment, stderr=subprocess.PIPE)
     try:
         victim = second_begun(away / "begun", running)
-        os.kill(victim, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # where this process was held up until the end
+            os.kill(victim, signal.SIGKILL)
         _, errors = running.communicate(timeout=SECONDS)
     finally:
         running.kill()
@@ -192,7 +194,9 @@ def cells() -> list[str]:
 def second_begun(begun: Path, running: "subprocess.Popen[bytes]") -> int:
     """The process of the second training that began, as soon as it has."""
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end and running.poll() is None:
+    has_ended = False
+    while time.monotonic() < end and not has_ended:
+        has_ended = running.poll() is not None
         lines = begun.read_text(encoding="utf-8").splitlines() if begun.is_file() else []
         if len(lines) > 1:
             return int(lines[1].split()[0])
