@@ -74,7 +74,7 @@ kept.clear()
 
 ENTRY = """
 from prefect.concurrency import _leases
-_leases._RENEWAL_FRACTION = 0.005            # the hold on the deployment's limit is renewed every 1.5 s; 225 by itself
+_leases._RENEWAL_FRACTION = 0.005            # the lease of the run's place is renewed every 1.5 s; 225 by itself
 from flows import news, pipeline, refresh as ours
 ours.prepare = lambda root: None             # this project has no bars
 ours.update = lambda root: None
@@ -213,10 +213,10 @@ class Operated:
         found: dict[str, Any] = self.api(f"flow_runs/{run_id}")["state"]
         return found
 
-    def wait(self, run_id: str, *names: str, limit_s: float = PATIENCE_S) -> dict[str, Any]:
+    def wait(self, run_id: str, *names: str) -> dict[str, Any]:
         """Until the run's state has one of these names."""
         try:
-            return until(lambda: state if (state := self.state(run_id))["name"] in names else None, limit_s)
+            return until(lambda: state if (state := self.state(run_id))["name"] in names else None)
         except TimeoutError as error:
             raise TimeoutError(f"{error}, but {self.state(run_id)}") from error
 
@@ -264,11 +264,11 @@ class Operated:
         return (self.root / "weights.txt").read_text(encoding="utf-8")
 
 
-def until(ask: Callable[[], Any], limit_s: float = PATIENCE_S) -> Any:
+def until(ask: Callable[[], Any]) -> Any:
     """What `ask` answers once that is true."""
-    give_up_at = time.monotonic() + limit_s
+    give_up_at = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up_at:
         if found := ask():
             return found
         time.sleep(0.25)
-    raise TimeoutError(f"not in {limit_s:.0f} s")
+    raise TimeoutError(f"not in {PATIENCE_S:.0f} s")

@@ -133,8 +133,8 @@ def left(root: Path) -> list[str]:
     return [words for words in found if "count.py" in words or "dvc" in words or "flows.guard" in words]
 
 
-def wait(ask: Callable[[], bool], limit_s: float = 400.0) -> None:
-    give_up_at = time.monotonic() + limit_s
+def wait(ask: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 400.0
     while not ask():
         assert time.monotonic() < give_up_at
         time.sleep(0.05)

@@ -245,10 +245,10 @@ class Run:
         streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, cwd=root, env=environment, start_new_session=True, **streams)
 
-    def stopped_when(self, true: Callable[[], object]) -> bool:
-        """Wait until that holds and hold it still there, until SIGCONT; False where it had ended well before."""
+    def stopped_at_work(self) -> bool:
+        """Wait until something is kept and hold it still there, until SIGCONT; False where it had ended well before."""
         end = time.monotonic() + SECONDS
-        while not true() and self.process.poll() is None:
+        while not self.has_kept() and self.process.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.05)
         if self.process.returncode is None:
@@ -308,7 +308,7 @@ def held_at_work(project: Path, tmp_path: Path, temporary: Path) -> Iterator[Cal
             root = tmp_path / f"{len(runs)}"
             shutil.copytree(project, root)
             runs.append(run := Run(root, name, temporary))
-            if run.stopped_when(run.has_kept):
+            if run.stopped_at_work():
                 return run
         pytest.fail("it ended before it was seen at work, three times")
 

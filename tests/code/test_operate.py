@@ -267,8 +267,7 @@ def test_a_pause_may_wait_longer_for_its_checkpoint_than_the_lease_lasts(project
     project.pace(10.0)
     before = project.checkpoint()
     assert "asked to stop at its next checkpoint" in project.btcai("pause").stdout
-    # a pause gives it back
-    until(lambda: lost_leases(project) > lost or run_lock.holder(project.root) is None)
+    until(lambda: lost_leases(project) > lost or run_lock.holder(project.root) is None)  # a pause gives it back
     project.pace(1.0)
     wait_for_pause(project, run)
     reached = project.checkpoint()
